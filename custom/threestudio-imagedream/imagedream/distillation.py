@@ -1,0 +1,358 @@
+"""Image-prompt score distillation (ImageDream §3.4), as pure functions on tensors.
+
+One step noises the latents z of a group of rendered views with one timestep, lets the multi-view model denoise them
+with and without its conditions, and pulls z towards the clean latents it sees:
+
+    x_t = α_t z + σ_t ε,   x̂0 = (x_t − σ_t ε̂) / α_t,   L = ½ ‖z − sg(x̂0)‖² / B,   B = groups × views
+
+so that ∂L/∂z = (z − x̂0) / B = (σ_t / α_t) (ε̂ − ε) / B: score distillation sampling with the weight σ_t / α_t. The
+form in x̂0 is kept because x̂0 can be rescaled, which tames the saturation that guidance brings.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from imagedream.model import Condition, concatenate_conditions, predict_noise
+
+
+@dataclass(frozen=True)
+class LinearSchedule:
+    """A value that goes linearly from `start` to `end` between two steps and stays there.
+
+    >>> LinearSchedule(0.98, 0.5, begin_step=0, end_step=8000)(4000)
+    0.74
+    """
+
+    start: float
+    end: float
+    begin_step: int
+    end_step: int
+
+    def __post_init__(self) -> None:
+        if self.end_step <= self.begin_step:
+            raise ValueError(
+                f"end_step is {self.end_step}, must be greater than begin_step, {self.begin_step}"
+            )
+
+    def __call__(self, step: int) -> float:
+        """Value at a training step."""
+        progress = (step - self.begin_step) / (self.end_step - self.begin_step)
+        return self.start + (self.end - self.start) * min(max(progress, 0.0), 1.0)
+
+
+MINIMUM_TIMESTEP = LinearSchedule(0.98, 0.02, begin_step=0, end_step=8000)
+MAXIMUM_TIMESTEP = LinearSchedule(0.98, 0.50, begin_step=0, end_step=8000)
+"""The released annealing of the timestep range, as fractions of the training timesteps."""
+
+
+def annealed_timestep_range(
+    step: int, minimum: LinearSchedule = MINIMUM_TIMESTEP, maximum: LinearSchedule = MAXIMUM_TIMESTEP
+) -> tuple[float, float]:
+    """Range the timestep is drawn from at a training step, as fractions of the training timesteps.
+
+    >>> annealed_timestep_range(0)
+    (0.98, 0.98)
+    """
+    return minimum(step), maximum(step)
+
+
+@dataclass(frozen=True)
+class DistillationResult:
+    """What one distillation step says about the latents."""
+
+    loss: Float[Tensor, ""]
+    """Scalar whose gradient with respect to the latents is the step's (clipped) gradient."""
+    predicted_original: Float[Tensor, "group view c h w"]
+    """x̂0: the clean latents the model sees, after guidance and rescaling."""
+    timesteps: Int[Tensor, " group"]
+    noise: Float[Tensor, "group view c h w"]
+    gradient_norm: Float[Tensor, " group"]
+    """Norm of each group's own gradient, (z − x̂0) / views, before clipping."""
+
+
+def signal_and_noise(
+    scheduler: Any, timesteps: Int[Tensor, " group"]
+) -> tuple[Float[Tensor, "group 1 1 1 1"], Float[Tensor, "group 1 1 1 1"]]:
+    """α_t and σ_t of a variance preserving scheduler, shaped to multiply grouped latents."""
+    alpha_bar = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float().reshape(-1, 1, 1, 1, 1)
+    return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+def to_original(
+    scheduler: Any,
+    model_output: Float[Tensor, "group view c h w"],
+    noisy: Float[Tensor, "group view c h w"],
+    timesteps: Int[Tensor, " group"],
+) -> Float[Tensor, "group view c h w"]:
+    """Clean latents x̂0 that a network output in the scheduler's own parametrisation stands for.
+
+    Args:
+        scheduler: diffusers scheduler; its `prediction_type` is "epsilon", "v_prediction" or "sample".
+        model_output: what the network returned.
+        noisy: x_t, what the network was given.
+        timesteps: one per group.
+
+    Returns:
+        x̂0. For ε: (x_t − σ ε) / α; for v = α ε − σ x0 (Salimans & Ho 2022): α x_t − σ v.
+
+    Raises:
+        ValueError: for another prediction type.
+    """
+    alpha, sigma = signal_and_noise(scheduler, timesteps)
+    prediction_type = scheduler.config.prediction_type
+    if prediction_type == "epsilon":
+        return (noisy - sigma * model_output) / alpha
+    if prediction_type == "v_prediction":
+        return alpha * noisy - sigma * model_output
+    if prediction_type == "sample":
+        return model_output
+    raise ValueError(f"prediction type is {prediction_type!r}, must be 'epsilon', 'v_prediction' or 'sample'")
+
+
+def draw_timesteps(
+    scheduler: Any, groups: int, timestep_range: tuple[float, float], generator: torch.Generator | None = None
+) -> Int[Tensor, " {groups}"]:
+    """One timestep for each group, uniform over a range given as fractions of the training timesteps."""
+    low, high = timestep_range
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"timestep_range is ({low}, {high}), must be fractions with 0 <= low <= high <= 1")
+    steps = scheduler.config.num_train_timesteps
+    # rounding guards against 0.98 * 1000 = 979.999…
+    first, last = (min(int(round(fraction * steps, 6)), steps - 1) for fraction in (low, high))
+    device = generator.device if generator is not None else None
+    return torch.randint(first, last + 1, (groups,), generator=generator, device=device)
+
+
+def guided_output(
+    unet: Any,
+    noisy: Float[Tensor, "group view c h w"],
+    timesteps: Int[Tensor, " group"],
+    cameras: Float[Tensor, "group view 16"],
+    condition: Condition,
+    unconditional: Condition,
+    guidance_scale: float,
+    groups_per_call: int | None = None,
+    predict: Callable[..., Tensor] = predict_noise,
+) -> tuple[Float[Tensor, "group view c h w"], Float[Tensor, "group view c h w"]]:
+    """Network output with classifier-free guidance, and the conditional output it came from; no gradient.
+
+    Guidance, u + s (c − u), is applied to the raw output. ε, v and x̂0 are affine in one another at fixed x_t and the
+    two weights add up to one, so this is the same guidance in all three.
+
+    Args:
+        unet: handed to `predict`.
+        noisy: x_t.
+        timesteps: one per group.
+        cameras: `imagedream.cameras.camera_condition` of every view.
+        condition: text, image and prompt frames; one row per group, or one row for all.
+        unconditional: the same for "no condition".
+        guidance_scale: s; 1 means no guidance and spares the second half of the work.
+        groups_per_call: most groups the network sees at once (memory); None is all, twice the groups here.
+        predict: called like `imagedream.model.predict_noise`.
+
+    Returns:
+        (guided, conditional), in the dtype of `noisy`.
+    """
+    groups = noisy.shape[0]
+    conditions = [_rows(condition, groups)]
+    if guidance_scale != 1.0:
+        conditions.append(_rows(unconditional, groups))
+    joined = concatenate_conditions(conditions)
+    repeats = len(conditions)
+    inputs = [torch.cat([tensor] * repeats) for tensor in (noisy, timesteps, cameras)]
+    size = groups_per_call or repeats * groups
+    outputs = []
+    with torch.no_grad():
+        for start in range(0, repeats * groups, size):
+            part = slice(start, start + size)
+            rows = joined.map(lambda tensor, part=part: tensor[part])
+            output = predict(
+                unet,
+                *(tensor[part] for tensor in inputs),
+                rows.text_tokens,
+                rows.image_features,
+                rows.prompt_latents,
+            )
+            outputs.append(output.to(noisy.dtype))
+    output = torch.cat(outputs)
+    if repeats == 1:
+        return output, output
+    conditional, unconditional_output = output.chunk(2)
+    return unconditional_output + guidance_scale * (conditional - unconditional_output), conditional
+
+
+def rescale_std(
+    guided: Float[Tensor, "group view c h w"], unguided: Float[Tensor, "group view c h w"], blend: float
+) -> Float[Tensor, "group view c h w"]:
+    """Bring the spread of guided latents back towards that of unguided ones, per group (MVDream, appendix).
+
+    Args:
+        guided: x̂0 with guidance.
+        unguided: x̂0 of the conditional prediction alone.
+        blend: φ in x̂0 ← φ · x̂0 · std(unguided)/std(guided) + (1 − φ) · x̂0; 0 leaves x̂0 as it is.
+    """
+    if blend == 0:
+        return guided
+    axes = (1, 2, 3, 4)
+    factor = (unguided.std(axes, keepdim=True) + 1e-8) / (guided.std(axes, keepdim=True) + 1e-8)
+    return guided * (blend * factor + (1 - blend))
+
+
+def image_prompt_score_distillation(
+    unet: Any,
+    scheduler: Any,
+    latents: Float[Tensor, "group view c h w"],
+    cameras: Float[Tensor, "group view 16"],
+    condition: Condition,
+    unconditional: Condition,
+    *,
+    timesteps: Int[Tensor, " group"] | None = None,
+    noise: Float[Tensor, "group view c h w"] | None = None,
+    timestep_range: tuple[float, float] = (0.02, 0.98),
+    guidance_scale: float = 5.0,
+    recon_std_rescale: float = 0.2,
+    gradient_clip: float | None = None,
+    groups_per_call: int | None = None,
+    generator: torch.Generator | None = None,
+    predict: Callable[..., Tensor] = predict_noise,
+) -> DistillationResult:
+    """One step of ImageDream's x0-reconstruction distillation: loss ½ ‖z − sg(x̂0)‖² / (groups × views).
+
+    Args:
+        unet: multi-view network, used without gradient.
+        scheduler: its diffusers scheduler (noise schedule and prediction type).
+        latents: z, the encoded renders; the loss has a gradient with respect to them.
+        cameras: `imagedream.cameras.camera_condition` of every view.
+        condition: the encoded prompt, one row per group or one row for all.
+        unconditional: what the network is given for "no condition".
+        timesteps: one per group; drawn from `timestep_range` when None.
+        noise: ε; drawn when None.
+        timestep_range: lowest and highest timestep as fractions of the training timesteps, see
+            `annealed_timestep_range`.
+        guidance_scale: of classifier-free guidance; the paper uses 5.
+        recon_std_rescale: blend of `rescale_std`; the released code uses 0.2, 0 is off.
+        gradient_clip: largest norm a group's own gradient (z − x̂0) / views may have; None does not clip.
+        groups_per_call: most groups the network sees at once, None for all (twice the groups here).
+        generator: source of timesteps and noise.
+        predict: called like `imagedream.model.predict_noise`; another denoiser may be given.
+
+    Returns:
+        The loss and what it was made of. Not differentiable with respect to anything but `latents`.
+
+    Raises:
+        ValueError: for a range or condition that does not fit.
+    """
+    step = _noise_and_denoise(
+        unet, scheduler, latents, cameras, condition, unconditional, timesteps, noise, timestep_range,
+        guidance_scale, groups_per_call, generator, predict,
+    )  # fmt: skip
+    original = to_original(scheduler, step.guided, step.noisy, step.timesteps)
+    if recon_std_rescale:
+        unguided = to_original(scheduler, step.conditional, step.noisy, step.timesteps)
+        original = rescale_std(original, unguided, recon_std_rescale)
+    return _loss_with_gradient(latents, latents.detach() - original, gradient_clip, original, step)
+
+
+def score_distillation_sampling(  # noqa: D417 - the shared arguments are explained above
+    unet: Any,
+    scheduler: Any,
+    latents: Float[Tensor, "group view c h w"],
+    cameras: Float[Tensor, "group view 16"],
+    condition: Condition,
+    unconditional: Condition,
+    *,
+    timesteps: Int[Tensor, " group"] | None = None,
+    noise: Float[Tensor, "group view c h w"] | None = None,
+    timestep_range: tuple[float, float] = (0.02, 0.98),
+    guidance_scale: float = 5.0,
+    weighting: Literal["reconstruction", "dreamfusion"] = "dreamfusion",
+    gradient_clip: float | None = None,
+    groups_per_call: int | None = None,
+    generator: torch.Generator | None = None,
+    predict: Callable[..., Tensor] = predict_noise,
+) -> DistillationResult:
+    """Plain score distillation sampling (DreamFusion eq. 3): gradient w(t) (ε̂ − ε) / (groups × views).
+
+    Args:
+        weighting: "reconstruction", w = σ_t / α_t: the gradient of `image_prompt_score_distillation` without
+            rescaling; "dreamfusion", w = σ_t².
+        unet, scheduler, latents, cameras, condition, unconditional: see `image_prompt_score_distillation`.
+        timesteps, noise, timestep_range, guidance_scale, gradient_clip: likewise.
+        groups_per_call, generator, predict: likewise.
+
+    Returns:
+        The same record; its loss has this gradient, its value has no meaning of its own.
+
+    Raises:
+        ValueError: for an unknown weighting, or a range or condition that does not fit.
+    """
+    if weighting not in ("reconstruction", "dreamfusion"):
+        raise ValueError(f"weighting is {weighting!r}, must be 'reconstruction' or 'dreamfusion'")
+    step = _noise_and_denoise(
+        unet, scheduler, latents, cameras, condition, unconditional, timesteps, noise, timestep_range,
+        guidance_scale, groups_per_call, generator, predict,
+    )  # fmt: skip
+    original = to_original(scheduler, step.guided, step.noisy, step.timesteps)
+    alpha, sigma = signal_and_noise(scheduler, step.timesteps)
+    predicted_noise = (step.noisy - alpha * original) / sigma
+    weight = sigma / alpha if weighting == "reconstruction" else sigma**2
+    return _loss_with_gradient(
+        latents, weight * (predicted_noise - step.noise), gradient_clip, original, step
+    )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A noised group and what the network made of it."""
+
+    timesteps: Tensor
+    noise: Tensor
+    noisy: Tensor
+    guided: Tensor
+    conditional: Tensor
+
+
+def _noise_and_denoise(
+    unet, scheduler, latents, cameras, condition, unconditional, timesteps, noise, timestep_range, guidance_scale,
+    groups_per_call, generator, predict,
+) -> _Step:  # fmt: skip
+    clean = latents.detach()
+    if timesteps is None:
+        timesteps = draw_timesteps(scheduler, len(clean), timestep_range, generator)
+    timesteps = timesteps.to(clean.device)
+    if noise is None:
+        device = generator.device if generator is not None else clean.device
+        noise = torch.randn(clean.shape, generator=generator, device=device, dtype=clean.dtype).to(
+            clean.device
+        )
+    alpha, sigma = signal_and_noise(scheduler, timesteps)
+    noisy = alpha * clean + sigma * noise
+    guided, conditional = guided_output(
+        unet, noisy, timesteps, cameras, condition, unconditional, guidance_scale, groups_per_call, predict
+    )
+    return _Step(timesteps, noise, noisy, guided, conditional)
+
+
+def _loss_with_gradient(latents, residual, gradient_clip, original, step: _Step) -> DistillationResult:
+    """A loss whose gradient is residual / (groups × views), each group clipped to its largest norm."""
+    groups, views = latents.shape[:2]
+    norm = residual.flatten(1).norm(dim=1) / views
+    if gradient_clip is not None:
+        factor = (gradient_clip / norm.clamp_min(1e-12)).clamp_max(1.0)
+        residual = residual * factor.reshape(-1, 1, 1, 1, 1)
+    target = (latents - residual).detach()
+    loss = 0.5 * (latents - target).square().sum() / (groups * views)
+    return DistillationResult(loss, original, step.timesteps, step.noise, norm)
+
+
+def _rows(condition: Condition, groups: int) -> Condition:
+    """The condition with one row per group; a single row serves all."""
+    rows = condition.text_tokens.shape[0]
+    if rows not in (1, groups):
+        raise ValueError(f"the condition has {rows} rows, must have 1 or one for each of the {groups} groups")
+    return condition.repeat(groups) if rows != groups else condition
