@@ -1,0 +1,128 @@
+"""Base classes: things that change with the step, and things that are built from a config."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from threestudio.utils.config import parse_structured
+from threestudio.utils.misc import get_device, load_module_weights
+
+_FRAMEWORKS = ("builtins", "torch", "pytorch_lightning", "lightning_fabric", "lightning_utilities")
+
+
+@lru_cache(maxsize=256)
+def _framework_names(cls: type) -> frozenset[str]:
+    """Names that PyTorch and Lightning define themselves: never ours, and some of their properties warn or raise."""
+    bases = [base for base in cls.__mro__ if base.__module__.split(".")[0] in _FRAMEWORKS]
+    return frozenset(name for base in bases for name in vars(base))
+
+
+class Configurable:
+    """Something with a config and nothing else."""
+
+    @dataclass
+    class Config:
+        pass
+
+    def __init__(self, cfg: dict | None = None) -> None:
+        super().__init__()
+        self.cfg = parse_structured(self.Config, cfg)
+
+
+class Updateable:
+    """Something that changes with the training step, and so do its direct attributes (children before parents)."""
+
+    def do_update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        for child in self._updateable_children():
+            child.do_update_step(epoch, global_step, on_load_weights=on_load_weights)
+        self.update_step(epoch, global_step, on_load_weights=on_load_weights)
+
+    def do_update_step_end(self, epoch: int, global_step: int) -> None:
+        for child in self._updateable_children():
+            child.do_update_step_end(epoch, global_step)
+        self.update_step_end(epoch, global_step)
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        """Called before each batch; with `on_load_weights` the models must not be evaluated."""
+
+    def update_step_end(self, epoch: int, global_step: int) -> None:
+        """Called after each batch."""
+
+    def _updateable_children(self) -> list["Updateable"]:
+        skip = _framework_names(type(self))
+        children = []
+        for name in self.__dir__():
+            if name.startswith("_") or name in skip:
+                continue
+            try:
+                value = getattr(self, name)
+            except Exception:
+                continue
+            if isinstance(value, Updateable):
+                children.append(value)
+        return children
+
+
+def update_if_possible(module: Any, epoch: int, global_step: int) -> None:
+    if isinstance(module, Updateable):
+        module.do_update_step(epoch, global_step)
+
+
+def update_end_if_possible(module: Any, epoch: int, global_step: int) -> None:
+    if isinstance(module, Updateable):
+        module.do_update_step_end(epoch, global_step)
+
+
+class BaseObject(Updateable):
+    """Built from a config; not part of the system's parameters and checkpoints."""
+
+    @dataclass
+    class Config:
+        pass
+
+    cfg: Config
+
+    def __init__(self, cfg: dict | DictConfig | None = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self.cfg = parse_structured(self.Config, cfg)
+        self.device = get_device()
+        self.configure(*args, **kwargs)
+
+    def configure(self, *args: Any, **kwargs: Any) -> None:
+        """Build what the config asks for."""
+
+
+class BaseModule(nn.Module, Updateable):
+    """Built from a config; its parameters belong to the system. `weights` is `"file.ckpt:module_name"`."""
+
+    @dataclass
+    class Config:
+        weights: str | None = None
+
+    cfg: Config
+
+    def __init__(self, cfg: dict | DictConfig | None = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self.cfg = parse_structured(self.Config, cfg)
+        self.device = get_device()
+        self.register_buffer("_dummy", torch.zeros(0), persistent=False)
+        self.configure(*args, **kwargs)
+        if self.cfg.weights is not None:
+            self._load_weights(self.cfg.weights)
+
+    def _load_weights(self, weights: str) -> None:
+        path, _, module_name = weights.rpartition(":")
+        if not path:
+            raise ValueError(f"weights must be 'file.ckpt:module_name', got {weights!r}")
+        state_dict, epoch, global_step = load_module_weights(
+            path, module_name=module_name, map_location="cpu"
+        )
+        self.load_state_dict(state_dict)
+        self.do_update_step(epoch, global_step, on_load_weights=True)
+
+    def configure(self, *args: Any, **kwargs: Any) -> None:
+        """Build what the config asks for."""

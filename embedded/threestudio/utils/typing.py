@@ -1,0 +1,34 @@
+"""The names that threestudio's modules import with `from threestudio.utils.typing import *`."""
+
+from typing import (  # noqa: UP035
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Literal,
+    NamedTuple,
+    NewType,
+    Optional,
+    Sized,
+    Tuple,
+    Type,
+    TypeVar,
+    Union,
+)
+
+from jaxtyping import Bool, Complex, Float, Inexact, Int, Integer, Num, Shaped, UInt
+from omegaconf import DictConfig
+from torch import Tensor
+
+
+def typechecker(function: Callable) -> Callable:
+    """No check at run time; shapes are checked by the tests."""
+    return function
+
+
+__all__ = [  # noqa: RUF022
+    "Any", "Callable", "Dict", "Iterable", "List", "Literal", "NamedTuple", "NewType", "Optional", "Sized", "Tuple",
+    "Type", "TypeVar", "Union", "Bool", "Complex", "Float", "Inexact", "Int", "Integer", "Num", "Shaped", "UInt",
+    "DictConfig", "Tensor", "typechecker",
+]  # fmt: skip
