@@ -1,0 +1,68 @@
+"""Writing files so that nobody ever sees half of one."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def _beside(path: Path) -> Path:
+    """A fresh hidden name in the same folder, hence on the same disk, that keeps the ending writers go by."""
+    return path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block ends well and is removed when it does not.
+
+    Missing parent folders are made. Example: `with atomic_path("model.glb") as temporary: mesh.export(temporary)`.
+
+    Args:
+        path: the file to write; what was there stays untouched until the new file is complete.
+
+    Yields:
+        The path to write to, with the same ending as `path`.
+
+    Raises:
+        IsADirectoryError: when `path` is a folder.
+        FileNotFoundError: when the block wrote nothing.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write a file to {path}: it is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its name when the block ends well and is removed when it does not.
+
+    Args:
+        path: the folder to make; it must not exist yet or be empty.
+
+    Yields:
+        The (existing, empty) folder to fill.
+
+    Raises:
+        FileExistsError: when `path` is a file or holds something already.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} exists already; name a new or an empty folder")
+    temporary = _beside(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            path.rmdir()
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
