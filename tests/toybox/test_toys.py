@@ -1,0 +1,158 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import trimesh
+from trimesh.ray.ray_pyembree import RayMeshIntersector
+
+from imagedream.toybox import FIRST_KINDS, KINDS, make_toy
+from imagedream.toybox.draw import Draw
+from imagedream.toybox.kinds import RECIPES
+from imagedream.toybox.palette import PALETTE
+from imagedream.toybox.splits import is_held_out
+
+SEEDS = range(6)
+
+
+def seen_from(mesh: trimesh.Trimesh, side: int, cells: int = 40) -> np.ndarray:
+    """Colours of an orthographic view along x from +x (side 1) or -x (side -1); zero where nothing is."""
+    steps = (np.arange(cells) + 0.5) / cells - 0.5
+    y, z = (grid.ravel() for grid in np.meshgrid(steps, steps))
+    origins = np.column_stack([np.full(y.shape, 2.0 * side), y, z])
+    hit = RayMeshIntersector(mesh).intersects_first(origins, np.tile([-1.0 * side, 0, 0], (len(y), 1)))
+    return np.where(hit[:, None] >= 0, mesh.visual.face_colors[hit, :3].astype(float), 0.0)
+
+
+def test_the_same_arguments_make_the_same_toy_in_another_process():
+    code = (
+        "import hashlib; from imagedream.toybox import make_toy\n"
+        "toy = make_toy(11, 'robot', 'heldout')\n"
+        "data = toy.mesh.vertices.tobytes() + toy.mesh.visual.face_colors.tobytes() + toy.caption.encode()\n"
+        "print(hashlib.sha256(data).hexdigest())"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": path}
+        )
+        for path in [":".join(p for p in sys.path if p)] * 2
+    ]
+    assert len(runs[0].stdout.strip()) == 64
+    assert runs[0].stdout == runs[1].stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_seeds_and_splits_are_different_streams(kind):
+    toys = [make_toy(seed, kind, split) for split in ("train", "heldout") for seed in SEEDS]
+    shapes = {toy.mesh.vertices.tobytes() for toy in toys}
+    assert len(shapes) == len(toys)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_never_sees_a_held_out_combination(kind):
+    for seed in range(60):
+        body, accessory = (make_toy(seed, kind).attributes[name] for name in ("body", "accessory"))
+        assert not is_held_out(kind, body, accessory)
+    for seed in SEEDS:
+        toy = make_toy(seed, kind, "heldout", "heldout")
+        assert is_held_out(kind, toy.attributes["body"], toy.attributes["accessory"])
+
+
+def test_about_a_tenth_of_all_combinations_is_held_out():
+    flags = [
+        is_held_out(kind, body, accessory)
+        for kind, recipe in RECIPES.items()
+        for body in PALETTE
+        for accessory in recipe.accessories
+    ]
+    assert 0.06 < np.mean(flags) < 0.14
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_meshes_are_normalised_closed_light_and_coloured(kind):
+    for seed in SEEDS:
+        mesh = make_toy(seed, kind).mesh
+        np.testing.assert_allclose(mesh.bounds.mean(axis=0), 0, atol=1e-9)
+        assert mesh.extents.max() == pytest.approx(1.0)
+        assert mesh.is_watertight
+        assert mesh.is_winding_consistent
+        assert len(mesh.faces) < 4000
+        assert mesh.visual.face_colors.shape == (len(mesh.faces), 4)
+        assert len(np.unique(mesh.visual.face_colors, axis=0)) >= 4
+        assert (mesh.visual.face_colors[:, 3] == 255).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_face_outwards_and_the_front_lies_ahead(kind):
+    accessories = RECIPES[kind].accessories
+    for seed in SEEDS:
+        toy = RECIPES[kind].build(
+            Draw(np.random.default_rng(seed), "teal", accessories[seed % len(accessories)])
+        )
+        for part in toy.parts:
+            assert trimesh.Trimesh(part.vertices, part.faces, process=False).volume > 0
+        front = np.concatenate([part.vertices[:, 0] for part in toy.parts if part.front])
+        rest = np.concatenate([part.vertices[:, 0] for part in toy.parts if not part.front])
+        assert front.mean() > (rest.min() + rest.max()) / 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_front_and_back_look_different(kind):
+    for seed in SEEDS:
+        mesh = make_toy(seed, kind).mesh
+        front, back = seen_from(mesh, 1), seen_from(mesh, -1)
+        filled = front.any(axis=1)
+        # the same silhouette (seen through a mirror), but at least 4 % of it in clearly other colours
+        assert (filled == back.any(axis=1)).mean() > 0.97
+        assert (np.abs(front - back).max(axis=1)[filled] > 40).mean() > 0.04
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_captions_are_plain_sentences_that_name_kind_and_colours(kind):
+    for seed in SEEDS:
+        toy = make_toy(seed, kind)
+        body = toy.attributes["body"]
+        article = "an" if body[0] in "aeiou" else "a"
+        assert toy.caption.startswith(f"{article} {body} {kind}")
+        assert set(toy.caption) <= set("abcdefghijklmnopqrstuvwxyz ,-")
+        assert "  " not in toy.caption
+        assert " ," not in toy.caption
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_accessories_change_the_toy(kind):
+    def faces(accessory: str) -> int:
+        return len(RECIPES[kind].build(Draw(np.random.default_rng(5), "red", accessory)).mesh().faces)
+
+    assert len(RECIPES[kind].accessories) >= 3
+    assert all(
+        faces(accessory) != faces("none") for accessory in RECIPES[kind].accessories if accessory != "none"
+    )
+
+
+def test_glb_round_trip_keeps_geometry_and_colours(tmp_path):
+    mesh = make_toy(4, "car").mesh
+    mesh.export(tmp_path / "car.glb")
+    back = trimesh.load(tmp_path / "car.glb", force="mesh", process=False)
+    np.testing.assert_allclose(back.triangles, mesh.triangles, atol=1e-6)
+    difference = back.visual.face_colors.astype(int) - mesh.visual.face_colors.astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_kinds_are_chosen_by_the_seed_when_none_is_given():
+    kinds = {make_toy(seed).kind for seed in range(40)}
+    assert len(kinds) > len(KINDS) // 2
+    assert KINDS[: len(FIRST_KINDS)] == FIRST_KINDS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 0, "kind": "unicorn"}, "the toybox knows robot, dog"),
+        ({"seed": 0, "combinations": "heldout"}, 'needs split="heldout"'),
+    ],
+)
+def test_wrong_arguments_are_explained(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_toy(**arguments)
