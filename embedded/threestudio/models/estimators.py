@@ -1,0 +1,251 @@
+"""Where to put samples along rays (occupancy grid) and how to add them up (packed volume rendering).
+
+Samples are packed: those of all rays lie in one axis, sorted by ray, and `ray_indices` names each one's ray. The
+functions have nerfacc's signatures and use nerfacc where it is installed and the tensors are on CUDA.
+"""
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+DensityFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(t_starts, t_ends, ray_indices) of packed samples -> their densities."""
+
+_LATTICE_CHUNK = 2**21
+"""Lattice points (ray × step) that the marcher looks at in one go; bounds memory to some tens of MB."""
+
+
+@functools.cache
+def _nerfacc() -> Any | None:
+    """The nerfacc module where it is installed and a CUDA device is there, else None."""
+    if torch.cuda.is_available() and importlib.util.find_spec("nerfacc") is not None:
+        import nerfacc
+
+        return nerfacc
+    return None
+
+
+def render_weight_from_density(
+    t_starts: Float[Tensor, " sample"],
+    t_ends: Float[Tensor, " sample"],
+    density: Float[Tensor, " sample"],
+    ray_indices: Int[Tensor, " sample"],
+    n_rays: int,
+) -> tuple[Float[Tensor, " sample"], Float[Tensor, " sample"], Float[Tensor, " sample"]]:
+    """Volume rendering weights w = T·α with T = exp(−Σ_before σδ) and α = 1 − exp(−σδ) (Mildenhall et al. 2020, eq. 3).
+
+    Args:
+        t_starts: where each sample's interval starts on its ray, in world units.
+        t_ends: where it ends.
+        density: per world unit.
+        ray_indices: sorted.
+        n_rays: number of rays, of which some may have no sample.
+
+    Returns:
+        Weights, transmittances and alphas of the samples.
+    """
+    if density.is_cuda and _nerfacc() is not None:
+        return _nerfacc().render_weight_from_density(
+            t_starts, t_ends, density, ray_indices=ray_indices, n_rays=n_rays
+        )
+    optical_depth = density * (t_ends - t_starts)
+    transmittance = torch.exp(-_sum_before_on_ray(optical_depth, ray_indices, n_rays))
+    alpha = -torch.expm1(-optical_depth)
+    return transmittance * alpha, transmittance, alpha
+
+
+def _sum_before_on_ray(
+    values: Float[Tensor, " sample"], ray_indices: Int[Tensor, " sample"], n_rays: int
+) -> Float[Tensor, " sample"]:
+    # One running sum over all rays, less its value where the sample's ray begins; in double precision, because that
+    # difference of large numbers would lose the small ones.
+    before = values.double().cumsum(0) - values
+    counts = torch.bincount(ray_indices, minlength=n_rays)
+    first = (counts.cumsum(0) - counts).clamp_(max=max(len(values) - 1, 0))
+    return (before - before[first].repeat_interleave(counts)).to(values.dtype)
+
+
+def accumulate_along_rays(
+    weights: Float[Tensor, " sample"],
+    values: Float[Tensor, "sample channel"] | None,
+    ray_indices: Int[Tensor, " sample"],
+    n_rays: int,
+) -> Float[Tensor, "ray channel"]:
+    """Sum of weights × values over each ray's samples; without values, of the weights alone (one channel)."""
+    if weights.is_cuda and _nerfacc() is not None:
+        return _nerfacc().accumulate_along_rays(
+            weights, values=values, ray_indices=ray_indices, n_rays=n_rays
+        )
+    weighted = weights[:, None] if values is None else weights[:, None] * values
+    result = weighted.new_zeros(n_rays, weighted.shape[1])
+    return result.scatter_add(0, ray_indices[:, None].expand_as(weighted), weighted)
+
+
+def occupancy_grid_estimator(aabb: Float[Tensor, " 6"], resolution: int = 32) -> nn.Module:
+    """Nerfacc's estimator where it runs, ours elsewhere: same methods, same buffers in checkpoints."""
+    if _nerfacc() is not None:
+        return _nerfacc().OccGridEstimator(roi_aabb=aabb.tolist(), resolution=resolution, levels=1)
+    return OccGridEstimator(aabb, resolution)
+
+
+class OccGridEstimator(nn.Module):
+    """A grid of running density maxima that tells which cells of the box are worth sampling (Instant-NGP, appendix C).
+
+    Buffers: `occs` the running maxima of density × step, `binaries` which cells are occupied.
+    """
+
+    def __init__(self, roi_aabb: Float[Tensor, " 6"], resolution: int = 32):
+        super().__init__()
+        self.cells_per_level = resolution**3
+        self.register_buffer("resolution", torch.full((3,), resolution, dtype=torch.int32))
+        self.register_buffer("aabbs", torch.as_tensor(roi_aabb, dtype=torch.float32).reshape(1, 6))
+        self.register_buffer("occs", torch.zeros(self.cells_per_level))
+        self.register_buffer("binaries", torch.zeros(1, *[resolution] * 3, dtype=torch.bool))
+
+    @torch.no_grad()
+    def update_every_n_steps(
+        self,
+        step: int,
+        occ_eval_fn: Callable[[Float[Tensor, "point 3"]], Float[Tensor, "point 1"]],
+        occ_thre: float = 1e-2,
+        ema_decay: float = 0.95,
+        warmup_steps: int = 256,
+        n: int = 16,
+    ) -> None:
+        """Every `n` steps: look at one random point of each cell and update the maxima and the occupied cells.
+
+        Args:
+            step: the training step.
+            occ_eval_fn: density × step size at world points.
+            occ_thre: cells above min(this, the mean) are occupied.
+            ema_decay: of the running maxima.
+            warmup_steps: from then on a random quarter of the cells and up to as many occupied ones are looked at.
+            n: steps between updates.
+        """
+        if step % n != 0:
+            return
+        resolution, device = int(self.resolution[0]), self.occs.device
+        cells = torch.arange(self.cells_per_level, device=device)
+        if step >= warmup_steps:
+            quarter = self.cells_per_level // 4
+            occupied = self.binaries.flatten().nonzero()[:, 0]
+            if len(occupied) > quarter:
+                occupied = occupied[torch.randperm(len(occupied), device=device)[:quarter]]
+            cells = torch.cat([torch.randint(self.cells_per_level, (quarter,), device=device), occupied])
+        corner = torch.stack(
+            [cells // resolution**2, cells // resolution % resolution, cells % resolution], dim=-1
+        )
+        low, high = self.aabbs[0, :3], self.aabbs[0, 3:]
+        points = low + (corner + torch.rand_like(corner, dtype=torch.float32)) / resolution * (high - low)
+        decayed = self.occs.clone()
+        decayed[cells] *= ema_decay  # a cell drawn twice decays once
+        self.occs.copy_(decayed.scatter_reduce(0, cells, occ_eval_fn(points)[:, 0], "amax"))
+        self.binaries.copy_((self.occs > self.occs.mean().clamp(max=occ_thre)).view_as(self.binaries))
+
+    @torch.no_grad()
+    def sampling(
+        self,
+        rays_o: Float[Tensor, "ray 3"],
+        rays_d: Float[Tensor, "ray 3"],
+        sigma_fn: DensityFunction | None = None,
+        near_plane: float = 0.0,
+        far_plane: float = 1e10,
+        render_step_size: float = 1e-3,
+        early_stop_eps: float = 1e-4,
+        alpha_thre: float = 0.0,
+        stratified: bool = False,
+        cone_angle: float = 0.0,
+    ) -> tuple[Int[Tensor, " sample"], Float[Tensor, " sample"], Float[Tensor, " sample"]]:
+        """Fixed steps from the near plane on; a step counts when its midpoint lies in an occupied cell.
+
+        Args:
+            rays_o: origins in world units.
+            rays_d: directions; step sizes are in their length.
+            sigma_fn: where given, samples too transparent or behind too opaque ones are left out.
+            near_plane: distance at which the steps start.
+            far_plane: distance at which they end.
+            render_step_size: length of a step.
+            early_stop_eps: least transmittance of a sample that is kept.
+            alpha_thre: least alpha of a sample that is kept, or the grid's mean where that is smaller.
+            stratified: shift the steps of each ray by a random part of a step.
+            cone_angle: must be 0; growing steps are not made.
+
+        Returns:
+            Ray indices (sorted), starts and ends of the samples' intervals.
+        """
+        if cone_angle != 0.0:
+            raise ValueError(f"cone_angle is {cone_angle}, only 0 is possible here")
+        step = render_step_size
+        origin_t = torch.full_like(rays_o[:, 0], near_plane)
+        if stratified:
+            origin_t += torch.rand_like(origin_t) * step
+        entry, leave = self._occupied_span(rays_o, rays_d)
+        leave = leave.clamp(max=far_plane)
+        first = ((entry - origin_t) / step - 0.5).floor().clamp(min=0)
+        steps = torch.where(leave > entry, ((leave - origin_t) / step - 0.5).ceil() - first + 1, 0).clamp(
+            min=0
+        )
+
+        marched = []
+        for begin, end in self._ray_chunks(steps):
+            index = slice(begin, end)
+            ray, number = self._occupied_steps(
+                rays_o[index], rays_d[index], origin_t[index], first[index], steps[index], step
+            )
+            start = origin_t[index][ray] + number * step
+            marched.append((ray + begin, start, start + step))
+        ray_indices, t_starts, t_ends = (torch.cat(parts) for parts in zip(*marched, strict=True))
+
+        if sigma_fn is not None and (alpha_thre > 0 or early_stop_eps > 0) and len(ray_indices):
+            density = sigma_fn(t_starts, t_ends, ray_indices).view(-1)
+            _, transmittance, alpha = render_weight_from_density(
+                t_starts, t_ends, density, ray_indices, len(rays_o)
+            )
+            alpha_thre = min(alpha_thre, self.occs.mean().item())
+            keep = ((transmittance >= early_stop_eps) & (alpha >= alpha_thre)).nonzero()[:, 0]
+            ray_indices, t_starts, t_ends = ray_indices[keep], t_starts[keep], t_ends[keep]
+        return ray_indices, t_starts, t_ends
+
+    def _occupied_span(
+        self, rays_o: Float[Tensor, "ray 3"], rays_d: Float[Tensor, "ray 3"]
+    ) -> tuple[Float[Tensor, " ray"], Float[Tensor, " ray"]]:
+        """Where rays enter and leave the bounding box of the occupied cells; leave < entry for those that miss it."""
+        low, high = self.aabbs[0, :3], self.aabbs[0, 3:]
+        occupied = self.binaries[0].nonzero()
+        if len(occupied) == 0:
+            return rays_o.new_ones(len(rays_o)), rays_o.new_zeros(len(rays_o))
+        cell = (high - low) / self.resolution
+        box_low, box_high = low + occupied.amin(0) * cell, low + (occupied.amax(0) + 1) * cell
+        direction = torch.where(rays_d.abs() < 1e-10, 1e-10, rays_d)
+        to_low, to_high = (box_low - rays_o) / direction, (box_high - rays_o) / direction
+        return torch.minimum(to_low, to_high).amax(1).clamp(min=0), torch.maximum(to_low, to_high).amin(1)
+
+    @staticmethod
+    def _ray_chunks(steps: Float[Tensor, " ray"]) -> list[tuple[int, int]]:
+        rays = max(_LATTICE_CHUNK // max(int(steps.max()), 1), 1) if len(steps) else 1
+        return [(begin, min(begin + rays, len(steps))) for begin in range(0, max(len(steps), 1), rays)]
+
+    def _occupied_steps(self, rays_o, rays_d, origin_t, first, steps, step):
+        """(ray, step number) pairs of one chunk whose midpoints lie in occupied cells, on the (ray, step) lattice."""
+        low, high = self.aabbs[0, :3], self.aabbs[0, 3:]
+        resolution = self.binaries.shape[1]
+        per_unit = resolution / (high - low)
+        count = int(steps.max()) if len(steps) else 0
+        number = torch.arange(count, device=rays_o.device, dtype=rays_o.dtype)
+        # position of step k in cells = start + k · advance
+        start = (rays_o + rays_d * (origin_t + (first + 0.5) * step)[:, None] - low) * per_unit
+        advance = rays_d * step * per_unit
+        inside = number < steps[:, None]
+        cell = torch.zeros_like(inside, dtype=torch.int32)
+        for axis in range(3):
+            position = torch.addcmul(start[:, axis, None], advance[:, axis, None], number)
+            inside &= (position >= 0) & (position < resolution)
+            cell = cell * resolution + position.to(torch.int32).clamp_(0, resolution - 1)
+        inside &= self.binaries.flatten()[cell]
+        ray, number = inside.nonzero(as_tuple=True)
+        return ray, first[ray] + number

@@ -1,0 +1,214 @@
+"""nerf-volume-renderer: emission-absorption volume rendering on an occupancy grid."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+import threestudio
+from threestudio.models.background.base import BaseBackground
+from threestudio.models.estimators import (
+    accumulate_along_rays,
+    occupancy_grid_estimator,
+    render_weight_from_density,
+)
+from threestudio.models.geometry.base import BaseImplicitGeometry
+from threestudio.models.materials.base import BaseMaterial
+from threestudio.models.renderers.base import VolumeRenderer
+from threestudio.utils.ops import chunk_batch, validate_empty_rays
+
+_GRID_RESOLUTION = 32
+_ALPHA_THRESHOLD = 0.01
+
+
+@threestudio.register("nerf-volume-renderer")
+class NeRFVolumeRenderer(VolumeRenderer):
+    @dataclass
+    class Config(VolumeRenderer.Config):
+        num_samples_per_ray: int = 512
+        eval_chunk_size: int = 160000
+        randomized: bool = True
+
+        near_plane: float = 0.0
+        far_plane: float = 1e10
+
+        return_comp_normal: bool = False
+        return_normal_perturb: bool = False
+
+        # in training and in evaluation alike
+        estimator: str = "occgrid"
+
+        # for occgrid
+        grid_prune: bool = True
+        prune_alpha_threshold: bool = True
+
+        # for the estimators "proposal" and "importance", which the embedded host does not have
+        proposal_network_config: dict | None = None
+        prop_optimizer_config: dict | None = None
+        prop_scheduler_config: dict | None = None
+        num_samples_per_ray_proposal: int = 64
+        num_samples_per_ray_importance: int = 64
+
+    cfg: Config
+
+    def configure(
+        self, geometry: BaseImplicitGeometry, material: BaseMaterial, background: BaseBackground
+    ) -> None:
+        super().configure(geometry, material, background)
+        if self.cfg.estimator != "occgrid":
+            raise ValueError(f"estimator is {self.cfg.estimator!r}, the embedded host can do 'occgrid' only")
+        self.estimator = occupancy_grid_estimator(self.bbox.view(-1), _GRID_RESOLUTION)
+        if not self.cfg.grid_prune:
+            self.estimator.occs.fill_(True)
+            self.estimator.binaries.fill_(True)
+        # as long as the box's diagonal is divided into
+        self.render_step_size = 1.732 * 2 * self.cfg.radius / self.cfg.num_samples_per_ray
+        self.randomized = self.cfg.randomized
+
+    def forward(
+        self,
+        rays_o: Float[Tensor, "batch height width 3"],
+        rays_d: Float[Tensor, "batch height width 3"],
+        light_positions: Float[Tensor, "batch 3"],
+        bg_color: Tensor | None = None,
+        **kwargs,
+    ) -> dict[str, Tensor]:
+        """Render the rays.
+
+        Args:
+            rays_o: origins in world units.
+            rays_d: unit directions.
+            light_positions: one point light an image, in world units.
+            bg_color: (batch, color), (batch, height, width, color) or (ray, color); replaces the background's.
+            **kwargs: the rest of the batch; in training the material gets it.
+
+        Returns:
+            `comp_rgb`, `comp_rgb_fg`, `comp_rgb_bg`, `opacity`, `depth`, `z_variance` and with normals `comp_normal`,
+            all (batch, height, width, channel); in training also what each sample was (see the code).
+        """
+        image_shape = rays_o.shape[:-1]
+        n_rays = image_shape.numel()
+        origins, directions = rays_o.reshape(n_rays, 3), rays_d.reshape(n_rays, 3)
+        ray_indices, t_starts, t_ends = self._sample(origins, directions)
+        t_points, t_intervals = (t_starts + t_ends)[:, None] / 2, (t_ends - t_starts)[:, None]
+        t_dirs = directions[ray_indices]
+        points = torch.addcmul(origins[ray_indices], t_dirs, t_points)
+        lights = light_positions[ray_indices // (n_rays // len(rays_o))]
+
+        geometry, rgb = self._evaluate(points, t_dirs, lights, kwargs)
+        comp_rgb_bg = self._background(rays_d)
+        weights, _, _ = render_weight_from_density(
+            t_starts, t_ends, geometry["density"][:, 0], ray_indices, n_rays
+        )
+
+        def composite(values: Tensor | None) -> Tensor:
+            return accumulate_along_rays(weights, values, ray_indices, n_rays)
+
+        opacity = composite(None)
+        # colours, depth and normals in one sum
+        channels = [rgb, t_points] + ([geometry["normal"]] if self._composites_normals(geometry) else [])
+        summed = composite(torch.cat(channels, dim=-1)).split(
+            [channel.shape[-1] for channel in channels], dim=-1
+        )
+        comp_rgb_fg, depth = summed[:2]
+        mean_t = depth / opacity.clamp(min=1e-5)
+        variance = composite((t_points - mean_t[ray_indices]) ** 2) / opacity.clamp(min=1e-5)
+        background = self._flat_background(comp_rgb_bg if bg_color is None else bg_color, image_shape)
+
+        output = {
+            "comp_rgb": comp_rgb_fg + background * (1 - opacity),
+            "comp_rgb_fg": comp_rgb_fg,
+            "comp_rgb_bg": comp_rgb_bg,
+            "opacity": opacity,
+            "depth": depth,
+            "z_variance": variance * (opacity > 0.5),
+        }
+        if len(channels) == 3:
+            output["comp_normal"] = (F.normalize(summed[2], dim=-1) + 1) / 2 * opacity
+        output = {key: value.reshape(*image_shape, -1) for key, value in output.items()}
+        if not self.training:
+            return {key: value.detach() for key, value in output.items()}
+        if self.cfg.return_normal_perturb:
+            perturbed = self.geometry(points + torch.randn_like(points) * 1e-2, output_normal=True)
+            output["normal_perturb"] = perturbed["normal"]
+        samples = {
+            "weights": weights[:, None],
+            "t_points": t_points,
+            "t_intervals": t_intervals,
+            "t_dirs": t_dirs,
+            "ray_indices": ray_indices,
+            "points": points,
+        }
+        return output | samples | geometry
+
+    def _composites_normals(self, geometry: dict[str, Tensor]) -> bool:
+        return "normal" in geometry and (self.cfg.return_comp_normal or not self.training)
+
+    def _sample(
+        self, origins: Float[Tensor, "ray 3"], directions: Float[Tensor, "ray 3"]
+    ) -> tuple[Int[Tensor, " sample"], Float[Tensor, " sample"], Float[Tensor, " sample"]]:
+        """Ray indices, starts and ends of the samples that matter; at least one sample."""
+
+        def density_at(t_starts: Tensor, t_ends: Tensor, ray_indices: Tensor) -> Tensor:
+            middle = (t_starts + t_ends)[:, None] / 2
+            points = torch.addcmul(origins[ray_indices], directions[ray_indices], middle)
+            if self.training:
+                return self.geometry.forward_density(points)[:, 0]
+            return chunk_batch(self.geometry.forward_density, self.cfg.eval_chunk_size, points)[:, 0]
+
+        prune = self.cfg.grid_prune and self.cfg.prune_alpha_threshold
+        with torch.no_grad():
+            samples = self.estimator.sampling(
+                origins,
+                directions,
+                sigma_fn=density_at if prune else None,
+                near_plane=self.cfg.near_plane,
+                far_plane=self.cfg.far_plane,
+                render_step_size=self.render_step_size,
+                early_stop_eps=1e-4 if prune else 0.0,
+                alpha_thre=_ALPHA_THRESHOLD if prune else 0.0,
+                stratified=self.randomized,
+                cone_angle=0.0,
+            )
+        if len(samples[0]) == 0:
+            threestudio.warn("no ray meets anything: the picture is all background")
+        return validate_empty_rays(*samples)
+
+    def _evaluate(
+        self, points: Tensor, t_dirs: Tensor, lights: Tensor, batch: dict
+    ) -> tuple[dict[str, Tensor], Float[Tensor, "sample color"]]:
+        """The geometry's output at the samples and the material's colours."""
+        needs_normal = self.material.requires_normal
+        arguments = {"viewdirs": t_dirs, "positions": points, "light_positions": lights}
+        if self.training:
+            geometry = self.geometry(points, output_normal=needs_normal)
+            return geometry, self.material(**arguments, **geometry, **batch)
+        chunk = self.cfg.eval_chunk_size
+        geometry = chunk_batch(self.geometry, chunk, points, output_normal=needs_normal)
+        return geometry, chunk_batch(self.material, chunk, **arguments, **geometry)
+
+    def _background(self, rays_d: Float[Tensor, "batch height width 3"]) -> Tensor:
+        if self.training:
+            return self.background(dirs=rays_d)
+        return chunk_batch(self.background, self.cfg.eval_chunk_size, dirs=rays_d)
+
+    @staticmethod
+    def _flat_background(color: Tensor, image_shape: torch.Size) -> Float[Tensor, "ray color"]:
+        if color.ndim == 2 and len(color) == image_shape[0] != image_shape.numel():
+            color = color[:, None, None, :].expand(*image_shape, -1)
+        return color.reshape(image_shape.numel(), -1)
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        if not (self.cfg.grid_prune and self.training) or on_load_weights:
+            return
+        self.estimator.update_every_n_steps(
+            step=global_step,
+            occ_eval_fn=lambda points: self.geometry.forward_density(points) * self.render_step_size,
+        )
+
+    def train(self, mode: bool = True) -> "NeRFVolumeRenderer":
+        """Also: samples are shifted at random in training only."""
+        self.randomized = mode and self.cfg.randomized
+        return super().train(mode=mode)
