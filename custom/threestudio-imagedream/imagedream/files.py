@@ -27,11 +27,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         IsADirectoryError: when `path` is a folder.
+        NotADirectoryError: when its parent is a file.
         FileNotFoundError: when the block wrote nothing.
     """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"cannot write a file to {path}: it is a folder")
+    if path.parent.is_file():
+        raise NotADirectoryError(f"cannot write {path}: {path.parent} is a file, not a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:

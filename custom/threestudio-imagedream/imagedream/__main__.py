@@ -1,0 +1,7 @@
+"""`python -m imagedream`."""
+
+import sys
+
+from imagedream.cli import main
+
+sys.exit(main())

@@ -1,0 +1,55 @@
+"""Tensors as pictures for people: labelled strips of views."""
+
+from collections.abc import Sequence
+
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from imagedream.cameras import view_name
+
+_INK, _PAPER = (40, 44, 52), (255, 255, 255)
+
+
+def to_pil(image: Float[Tensor, "channel height width"]) -> PIL.Image.Image:
+    """Pixels in [0, 1] (3 channels RGB, 4 RGBA) as a picture of 8 bits a channel; values outside are clipped."""
+    pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    return PIL.Image.fromarray(
+        pixels.permute(1, 2, 0).contiguous().numpy(), {3: "RGB", 4: "RGBA"}[len(image)]
+    )
+
+
+def label_strip(
+    images: Float[Tensor, "view 3 height width"] | Sequence[PIL.Image.Image],
+    azimuths_deg: Sequence[float],
+    min_side: int = 192,
+) -> PIL.Image.Image:
+    """Views side by side, each under the name of the side it shows: front, left, back, right.
+
+    Args:
+        images: pixels in [0, 1], or pictures, all of one size.
+        azimuths_deg: where each view is seen from; 0 is the object's front.
+        min_side: smaller views are enlarged by a whole factor, without blurring, to at least this many pixels.
+
+    Returns:
+        One RGB picture.
+    """
+    if len(images) != len(azimuths_deg) or not len(images):
+        raise ValueError(
+            f"{len(images)} images and {len(azimuths_deg)} azimuths, must be equally many and not none"
+        )
+    pictures = [image if isinstance(image, PIL.Image.Image) else to_pil(image) for image in images]
+    factor = -(-min_side // min(pictures[0].size))
+    width, height = (side * max(1, factor) for side in pictures[0].size)
+    font = PIL.ImageFont.load_default(max(14, width // 14))
+    label, gap = int(font.size * 1.7), 4
+    strip = PIL.Image.new("RGB", (len(pictures) * (width + gap) - gap, height + label), _PAPER)
+    draw = PIL.ImageDraw.Draw(strip)
+    for index, (picture, azimuth) in enumerate(zip(pictures, azimuths_deg, strict=True)):
+        x = index * (width + gap)
+        strip.paste(picture.convert("RGB").resize((width, height), PIL.Image.Resampling.NEAREST), (x, label))
+        draw.text((x + width / 2, label / 2), view_name(azimuth), fill=_INK, font=font, anchor="mm")
+    return strip
