@@ -10,7 +10,7 @@ HOUSE_ACCESSORIES = ("none", "chimney", "porch", "flag", "bushes")
 def house(draw: Draw) -> Builder:
     """A house: door, windows and a path in front, one shuttered window behind."""
     toy = Builder()
-    depth, width, height = draw.between(0.7, 1.2), draw.between(0.8, 1.2), draw.between(0.6, 1.1)
+    depth, width, height = draw.between(0.55, 0.8), draw.between(0.7, 1.0), draw.between(0.65, 1.1)
     toy.add(box(), draw.paint, (depth, width, height), (0, 0, height / 2))
     roof, rise = draw.part("roof"), draw.between(0.35, 0.65)
     style = draw.choice(("gable to the front", "gable to the sides", "hipped", "shed"))
@@ -57,7 +57,7 @@ def house(draw: Draw) -> Builder:
     toy.add(sphere(1), DARK, 0.05, (front + 0.05, door_y + door_width * 0.3, door_height * 0.5), front=True)
     toy.add(box(), (150, 146, 140), (0.2, door_width + 0.12, 0.06), (front + 0.1, door_y, 0.03), front=True)
 
-    pane = draw.between(0.18, 0.26)
+    pane = min(draw.between(0.18, 0.26), depth * 0.36)
     for side in (1, -1):
         y = side * width * 0.32 if door_y == 0 else (width * 0.28 if door_y < 0 else -width * 0.28)
         if door_y == 0 or side == 1:

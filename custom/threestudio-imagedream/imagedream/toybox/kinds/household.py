@@ -118,7 +118,7 @@ def chair(draw: Draw) -> Builder:
 def lamp(draw: Draw) -> Builder:
     """A lamp that leans and shines forward: bulb, button and badge in front, cable behind."""
     toy = Builder()
-    base_size, base_height = draw.between(0.42, 0.6), draw.between(0.08, 0.14)
+    base_size, base_height = draw.between(0.4, 0.52), draw.between(0.08, 0.14)
     toy.add(
         draw.choice((cylinder(0.85, 24), rounded_box(7.0), cylinder(0.7, 6))),
         draw.paint,
@@ -126,7 +126,7 @@ def lamp(draw: Draw) -> Builder:
         (0, 0, base_height / 2),
     )
     stem = draw.part("stem")
-    tall, bow = draw.between(0.7, 1.1), draw.between(0.1, 0.4)
+    tall, bow = draw.between(0.95, 1.3), draw.between(0.1, 0.3)
     style = draw.choice(("straight", "jointed", "curved"))
     if style == "straight":
         path = ((0.0, 0.0, base_height), (0.0, 0.0, base_height + tall))
@@ -145,7 +145,7 @@ def lamp(draw: Draw) -> Builder:
     if style == "jointed":
         toy.add(sphere(1), METAL, thick * 3.2, path[1])
 
-    size, length, rim = draw.between(0.5, 0.8), draw.between(0.35, 0.55), draw.between(0.12, 0.2)
+    size, length, rim = draw.between(0.46, 0.66), draw.between(0.34, 0.46), draw.between(0.12, 0.18)
     tilt = draw.between(35, 60)
     lean, drop = math.sin(math.radians(tilt)), math.cos(math.radians(tilt))
     shade = draw.part("shade") if draw.chance(0.75) else draw.paint
@@ -183,10 +183,10 @@ def lamp(draw: Draw) -> Builder:
         front=True,
     )
     cable = (
-        (-front * 0.8, 0.0, 0.05),
-        (-front - 0.12, 0.03, 0.04),
-        (-front - 0.2, 0.14, 0.04),
-        (-front - 0.16, 0.26, 0.04),
+        (-front * 0.8, 0, 0.05),
+        (-front - 0.06, 0.03, 0.04),
+        (-front - 0.1, 0.14, 0.04),
+        (-front - 0.02, 0.24, 0.04),
     )
     toy.add(tube(cable, 0.035, corners=6), DARK)
     _lamp_accessory(draw, toy, path, base_height, tall)
@@ -221,8 +221,8 @@ def _lamp_accessory(
         toy.add(
             cylinder(sections=24), colour, (0.3, 0.3, 0.12), (0.08, -0.2, base_height + 0.14), turn=(0, 90, 0)
         )
-        toy.add(disc(), WHITE, (0.14, 0.23, 0.23), (0.09, -0.2, base_height + 0.14), front=True)
-        toy.add(box(), DARK, (0.16, 0.03, 0.1), (0.09, -0.2, base_height + 0.18), front=True)
+        toy.add(disc(), WHITE, (0.06, 0.23, 0.23), (0.125, -0.2, base_height + 0.14), front=True)
+        toy.add(box(), DARK, (0.06, 0.03, 0.1), (0.135, -0.2, base_height + 0.18), front=True)
     elif draw.accessory == "cat":
         colour = draw.part("cat")
         x, y, z = 0.08, 0.2, base_height
@@ -236,7 +236,7 @@ def _lamp_accessory(
 def mug(draw: Draw) -> Builder:
     """A mug: a face or a badge in front, the handle to its left, a stripe behind."""
     toy = Builder()
-    radius, height = draw.between(0.36, 0.5), draw.between(0.7, 1.15)
+    radius, height = draw.between(0.34, 0.46), draw.between(0.85, 1.25)
     top, waist = radius * draw.between(0.92, 1.12), radius * draw.between(0.88, 1.1)
     foot = radius * draw.between(0.85, 1.0)
     wall, floor = 0.05, 0.08
@@ -325,9 +325,9 @@ def _mug_front(draw: Draw, toy: Builder, height: Number, radii: Vector) -> None:
         return
     colour = draw.part({"star": "star", "dots": "dots", "label": "label"}[style])
     if style == "star":
-        size = height * 0.5
+        size = min(height * 0.5, radii[1] * 1.1)
         toy.add(
-            star(), colour, (0.14, size, size), (_mug_radius(radii, 0.5) - 0.02, 0, height * 0.5), front=True
+            star(), colour, (0.12, size, size), (_mug_radius(radii, 0.5) - 0.02, 0, height * 0.5), front=True
         )
     elif style == "dots":
         for azimuth, share in ((-32, 0.35), (0, 0.65), (32, 0.35), (-40, 0.75), (40, 0.75), (0, 0.25)):
