@@ -1,0 +1,83 @@
+"""The OpenCLIP towers: captions to tokens, pictures to features. The only file that imports open_clip."""
+
+from typing import Any, NamedTuple
+
+import open_clip
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+
+class ImageFeatures(NamedTuple):
+    """What the controllers read off a picture (paper §3.3)."""
+
+    embedding: Float[Tensor, "batch embedding"]
+    """L2-normalised joint embedding: the global controller's input."""
+    hidden: Float[Tensor, "batch patch feature"]
+    """Class and patch tokens after the second-to-last block, before any final norm: the local controller's input."""
+
+
+class ImageTextEncoder(ModelMixin, ConfigMixin):
+    """An `open_clip.CLIP` of any size, saved like a diffusers model.
+
+    Args:
+        embed_dim: width of the joint embedding.
+        vision_cfg: open_clip's `CLIPVisionCfg` as a dict.
+        text_cfg: open_clip's `CLIPTextCfg` as a dict.
+        image_mean: mean that pixel values in [0, 1] are normalised with.
+        image_std: standard deviation, likewise.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        embed_dim: int,
+        vision_cfg: dict[str, Any],
+        text_cfg: dict[str, Any],
+        image_mean: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN,
+        image_std: tuple[float, float, float] = open_clip.OPENAI_DATASET_STD,
+    ) -> None:
+        super().__init__()
+        self.clip = open_clip.CLIP(embed_dim, dict(vision_cfg), dict(text_cfg))
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=text_cfg["context_length"])
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square pictures that the image tower reads, in pixels."""
+        return self.config.vision_cfg["image_size"]
+
+    def tokenize(self, captions: list[str]) -> Int[Tensor, "batch token"]:
+        """Token ids, cut or padded to the context length."""
+        return self.tokenizer(captions)
+
+    def preprocess(
+        self, pixels: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch 3 size size"]:
+        """Pixels in [0, 1] resized (antialiased bicubic) and normalised for the image tower."""
+        if pixels.shape[-2:] != (self.image_size, self.image_size):
+            pixels = interpolate(pixels, (self.image_size,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
+        mean, std = (pixels.new_tensor(values)[:, None, None] for values in (self.config.image_mean, self.config.image_std))
+        return ((pixels - mean) / std).to(self.dtype)
+
+    def encode_image(self, pixels: Float[Tensor, "batch 3 height width"]) -> ImageFeatures:
+        """Features of pictures with values in [0, 1]."""
+        output = self.clip.visual.forward_intermediates(
+            self.preprocess(pixels), indices=2, output_fmt="NLC", output_extra_tokens=True
+        )
+        hidden = torch.cat([output["image_intermediates_prefix"][0], output["image_intermediates"][0]], dim=1)
+        return ImageFeatures(normalize(output["image_features"], dim=-1), hidden)
+
+    def encode_text(self, captions: list[str]) -> Float[Tensor, "batch token width"]:
+        """Caption tokens: output of the second-to-last block, then `ln_final` (as in Stable Diffusion 2)."""
+        ids = self.tokenize(captions).to(self.device)
+        output = self.clip.forward_intermediates(
+            text=ids, text_indices=2, normalize_intermediates=True, intermediates_only=True
+        )
+        return output["text_intermediates"][0]
+
+    def embed_text(self, captions: list[str]) -> Float[Tensor, "batch embedding"]:
+        """L2-normalised joint embeddings of captions."""
+        return self.clip.encode_text(self.tokenize(captions).to(self.device), normalize=True)

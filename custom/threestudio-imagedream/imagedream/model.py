@@ -1,0 +1,247 @@
+"""The multi-view diffusion network of ImageDream, put together from stock diffusers parts (paper §3.2 and §3.3).
+
+`MultiViewUNet` wires a `UNet2DConditionModel` with three things: self-attention that runs over all frames of a group
+at once, decoupled cross-attention to image tokens in every cross-attention layer (the global or the local
+controller), and camera vectors in place of class labels. `predict_noise` is the only way in: it adds the clean
+prompt frame of the pixel controller and drops its output again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, IPAdapterAttnProcessor2_0
+from diffusers.models.embeddings import ImageProjection, IPAdapterPlusImageProjection
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+Controllers = Literal["global", "local", "pixel"]
+"""`pixel` is local + pixel, as in the paper's final model."""
+
+CAMERA_DIM = 16
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the network is conditioned on besides cameras and time, one row per group of views."""
+
+    text_tokens: Float[Tensor, "group token text_width"]
+    """Caption tokens."""
+    image_features: Float[Tensor, "group patch feature"] | Float[Tensor, "group feature"] | None = None
+    """CLIP hidden states (local controller), CLIP embedding (global controller), or None: no image tokens."""
+    prompt_latents: Float[Tensor, "group prompt channel height width"] | None = None
+    """Clean latents of the prompt (pixel controller), or None: no prompt frame."""
+
+    def without_image(self) -> "Condition":
+        """The one definition of "no image prompt": zero CLIP features and zero latents, in frames that stay there.
+
+        It is what the released code does at inference; training drops prompts to exactly this (paper §4 describes a
+        uni-coloured picture instead, which the released sampler never feeds).
+        """
+        return replace(
+            self,
+            image_features=None if self.image_features is None else torch.zeros_like(self.image_features),
+            prompt_latents=None if self.prompt_latents is None else torch.zeros_like(self.prompt_latents),
+        )
+
+    def with_text(self, text_tokens: Float[Tensor, "group token text_width"]) -> "Condition":
+        """The same condition with other caption tokens."""
+        return replace(self, text_tokens=text_tokens.expand(self.text_tokens.shape[0], -1, -1))
+
+    def map(self, function) -> "Condition":
+        """`function` applied to every tensor that is there."""
+        tensors = (self.text_tokens, self.image_features, self.prompt_latents)
+        return Condition(*(None if tensor is None else function(tensor) for tensor in tensors))
+
+    def repeat(self, groups: int) -> "Condition":
+        """A condition of one group repeated for `groups` groups."""
+        return self.map(lambda tensor: tensor.expand(groups, *tensor.shape[1:]))
+
+    def drop_image(self, dropped: "torch.Tensor") -> "Condition":
+        """The condition with the image prompt of the groups marked in `dropped` (bool, one per group) removed."""
+        nothing = self.without_image()
+
+        def choose(tensor: Tensor | None, zeros: Tensor | None) -> Tensor | None:
+            if tensor is None:
+                return None
+            return torch.where(dropped.view(-1, *[1] * (tensor.ndim - 1)), zeros, tensor)
+
+        return replace(
+            self,
+            image_features=choose(self.image_features, nothing.image_features),
+            prompt_latents=choose(self.prompt_latents, nothing.prompt_latents),
+        )
+
+
+def concatenate_conditions(conditions: "list[Condition]") -> Condition:
+    """One condition with the rows of all of them; every part must be there in all or in none."""
+
+    def join(name: str) -> Tensor | None:
+        tensors = [getattr(condition, name) for condition in conditions]
+        if all(tensor is None for tensor in tensors):
+            return None
+        if any(tensor is None for tensor in tensors):
+            raise ValueError(f"{name} is given in some conditions and absent in others: {len(conditions)} conditions")
+        return torch.cat(tensors)
+
+    return Condition(join("text_tokens"), join("image_features"), join("prompt_latents"))
+
+
+class MultiViewAttnProcessor:
+    """Self-attention over the tokens of all frames of a group: `(group frame) token width -> group (frame token) width`."""
+
+    def __init__(self) -> None:
+        self.attend = AttnProcessor2_0()
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        frames: int = 1,
+    ) -> Tensor:
+        batch, token, width = hidden_states.shape
+        joined = hidden_states.reshape(batch // frames, frames * token, width)
+        return self.attend(attn, joined, encoder_hidden_states, attention_mask).reshape(batch, token, width)
+
+
+class ImagePromptAttnProcessor(IPAdapterAttnProcessor2_0):
+    """Decoupled cross-attention (IP-Adapter) that also works without image tokens."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | tuple[Tensor, list[Tensor]] | None = None,
+        attention_mask: Tensor | None = None,
+        frames: int = 1,
+    ) -> Tensor:
+        if not isinstance(encoder_hidden_states, tuple):
+            return AttnProcessor2_0()(attn, hidden_states, encoder_hidden_states, attention_mask)
+        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
+
+
+class MultiViewUNet(ModelMixin, ConfigMixin):
+    """A stock UNet wired for groups of views with known cameras and an image prompt.
+
+    Args:
+        unet_config: arguments of `UNet2DConditionModel`; the camera input is added here.
+        controllers: which image controllers the network has.
+        image_projection_config: arguments of `IPAdapterPlusImageProjection` (local, pixel: `embed_dims`, `hidden_dims`,
+            `depth`, `dim_head`, `heads`, `num_queries`) or of `ImageProjection` (global: `image_embed_dim`,
+            `num_image_text_embeds`); the output width is the UNet's `cross_attention_dim`.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(
+        self, unet_config: dict[str, Any], controllers: Controllers, image_projection_config: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        if controllers not in get_args(Controllers):
+            raise ValueError(f"controllers is {controllers!r}, must be one of {', '.join(get_args(Controllers))}")
+        self.unet = UNet2DConditionModel(
+            **unet_config, class_embed_type="projection", projection_class_embeddings_input_dim=CAMERA_DIM
+        )
+        width = self.unet.config.cross_attention_dim
+        if controllers == "global":
+            self.image_projection = ImageProjection(cross_attention_dim=width, **image_projection_config)
+            tokens = image_projection_config["num_image_text_embeds"]
+        else:
+            self.image_projection = IPAdapterPlusImageProjection(output_dims=width, **image_projection_config)
+            tokens = image_projection_config["num_queries"]
+        self.unet.set_attn_processor(self._processors(width, tokens))
+
+    def _processors(self, width: int, tokens: int) -> Mapping[str, Any]:
+        processors = {}
+        for name in self.unet.attn_processors:
+            if name.endswith("attn1.processor"):
+                processors[name] = MultiViewAttnProcessor()
+            else:
+                hidden_size = self.unet.get_submodule(name.removesuffix(".processor")).inner_dim
+                processors[name] = ImagePromptAttnProcessor(hidden_size, width, num_tokens=(tokens,))
+        return processors
+
+    @property
+    def uses_prompt_frame(self) -> bool:
+        """Whether the prompt's latents are a frame of their own (the pixel controller)."""
+        return self.config.controllers == "pixel"
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one frame."""
+        size = self.unet.config.sample_size
+        return self.unet.config.in_channels, size, size
+
+    def set_image_weight(self, weight: float) -> None:
+        """Weight of the image tokens against the caption (`ip_weight`; 1 in the paper, 0 switches them off)."""
+        for processor in self.unet.attn_processors.values():
+            if isinstance(processor, ImagePromptAttnProcessor):
+                processor.scale = [weight]
+
+    def forward(
+        self,
+        latents: Float[Tensor, "group frame channel height width"],
+        timesteps: Int[Tensor, " group"],
+        cameras: Float[Tensor, "group frame 16"],
+        text_tokens: Float[Tensor, "group token text_width"],
+        image_features: Tensor | None = None,
+    ) -> Float[Tensor, "group frame channel height width"]:
+        """The network's output for all frames; `predict_noise` is the friendlier way in."""
+        frames = latents.shape[1]
+
+        def per_frame(tensor: Tensor) -> Tensor:
+            return tensor.repeat_interleave(frames, dim=0)
+
+        context = per_frame(text_tokens)
+        if image_features is not None:
+            context = (context, [per_frame(self.image_projection(image_features))])
+        output = self.unet(
+            latents.flatten(0, 1),
+            per_frame(timesteps),
+            encoder_hidden_states=context,
+            class_labels=cameras.flatten(0, 1),
+            cross_attention_kwargs={"frames": frames},
+            return_dict=False,
+        )[0]
+        return output.unflatten(0, (-1, frames))
+
+
+def predict_noise(
+    unet: MultiViewUNet,
+    latents: Float[Tensor, "group view channel height width"],
+    timesteps: Int[Tensor, " group"],
+    cameras: Float[Tensor, "group view 16"],
+    text_tokens: Float[Tensor, "group token text_width"],
+    image_features: Float[Tensor, "group patch feature"] | Float[Tensor, "group feature"] | None = None,
+    prompt_latents: Float[Tensor, "group prompt channel height width"] | None = None,
+) -> Float[Tensor, "group view channel height width"]:
+    """What the network says of noisy views, in the parametrisation it was trained in (ε, v or x₀: the scheduler knows).
+
+    The prompt's clean latents become the last frames of each group, with an all-zero camera vector and the same
+    timestep (paper §3.3, "pixel controller"); their output is dropped.
+
+    Args:
+        unet: the network.
+        latents: noisy latents of each group's views.
+        timesteps: one timestep per group, shared by its views.
+        cameras: `imagedream.cameras.camera_condition` of each view.
+        text_tokens: caption tokens.
+        image_features: CLIP hidden states (local) or embedding (global); None switches the image tokens off.
+        prompt_latents: clean latents of one or more prompt pictures; None adds no frame.
+
+    Raises:
+        ValueError: if prompt latents are given to a network without pixel controller.
+    """
+    views = latents.shape[1]
+    if prompt_latents is not None:
+        if not unet.uses_prompt_frame:
+            raise ValueError(f"prompt_latents given, but this network's controllers are {unet.config.controllers!r}")
+        latents = torch.cat([latents, prompt_latents.to(latents)], dim=1)
+        cameras = nn.functional.pad(cameras, (0, 0, 0, prompt_latents.shape[1]))
+    return unet(latents, timesteps, cameras, text_tokens, image_features)[:, :views]

@@ -1,0 +1,211 @@
+"""Picture + caption -> four views of the object (paper §3; released sampler settings: DDIM, 50 steps, guidance 5)."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from imagedream.cameras import camera_condition, check_angles, look_at_origin, orthogonal_azimuths
+from imagedream.encoders import ImageTextEncoder
+from imagedream.image_prompt import ImagePrompt, composite, load_image_prompt
+from imagedream.model import Condition, MultiViewUNet, concatenate_conditions, predict_noise
+
+logger = logging.getLogger(__name__)
+
+NEGATIVE_CAPTION = (
+    "uniform low no texture ugly, boring, bad anatomy, blurry, pixelated, obscure, unnatural colors, poor lighting, "
+    "dull, and unclear"
+)
+"""The released sampler's negative caption."""
+
+WHITE = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ImageDreamOutput:
+    """Four views and where they were seen from."""
+
+    images: Float[Tensor, "view 3 height width"]
+    """Pixels in [0, 1]."""
+    camera_to_world: Float[Tensor, "view 4 4"]
+    """Camera matrices on the unit sphere: the network is told of no distance."""
+    azimuths_deg: tuple[float, ...]
+    elevation_deg: float
+
+
+class ImageDreamPipeline(DiffusionPipeline):
+    """The whole model; `from_pretrained` and `save_pretrained` as for any diffusers pipeline.
+
+    Args:
+        unet: multi-view network with its image controllers.
+        vae: autoencoder of the views and the prompt.
+        encoder: OpenCLIP towers.
+        scheduler: noise schedule, parametrisation and sampler.
+    """
+
+    def __init__(
+        self, unet: MultiViewUNet, vae: AutoencoderKL, encoder: ImageTextEncoder, scheduler: SchedulerMixin
+    ) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, vae=vae, encoder=encoder, scheduler=scheduler)
+
+    @property
+    def latent_size(self) -> int:
+        """Side of a view's latents."""
+        return self.unet.latent_shape[-1]
+
+    @property
+    def image_size(self) -> int:
+        """Side of a view in pixels."""
+        return self.latent_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch c h w"]:
+        """Pixels in [0, 1] -> scaled latents: the posterior's mode, so nothing random; differentiable."""
+        latents = self.vae.encode(pixels.to(self.vae.dtype) * 2 - 1).latent_dist.mode()
+        return latents * self.vae.config.scaling_factor
+
+    def decode_latents(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 3 height width"]:
+        """Scaled latents -> pixels in [0, 1]."""
+        pixels = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
+        return (pixels / 2 + 0.5).clamp(0, 1)
+
+    def image_features(self, pixels: Float[Tensor, "batch 3 height width"]) -> Tensor:
+        """What this model's controllers read off pictures: hidden states (local, pixel) or the embedding (global)."""
+        features = self.encoder.encode_image(pixels)
+        return features.embedding if self.unet.config.controllers == "global" else features.hidden
+
+    @torch.no_grad()
+    def encode_condition(
+        self, prompt: Float[Tensor, "4 height width"] | None, caption: str, background: Float[Tensor, " 3"]
+    ) -> Condition:
+        """The condition of one group of views.
+
+        Args:
+            prompt: RGBA prompt with straight alpha in [0, 1]; None for no image prompt.
+            caption: what the object is; may be empty.
+            background: RGB in [0, 1], the colour behind the views that will be made.
+        """
+        text_tokens = self.encoder.encode_text([caption])
+        size = self.image_size
+        if prompt is None:
+            pixels = torch.zeros(1, 3, size, size, device=self.device)
+        else:
+            pixels = composite(prompt.to(self.device), background.to(self.device))[None]
+        features = self.image_features(pixels)
+        latents = None
+        if self.unet.uses_prompt_frame:
+            if pixels.shape[-2:] != (size, size):
+                pixels = interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+            latents = self.encode_images(pixels)[:, None].to(self.unet.dtype)
+        condition = Condition(text_tokens.to(self.unet.dtype), features.to(self.unet.dtype), latents)
+        return condition.without_image() if prompt is None else condition
+
+    def check_inputs(
+        self, caption: Any, negative_caption: Any, guidance_scale: float, num_inference_steps: int, elevation_deg: float
+    ) -> None:
+        """Raise TypeError or ValueError for what `__call__` cannot take."""
+        for name, text in (("caption", caption), ("negative_caption", negative_caption)):
+            if not isinstance(text, str):
+                raise TypeError(f"{name} must be text, got {type(text).__name__} {text!r}")
+        if guidance_scale < 0:
+            raise ValueError(f"guidance_scale is {guidance_scale}, must be at least 0 (1 means no guidance)")
+        if num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps is {num_inference_steps}, must be at least 1")
+        check_angles(elevation_deg)
+
+    def denoise(
+        self,
+        condition: Condition,
+        unconditional: Condition,
+        cameras: Float[Tensor, "group view 16"],
+        latents: Float[Tensor, "group view c h w"],
+        guidance_scale: float,
+        num_inference_steps: int,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "group view c h w"]:
+        """The sampling loop: noise to latents with classifier-free guidance."""
+        groups = latents.shape[0]
+        guided = guidance_scale != 1
+        both = concatenate_conditions([condition, unconditional]) if guided else condition
+        repeats = 2 if guided else 1
+        self.scheduler.set_timesteps(num_inference_steps, device=latents.device)
+        latents = latents * self.scheduler.init_noise_sigma
+        with self.progress_bar(total=num_inference_steps) as progress:
+            for timestep in self.scheduler.timesteps:
+                scaled = self.scheduler.scale_model_input(latents, timestep)
+                output = predict_noise(
+                    self.unet,
+                    scaled.repeat(repeats, 1, 1, 1, 1),
+                    timestep.expand(groups * repeats),
+                    cameras.repeat(repeats, 1, 1),
+                    both.text_tokens,
+                    both.image_features,
+                    both.prompt_latents,
+                )
+                if guided:
+                    with_condition, without = output.chunk(2)
+                    output = without + guidance_scale * (with_condition - without)
+                latents = self.scheduler.step(output, timestep, latents, generator=generator).prev_sample
+                progress.update()
+        return latents
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Any,
+        caption: str = "",
+        negative_caption: str = NEGATIVE_CAPTION,
+        guidance_scale: float = 5.0,
+        num_inference_steps: int = 50,
+        elevation_deg: float = 5.0,
+        azimuth_deg: float = 0.0,
+        generator: torch.Generator | None = None,
+        background: tuple[float, float, float] = WHITE,
+    ) -> ImageDreamOutput:
+        """Four views of the object in a picture, 90° apart.
+
+        Args:
+            image: an `ImagePrompt`, a path, an RGBA tensor `(4, height, width)` in [0, 1] with straight alpha, or
+                None to sample from the caption alone.
+            caption: what the object is.
+            negative_caption: what guidance moves away from.
+            guidance_scale: strength of classifier-free guidance; 1 for none.
+            num_inference_steps: sampler steps.
+            elevation_deg: of all four cameras.
+            azimuth_deg: of the first camera; 0 is the object's front.
+            generator: source of the initial noise.
+            background: RGB in [0, 1] behind the views.
+        """
+        self.check_inputs(caption, negative_caption, guidance_scale, num_inference_steps, elevation_deg)
+        if isinstance(image, ImagePrompt):
+            prompt = image.rgba
+        elif image is None or isinstance(image, Tensor):
+            prompt = image
+        else:
+            prompt = load_image_prompt(image, size=max(self.image_size, self.encoder.image_size)).rgba
+        condition = self.encode_condition(prompt, caption, torch.tensor(background))
+        negative = self.encoder.encode_text([negative_caption]).to(self.unet.dtype)
+        unconditional = condition.without_image().with_text(negative)
+
+        azimuths = orthogonal_azimuths(azimuth_deg)
+        camera_to_world = look_at_origin(torch.tensor(float(elevation_deg)), azimuths, torch.tensor(1.0))
+        cameras = camera_condition(camera_to_world)[None].to(self.device, self.unet.dtype)
+        device = self.device if generator is None else generator.device
+        noise = torch.randn(1, len(azimuths), *self.unet.latent_shape, generator=generator, device=device)
+        latents = self.denoise(
+            condition,
+            unconditional,
+            cameras,
+            noise.to(self.device, self.unet.dtype),
+            guidance_scale,
+            num_inference_steps,
+            generator,
+        )
+        images = self.decode_latents(latents[0]).float()
+        return ImageDreamOutput(images, camera_to_world, tuple(azimuths.tolist()), float(elevation_deg))
