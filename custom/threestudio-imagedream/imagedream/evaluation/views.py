@@ -1,0 +1,179 @@
+"""How well a pipeline's four views agree with the true views of toys it has never seen."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from imagedream.cameras import VIEW_NAMES
+from imagedream.evaluation.held_out import HeldOutCase, held_out_cases, trivial_answers
+from imagedream.evaluation.metrics import image_scores, psnr
+from imagedream.evaluation.tables import markdown_table, mean_scores
+from imagedream.files import atomic_path
+from imagedream.image_prompt import composite
+from imagedream.pipeline import ImageDreamPipeline
+
+logger = logging.getLogger(__name__)
+
+MODEL = "model"
+"""Name of the pipeline's own answer among the trivial ones."""
+
+_TILE_PX = 96
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One toy: scores of each answer, and the pictures."""
+
+    case: HeldOutCase
+    scores: dict[str, dict[str, float]]
+    """Answer ("model", "blank white", …) -> metric -> mean over the four views."""
+    view_psnr_db: tuple[float, ...]
+    """The model's front, left, back and right."""
+    images: Float[Tensor, "view 3 size size"]
+    true: Float[Tensor, "view 3 size size"]
+
+
+@dataclass(frozen=True)
+class ViewsEvaluation:
+    """Scores of a pipeline on held-out toys."""
+
+    results: tuple[CaseResult, ...]
+    settings: dict[str, str | int | float]
+
+    @property
+    def mean(self) -> dict[str, dict[str, float]]:
+        """Answer -> metric -> mean over the toys."""
+        answers = self.results[0].scores
+        return {answer: mean_scores([result.scores[answer] for result in self.results]) for answer in answers}
+
+    @property
+    def mean_view_psnr_db(self) -> dict[str, float]:
+        """The model's PSNR for each side."""
+        values = torch.tensor([result.view_psnr_db for result in self.results]).mean(0).tolist()
+        return dict(zip(VIEW_NAMES, values, strict=True))
+
+    def table(self) -> str:
+        """Two Markdown tables: the model beside the trivial answers, and the model on each side."""
+        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        answers = markdown_table(
+            [{"answer": answer, **_named(scores)} for answer, scores in self.mean.items()]
+        )
+        sides = markdown_table(
+            [{"side": side, "PSNR (dB)": value} for side, value in self.mean_view_psnr_db.items()]
+        )
+        return f"Four views of held-out toys ({settings})\n\n{answers}\n\n{sides}"
+
+    def to_dict(self) -> dict:
+        """Everything but the pictures, as JSON can hold it."""
+        toys = [
+            {
+                "toy": result.case.label,
+                "caption": result.case.toy.caption,
+                "elevation_deg": result.case.elevation_deg,
+                "prompt_azimuth_deg": result.case.prompt_azimuth_deg,
+                "prompt_elevation_deg": result.case.prompt_elevation_deg,
+                "scores": result.scores,
+                "view_psnr_db": list(result.view_psnr_db),
+            }
+            for result in self.results
+        ]
+        return {
+            "settings": self.settings,
+            "mean": self.mean,
+            "mean_view_psnr_db": self.mean_view_psnr_db,
+            "toys": toys,
+        }
+
+    def save(self, folder: str | Path, contact_sheet_toys: int = 16) -> None:
+        """Write `views.md`, `views.json` and `views.png` (the contact sheet of the first toys)."""
+        folder = Path(folder)
+        with atomic_path(folder / "views.md") as path:
+            path.write_text(self.table() + "\n", encoding="utf-8")
+        with atomic_path(folder / "views.json") as path:
+            path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        with atomic_path(folder / "views.png") as path:
+            self.contact_sheet(contact_sheet_toys).save(path)
+
+    def contact_sheet(self, toys: int = 16) -> Image.Image:
+        """A row for each toy: the prompt, the four true views, the model's four."""
+        names = ["prompt", *(f"true {name}" for name in VIEW_NAMES), *VIEW_NAMES]
+        header = 16
+        chosen = self.results[:toys]
+        sheet = Image.new("RGB", (len(names) * _TILE_PX, header + len(chosen) * _TILE_PX), "white")
+        draw = ImageDraw.Draw(sheet)
+        for column, name in enumerate(names):
+            draw.text((column * _TILE_PX + 3, 2), name, fill="black")
+        for row, result in enumerate(chosen):
+            prompt = composite(result.case.prompt, torch.ones(3))
+            for column, picture in enumerate([prompt, *result.true, *result.images]):
+                tile = _to_pil(picture).resize((_TILE_PX, _TILE_PX), Image.Resampling.BICUBIC)
+                sheet.paste(tile, (column * _TILE_PX, header + row * _TILE_PX))
+        return sheet
+
+
+def evaluate_views(
+    pipeline: ImageDreamPipeline,
+    count: int,
+    seed: int = 0,
+    kinds: Sequence[str] | None = None,
+    guidance_scale: float = 5.0,
+    steps: int = 50,
+) -> ViewsEvaluation:
+    """Ask a pipeline for the four views of held-out toys and compare them with the truth.
+
+    The prompt shows the toy at a random azimuth within ±30° of its front and at its own elevation; the views are asked
+    for at another elevation of 0 to 20°, on white. The caption is the toy's.
+
+    Args:
+        pipeline: what is measured.
+        count: number of toys.
+        seed: decides toys, cameras and noise; toy i has seed `seed + i`.
+        kinds: kinds of toys; None for those the shipped model is trained on.
+        guidance_scale: see `ImageDreamPipeline.__call__`.
+        steps: of the sampler.
+
+    Returns:
+        Scores and pictures, the model's beside those of trivial answers.
+    """
+    size = pipeline.image_size
+    prompt_size = max(size, pipeline.encoder.image_size)
+    results = []
+    for number, case in enumerate(held_out_cases(count, seed, kinds, prompt_size)):
+        output = pipeline(
+            case.prompt,
+            case.toy.caption,
+            guidance_scale=guidance_scale,
+            num_inference_steps=steps,
+            elevation_deg=case.elevation_deg,
+            generator=torch.Generator().manual_seed(seed + number),
+        )
+        result = score_case(case, output.images.cpu())
+        logger.info("%d/%d %s: %.2f dB", number + 1, count, case.label, result.scores[MODEL]["psnr_db"])
+        results.append(result)
+    settings = {"toys": count, "seed": seed, "guidance": guidance_scale, "steps": steps, "pixels": size}
+    return ViewsEvaluation(tuple(results), settings)
+
+
+def score_case(case: HeldOutCase, images: Float[Tensor, "view 3 size size"]) -> CaseResult:
+    """Scores of four views of one toy, and of the trivial answers."""
+    size = images.shape[-1]
+    true = case.true_views(size)
+    answers = {MODEL: images, **trivial_answers(case, size)}
+    scores = {name: image_scores(answer, true) for name, answer in answers.items()}
+    return CaseResult(case, scores, tuple(psnr(images, true).tolist()), images, true)
+
+
+def _named(scores: dict[str, float]) -> dict[str, float]:
+    return {"PSNR (dB)": scores["psnr_db"], "SSIM": scores["ssim"], "silhouette IoU": scores["iou"]}
+
+
+def _to_pil(picture: Float[Tensor, "3 height width"]) -> Image.Image:
+    return Image.fromarray((picture.permute(1, 2, 0).clamp(0, 1) * 255).round().numpy().astype(np.uint8))

@@ -1,0 +1,98 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imagedream.evaluation.held_out import ellipsoid, held_out_cases, prompt_copied, trivial_answers, views_of
+from imagedream.evaluation.metrics import silhouette
+from imagedream.evaluation.views import MODEL, evaluate_views, score_case
+from imagedream.toybox import FIRST_KINDS
+from tests.tiny import tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def case():
+    return held_out_cases(1, seed=2, kinds=["car"])[0]
+
+
+def test_cases_follow_from_their_seed_and_take_kinds_in_turn():
+    cases = held_out_cases(3, seed=4)
+    assert [case.toy.kind for case in cases] == [FIRST_KINDS[4], FIRST_KINDS[5], FIRST_KINDS[6]]
+    again = held_out_cases(1, seed=5)[0]
+    assert torch.equal(again.prompt, cases[1].prompt)
+    assert again.elevation_deg == cases[1].elevation_deg
+    for one in cases:
+        assert abs(one.prompt_azimuth_deg) <= 30
+        assert 0 <= one.elevation_deg <= 20
+        assert 0 <= one.prompt_elevation_deg <= 20
+        assert one.elevation_deg != one.prompt_elevation_deg
+
+
+def test_prompt_is_placed_like_any_picture(case):
+    rows, columns = (case.prompt[3] > 0.5).nonzero(as_tuple=True)
+    longest = max(int(rows.max() - rows.min()), int(columns.max() - columns.min())) + 1
+    assert longest == pytest.approx(0.9 * 256, abs=3)
+
+
+def test_unknown_kinds_list_the_known():
+    with pytest.raises(ValueError, match=r"unknown kinds griffin; the toybox knows .*mug"):
+        held_out_cases(1, kinds=["mug", "griffin"])
+    with pytest.raises(ValueError, match="count is 0"):
+        held_out_cases(0)
+
+
+def test_ellipsoid_has_the_toys_extents_and_one_colour(case):
+    lump = ellipsoid(case.toy)
+    np.testing.assert_allclose(lump.extents, case.toy.mesh.extents, atol=1e-6)
+    assert len(np.unique(lump.visual.face_colors, axis=0)) == 1
+    unlit = views_of(lump, 32, [0.0], 0.0, light=None)
+    true = views_of(case.toy.mesh, 32, [0.0], 0.0, light=None)
+    assert (
+        unlit[silhouette(unlit)[:, None].expand_as(unlit)].mean()
+        - true[silhouette(true)[:, None].expand_as(true)].mean()
+    ).abs() < 0.2
+
+
+def test_prompt_copied_is_the_same_in_all_views(case):
+    copied = prompt_copied(case, 16)
+    assert copied.shape == (4, 3, 16, 16)
+    assert (copied == copied[:1]).all()
+
+
+def test_truth_scores_the_most_and_trivial_answers_less(case):
+    result = score_case(case, case.true_views(32))
+    assert result.scores[MODEL] == pytest.approx({"psnr_db": 100, "ssim": 1, "iou": 1})
+    for name in trivial_answers(case, 32):
+        assert result.scores[name]["psnr_db"] < 30
+    assert result.scores["blank white"]["iou"] == 0
+    assert 0.3 < result.scores["ellipsoid"]["iou"] < 1
+
+
+def test_evaluation_of_a_random_model(tmp_path):
+    evaluation = evaluate_views(tiny_pipeline(), 2, seed=3, kinds=["mug", "car"], steps=1)
+    assert [result.case.toy.kind for result in evaluation.results] == ["car", "mug"]
+    evaluation.save(tmp_path / "report")
+    stored = json.loads((tmp_path / "report" / "views.json").read_text())
+    scores = [toy["scores"][MODEL]["psnr_db"] for toy in stored["toys"]]
+    assert stored["mean"][MODEL]["psnr_db"] == pytest.approx(sum(scores) / 2)
+    sides = stored["mean_view_psnr_db"]
+    assert list(sides) == ["front", "left", "back", "right"]
+    assert sum(sides.values()) / 4 == pytest.approx(sum(scores) / 2, rel=1e-4)
+    table = (tmp_path / "report" / "views.md").read_text()
+    for word in (
+        "model",
+        "blank white",
+        "prompt copied",
+        "ellipsoid",
+        "toys 2, seed 3, guidance 5.0, steps 1, pixels 16",
+    ):
+        assert word in table
+    assert Image.open(tmp_path / "report" / "views.png").size == (9 * 96, 16 + 2 * 96)
+
+
+def test_evaluation_is_repeatable():
+    pipeline = tiny_pipeline()
+    first, second = (evaluate_views(pipeline, 1, seed=3, kinds=["mug"], steps=1) for _ in range(2))
+    assert first.to_dict() == second.to_dict()
