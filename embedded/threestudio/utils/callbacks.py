@@ -163,18 +163,22 @@ class TimeLeftProgressBar(pl.callbacks.ProgressBar):
 class PhaseTimer:
     """Seconds per phase of the run, and the peak memory, kept in `timings.json` after every phase."""
 
-    def __init__(self, path: str | Path, started: float) -> None:
+    def __init__(self, path: str | Path, started: float, keep: bool = False) -> None:
+        """With `keep`, phases that an earlier run of the trial noted stay in the file."""
         self.path = Path(path)
         self.started = started
         self.seconds: dict[str, float] = {}
+        if keep and self.path.is_file():
+            self.seconds = json.loads(self.path.read_text(encoding="utf-8")).get("seconds", {})
+            self.seconds.pop("total", None)
         self.facts: dict[str, Any] = {}
 
     def finish(self, phase: str, since: float) -> float:
         """Note the time from `since` to now, write the file, return now."""
         now = time.time()
-        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + now - since, 3)
+        self.seconds[phase] = round(now - since, 3)
         record = {
-            "seconds": {**self.seconds, "total": round(now - self.started, 3)},
+            "seconds": {**self.seconds, "total": round(sum(self.seconds.values()), 3)},
             "peak_memory_bytes": peak_memory_bytes(),
             **self.facts,
         }

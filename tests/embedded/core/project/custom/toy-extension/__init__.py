@@ -1,0 +1,73 @@
+"""A system small enough to train in a test; it writes down in which order it is called."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+
+import threestudio
+from threestudio.systems.base import BaseSystem
+from threestudio.utils.base import BaseModule
+
+
+@threestudio.register("toy-part")
+class ToyPart(BaseModule):
+    @dataclass
+    class Config(BaseModule.Config):
+        start: float = 1.0
+
+    def configure(self) -> None:
+        self.value = torch.nn.Parameter(torch.tensor(self.cfg.start))
+
+    def update_step(self, epoch, global_step, on_load_weights=False):
+        ToySystem.events.append(f"part {global_step}")
+
+
+@threestudio.register("toy-system")
+class ToySystem(BaseSystem):
+    events: ClassVar[list[str]] = []
+
+    @dataclass
+    class Config(BaseSystem.Config):
+        part: dict = field(default_factory=dict)
+        picture: str | None = None
+
+    @classmethod
+    def preflight(cls, cfg) -> None:
+        if cfg.get("picture"):
+            raise FileNotFoundError(f"no picture at {cfg.picture}")
+
+    def configure(self) -> None:
+        self.part = ToyPart(self.cfg.part)
+
+    def note(self, event: str) -> None:
+        ToySystem.events.append(event)
+
+    def preprocess_data(self, batch, stage):
+        self.note(f"preprocess {stage} {batch['height']}")
+
+    def update_step(self, epoch, global_step, on_load_weights=False):
+        self.note(f"system {global_step}")
+
+    def update_step_end(self, epoch, global_step):
+        self.note(f"end {global_step}")
+
+    def training_step(self, batch, batch_idx):
+        self.note(f"step {self.true_global_step}")
+        loss = self.part.value**2
+        self.log("loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.save_json(
+            f"it{self.true_global_step}-{batch['index'].item()}.json", {"value": self.part.value.item()}
+        )
+
+    def test_step(self, batch, batch_idx):
+        self.note(f"test {self.true_global_step}")
+
+    def predict_step(self, batch, batch_idx):
+        pass
+
+    def on_predict_epoch_end(self):
+        self.save_json(f"it{self.true_global_step}-export/model.json", {"value": self.part.value.item()})
