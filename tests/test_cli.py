@@ -12,6 +12,7 @@ import trimesh
 
 from imagedream.cli import main
 from imagedream.pictures import label_strip
+from tests.tiny import tiny_pipeline
 
 
 @pytest.fixture
@@ -31,6 +32,45 @@ def test_prepare_writes_the_prompt_and_names_it(picture, tmp_path, capsys):
     prompt = PIL.Image.open(out)
     assert (prompt.mode, prompt.size) == ("RGBA", (64, 64))
     assert prompt.getbbox()[3] - prompt.getbbox()[1] == 58  # 0.9 * 64
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+def test_views_writes_the_labelled_strip(picture, model, tmp_path, capsys):
+    arguments = ["--weights", str(model), "--caption", "a toy", "--steps", "2", "--device", "cpu"]
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        out = tmp_path / f"{name}.png"
+        assert main(["views", str(picture), *arguments, "--out", str(out), "--seed", seed]) == 0
+        assert capsys.readouterr().out == f"{out}\n"
+    strips = [np.asarray(PIL.Image.open(tmp_path / f"{name}.png")) for name in "abc"]
+    assert strips[0].shape[1] == 4 * 192 + 3 * 4  # 16 pixels enlarged 12 times
+    assert (strips[0] == strips[1]).all()
+    assert (strips[0] != strips[2]).any()
+
+
+def test_evaluate_views_prints_a_table_or_json(model, tmp_path, capsys):
+    arguments = [
+        "evaluate",
+        "views",
+        "--weights",
+        str(model),
+        "--toys",
+        "1",
+        "--steps",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    assert main([*arguments, "--out", str(tmp_path / "scores")]) == 0
+    assert "silhouette IoU" in capsys.readouterr().out
+    assert (tmp_path / "scores" / "views.json").exists()
+    assert main([*arguments, "--json"]) == 0
+    assert "psnr_db" in json.loads(capsys.readouterr().out)["mean"]["model"]
 
 
 def test_render_writes_views_and_cameras(tmp_path, capsys):
@@ -66,6 +106,9 @@ def test_render_writes_views_and_cameras(tmp_path, capsys):
             ["views", "{picture}", "--elevation-deg", "120"],
             "elevation_deg is 120.0, must lie between -90 and 90",
         ),
+        (["evaluate", "views", "--weights", "nowhere"], "no weights at nowhere"),
+        (["evaluate", "views", "--toys", "0"], "--toys is 0"),
+        (["views", "{picture}", "--weights", "{picture}"], "toy.png is a file"),
         (["render", "missing.glb"], "missing.glb"),
         (["render", "{picture}", "--views", "6"], "must be a multiple of 4"),
     ],

@@ -5,6 +5,7 @@ imported inside the verbs that need them, so `--help` and typing errors answer a
 """
 
 import importlib.metadata
+import json
 import logging
 import os
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -157,6 +158,59 @@ class Render(_Verb):
 
 
 @dataclass(frozen=True)
+class Evaluate(_Verb):
+    """Metrics of a model on toys it has never seen, beside trivial answers, as a table."""
+
+    what: tyro.conf.Positional[Literal["views"]] = tyro.MISSING
+    """`views`: the four views against the true ones."""
+    weights: str = "toybox"
+    """`toybox` (the small model that ships) or a model folder."""
+    toys: int = 16
+    """How many."""
+    seed: int = 0
+    """Decides toys, cameras and noise."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of toys; none for those the small model is trained on."""
+    steps: int = 50
+    """Sampler steps."""
+    guidance_scale: float = 5.0
+    """Strength of classifier-free guidance; 1 for none."""
+    captions: bool = True
+    """Tell the model each toy's caption."""
+    json: bool = False
+    """Print JSON with every toy's numbers instead of the table."""
+    out: Path | None = None
+    """Folder for the table, the numbers and a contact sheet."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, ..."""
+
+    def run(self) -> None:  # noqa: D102
+        for name, value in (("--toys", self.toys), ("--steps", self.steps)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, must be at least 1")
+        from imagedream import checkpoints
+
+        checkpoints.check(self.weights)
+        device = _device(self.device)
+        from imagedream.evaluation.views import evaluate_views
+
+        pipeline = checkpoints.load(self.weights, device=device)
+        pipeline.set_progress_bar_config(disable=True)
+        evaluation = evaluate_views(
+            pipeline,
+            self.toys,
+            seed=self.seed,
+            kinds=self.kinds or None,
+            guidance_scale=self.guidance_scale,
+            steps=self.steps,
+            captions=self.captions,
+        )
+        if self.out is not None:
+            evaluation.save(self.out)
+        _say(json.dumps(evaluation.to_dict(), indent=1) if self.json else evaluation.table())
+
+
+@dataclass(frozen=True)
 class Doctor(_Verb):
     """What this machine has: versions, device, weights, and what is missing."""
 
@@ -271,6 +325,7 @@ Verb = (
     Annotated[Prepare, tyro.conf.subcommand("prepare")]
     | Annotated[Views, tyro.conf.subcommand("views")]
     | Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
