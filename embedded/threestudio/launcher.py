@@ -134,10 +134,18 @@ def parse_arguments(argv: Sequence[str], project: Path = PROJECT) -> Arguments:
 
 def read_config(arguments: Arguments, n_gpus: int = 1) -> Any:
     """The merged config, checked as far as possible without building anything."""
+    from omegaconf import OmegaConf
+
     from threestudio.utils.config import ConfigError, ExperimentConfig, check_keys, merge_config
 
-    cfg = merge_config(arguments.config, cli_args=arguments.overrides, n_gpus=n_gpus)
+    cfg = merge_config(arguments.config, cli_args=arguments.overrides, n_gpus=n_gpus, resolve=False)
     check_keys(ExperimentConfig, cfg, "the config")
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ConfigError(
+            f"{arguments.config.name} leaves this to you: give {' '.join(f'{key}=...' for key in missing)}"
+        )
+    OmegaConf.resolve(cfg)
     for key in ("data_type", "system_type"):
         if not cfg.get(key):
             raise ConfigError(f"{arguments.config}: {key} is missing")
@@ -150,6 +158,23 @@ def read_config(arguments: Arguments, n_gpus: int = 1) -> Any:
     if resume is not None and not os.path.isfile(str(resume)):
         raise FileNotFoundError(f"resume={resume}: no such checkpoint")
     return cfg
+
+
+def _check_overrides(overrides: list[str]) -> None:
+    """Raise unless all overrides can be parsed and those of files (`*_path=...`) name existing ones."""
+    from omegaconf import OmegaConf
+
+    for override in overrides:
+        key, _, value = override.partition("=")
+        try:
+            OmegaConf.from_dotlist([override])
+        except Exception as error:
+            raise UsageError(f"override {override!r} cannot be read: {one_line(error)}") from error
+        names_a_file = key.endswith("_path") and not key.endswith(
+            "_or_path"
+        )  # the latter may name a hub's model
+        if names_a_file and value not in ("", "null") and not os.path.exists(value.strip("'\"")):
+            raise FileNotFoundError(f"{key}={value}: no such file")
 
 
 def check_output_folder(folder: str | Path, min_free_bytes: int = MIN_FREE_BYTES) -> None:
@@ -448,7 +473,9 @@ def _run_phases(arguments: Arguments, cfg: Any, system_class: type, data_class: 
         callbacks, loggers = _training_extras(experiment, arguments) if training else ([], False)
         if training:
             loggers += system.get_loggers()
-        trainer = _make_trainer(experiment, arguments, [*callbacks, TimeLeftProgressBar()], loggers)
+        if experiment.trainer.get("enable_progress_bar", True):
+            callbacks.append(TimeLeftProgressBar())
+        trainer = _make_trainer(experiment, arguments, callbacks, loggers)
         if type(system).predict_step is BaseLift3DSystem.predict_step and not experiment.system.get(
             "exporter", {}
         ).get("save_video", False):

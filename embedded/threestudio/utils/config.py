@@ -168,7 +168,11 @@ class ExperimentConfig:
 
 
 def merge_config(
-    *yamls: str | Path, cli_args: list[str] | None = None, from_string: bool = False, **kwargs: Any
+    *yamls: str | Path,
+    cli_args: list[str] | None = None,
+    from_string: bool = False,
+    resolve: bool = True,
+    **kwargs: Any,
 ) -> DictConfig:
     """The YAML files (or strings) overridden by `a.b=c` arguments, then by keywords; interpolations resolved."""
     parts = [OmegaConf.create(str(y)) if from_string else OmegaConf.load(str(y)) for y in yamls]
@@ -178,7 +182,8 @@ def merge_config(
                 f"{'the config' if from_string else source} must hold a mapping of keys to values"
             )
     cfg = OmegaConf.merge(*parts, OmegaConf.from_cli(cli_args or []), kwargs)
-    OmegaConf.resolve(cfg)
+    if resolve:
+        OmegaConf.resolve(cfg)
     return cfg
 
 
