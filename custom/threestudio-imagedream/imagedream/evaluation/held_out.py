@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float
@@ -10,16 +11,39 @@ from torch import Tensor
 
 from imagedream import cameras
 from imagedream.image_prompt import OBJECT_FRACTION, composite, place
-from imagedream.rendering.raycast import Light, Raycaster
+from imagedream.rendering.raycast import Light, Views, render
 from imagedream.toybox import FIRST_KINDS, KINDS, Toy, make_toy
 
-RELATIVE_DISTANCE = 0.65
-FOV_Y_DEG = 47.5
 LARGEST_ELEVATION_DEG = 20.0
 LARGEST_PROMPT_AZIMUTH_DEG = 30.0
 
-_WHITE = torch.ones(3)
 _PROMPT_PX = 256
+
+
+@dataclass(frozen=True)
+class Orbit:
+    """Cameras around the object at one elevation."""
+
+    azimuths_deg: tuple[float, ...] = (0.0, 90.0, 180.0, 270.0)
+    elevation_deg: float = 10.0
+    fov_y_deg: float = 47.5
+    relative_distance: float = 0.65
+    """Half the frame's height at the origin in world units: the middle of what the small model is trained on."""
+
+    def views(self, mesh: trimesh.Trimesh, size: int, lit: bool = True) -> Views:
+        """Pictures of a mesh from these cameras, shaded or in its plain colours."""
+        azimuths = torch.tensor(self.azimuths_deg)
+        fov = torch.full_like(azimuths, self.fov_y_deg)
+        distance = cameras.framing_distance(self.relative_distance, fov)
+        poses = cameras.look_at_origin(torch.full_like(azimuths, self.elevation_deg), azimuths, distance)
+        return render(mesh, poses, fov, size, Light() if lit else None)
+
+    def on_white(
+        self, mesh: trimesh.Trimesh, size: int, lit: bool = True
+    ) -> Float[Tensor, "view 3 {size} {size}"]:
+        """The same in front of white."""
+        rgba = self.views(mesh, size, lit).rgba
+        return composite(rgba, torch.ones(len(rgba), 3))
 
 
 @dataclass(frozen=True)
@@ -31,46 +55,13 @@ class HeldOutCase:
     """The toy from its front side, straight alpha, placed as any picture would be."""
     prompt_azimuth_deg: float
     prompt_elevation_deg: float
-    elevation_deg: float
-    """The elevation that the views are asked for."""
+    orbit: Orbit
+    """The four views that are asked for."""
 
     @property
     def label(self) -> str:
         """Kind and seed, for tables and file names."""
         return f"{self.toy.kind}-{self.toy.seed}"
-
-    def true_views(
-        self,
-        size: int,
-        azimuths_deg: Sequence[float] = (0.0, 90.0, 180.0, 270.0),
-        elevation_deg: float | None = None,
-    ) -> Float[Tensor, "view 3 size size"]:
-        """The toy itself on white, at the elevation asked for unless another is given."""
-        return views_of(
-            self.toy.mesh, size, azimuths_deg, self.elevation_deg if elevation_deg is None else elevation_deg
-        )
-
-
-def views_of(
-    mesh: trimesh.Trimesh,
-    size: int,
-    azimuths_deg: Sequence[float],
-    elevation_deg: float,
-    light: Light | None = Light(),  # noqa: B008 - frozen
-) -> Float[Tensor, "view 3 size size"]:
-    """A mesh on white from the evaluation's cameras."""
-    rgba = _render(Raycaster(mesh), size, azimuths_deg, elevation_deg, light)
-    return composite(rgba, _WHITE.expand(len(rgba), 3))
-
-
-def _render(
-    caster: Raycaster, size: int, azimuths_deg: Sequence[float], elevation_deg: float, light: Light | None
-):
-    azimuths = torch.tensor(list(azimuths_deg))
-    fov = torch.full_like(azimuths, FOV_Y_DEG)
-    distance = cameras.framing_distance(RELATIVE_DISTANCE, fov)
-    poses = cameras.look_at_origin(torch.full_like(azimuths, elevation_deg), azimuths, distance)
-    return caster.render(poses, fov, size, light).rgba
 
 
 def held_out_cases(
@@ -106,44 +97,39 @@ def held_out_case(seed: int, kind: str, prompt_size: int = _PROMPT_PX) -> HeldOu
     draws = torch.rand(3, generator=torch.Generator().manual_seed(seed)).tolist()
     prompt_azimuth_deg = (2 * draws[0] - 1) * LARGEST_PROMPT_AZIMUTH_DEG
     prompt_elevation_deg, elevation_deg = (draw * LARGEST_ELEVATION_DEG for draw in draws[1:])
-    rgba = _render(Raycaster(toy.mesh), _PROMPT_PX, [prompt_azimuth_deg], prompt_elevation_deg, Light())[0]
+    rgba = Orbit((prompt_azimuth_deg,), prompt_elevation_deg).views(toy.mesh, _PROMPT_PX).rgba[0]
     prompt = place(rgba, prompt_size, OBJECT_FRACTION)
-    return HeldOutCase(toy, prompt, prompt_azimuth_deg, prompt_elevation_deg, elevation_deg)
-
-
-def prompt_copied(case: HeldOutCase, size: int, views: int = 4) -> Float[Tensor, "view 3 size size"]:
-    """The answer that needs no model: the prompt on white, whatever the side asked for."""
-    picture = composite(case.prompt, _WHITE)[None]
-    resized = torch.nn.functional.interpolate(picture, (size, size), mode="bicubic", antialias=True).clamp(
-        0, 1
+    return HeldOutCase(
+        toy, prompt, prompt_azimuth_deg, prompt_elevation_deg, Orbit(elevation_deg=elevation_deg)
     )
-    return resized.expand(views, -1, -1, -1)
+
+
+def prompt_copied(case: HeldOutCase, size: int, views: int = 4) -> Float[Tensor, "{views} 3 {size} {size}"]:
+    """The answer that needs no model: the prompt on white, whatever the side asked for."""
+    picture = composite(case.prompt, torch.ones(3))[None]
+    resized = torch.nn.functional.interpolate(picture, (size, size), mode="bicubic", antialias=True)
+    return resized.clamp(0, 1).expand(views, -1, -1, -1)
 
 
 def ellipsoid(toy: Toy) -> trimesh.Trimesh:
     """A lump of the toy's true extents in its mean visible colour: what knowing only size and colour would score."""
-    ring = [45.0 * step for step in range(8)]
-    rgba = _render(Raycaster(toy.mesh), 32, ring, LARGEST_ELEVATION_DEG / 2, None)
+    around = Orbit(tuple(45.0 * step for step in range(8)), LARGEST_ELEVATION_DEG / 2)
+    rgba = around.views(toy.mesh, 32, lit=False).rgba
     colour = (rgba[:, :3] * rgba[:, 3:]).sum(dim=(0, 2, 3)) / rgba[:, 3].sum()
     mesh = trimesh.creation.icosphere(subdivisions=3)
     mesh.apply_scale(toy.mesh.extents / mesh.extents)
-    colour_8bit = [*(colour * 255).round().int().tolist(), 255]
-    mesh.visual = trimesh.visual.ColorVisuals(
-        mesh, face_colors=torch.tensor(colour_8bit).byte().numpy()[None].repeat(len(mesh.faces), 0)
-    )
+    colour_8bit = np.uint8([*(colour * 255).round().tolist(), 255])
+    mesh.visual = trimesh.visual.ColorVisuals(mesh, face_colors=np.tile(colour_8bit, (len(mesh.faces), 1)))
     return mesh
 
 
 def trivial_answers(
-    case: HeldOutCase,
-    size: int,
-    azimuths_deg: Sequence[float] = (0.0, 90.0, 180.0, 270.0),
-    elevation_deg: float | None = None,
+    case: HeldOutCase, size: int, orbit: Orbit
 ) -> dict[str, Float[Tensor, "view 3 size size"]]:
     """Views by answers that use no model: blank white, the prompt copied, and the ellipsoid."""
-    elevation_deg = case.elevation_deg if elevation_deg is None else elevation_deg
+    views = len(orbit.azimuths_deg)
     return {
-        "blank white": torch.ones(len(azimuths_deg), 3, size, size),
-        "prompt copied": prompt_copied(case, size, len(azimuths_deg)),
-        "ellipsoid": views_of(ellipsoid(case.toy), size, azimuths_deg, elevation_deg),
+        "blank white": torch.ones(views, 3, size, size),
+        "prompt copied": prompt_copied(case, size, views),
+        "ellipsoid": orbit.on_white(ellipsoid(case.toy), size),
     }

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from imagedream.cameras import VIEW_NAMES
 from imagedream.evaluation.held_out import HeldOutCase, held_out_cases, trivial_answers
 from imagedream.evaluation.metrics import image_scores, psnr
+from imagedream.evaluation.sheets import contact_sheet
 from imagedream.evaluation.tables import markdown_table, mean_scores
 from imagedream.files import atomic_path
 from imagedream.image_prompt import composite
@@ -24,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 MODEL = "model"
 """Name of the pipeline's own answer among the trivial ones."""
-
-_TILE_PX = 96
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class ViewsEvaluation:
             {
                 "toy": result.case.label,
                 "caption": result.case.toy.caption,
-                "elevation_deg": result.case.elevation_deg,
+                "elevation_deg": result.case.orbit.elevation_deg,
                 "prompt_azimuth_deg": result.case.prompt_azimuth_deg,
                 "prompt_elevation_deg": result.case.prompt_elevation_deg,
                 "scores": result.scores,
@@ -105,18 +103,11 @@ class ViewsEvaluation:
     def contact_sheet(self, toys: int = 16) -> Image.Image:
         """A row for each toy: the prompt, the four true views, the model's four."""
         names = ["prompt", *(f"true {name}" for name in VIEW_NAMES), *VIEW_NAMES]
-        header = 16
-        chosen = self.results[:toys]
-        sheet = Image.new("RGB", (len(names) * _TILE_PX, header + len(chosen) * _TILE_PX), "white")
-        draw = ImageDraw.Draw(sheet)
-        for column, name in enumerate(names):
-            draw.text((column * _TILE_PX + 3, 2), name, fill="black")
-        for row, result in enumerate(chosen):
-            prompt = composite(result.case.prompt, torch.ones(3))
-            for column, picture in enumerate([prompt, *result.true, *result.images]):
-                tile = _to_pil(picture).resize((_TILE_PX, _TILE_PX), Image.Resampling.BICUBIC)
-                sheet.paste(tile, (column * _TILE_PX, header + row * _TILE_PX))
-        return sheet
+        rows = [
+            [composite(result.case.prompt, torch.ones(3)), *result.true, *result.images]
+            for result in self.results[:toys]
+        ]
+        return contact_sheet(names, rows)
 
 
 def evaluate_views(
@@ -126,11 +117,12 @@ def evaluate_views(
     kinds: Sequence[str] | None = None,
     guidance_scale: float = 5.0,
     steps: int = 50,
+    captions: bool = True,
 ) -> ViewsEvaluation:
     """Ask a pipeline for the four views of held-out toys and compare them with the truth.
 
     The prompt shows the toy at a random azimuth within ±30° of its front and at its own elevation; the views are asked
-    for at another elevation of 0 to 20°, on white. The caption is the toy's.
+    for at another elevation of 0 to 20°, on white.
 
     Args:
         pipeline: what is measured.
@@ -139,6 +131,7 @@ def evaluate_views(
         kinds: kinds of toys; None for those the shipped model is trained on.
         guidance_scale: see `ImageDreamPipeline.__call__`.
         steps: of the sampler.
+        captions: whether the model is told the toy's caption besides the picture.
 
     Returns:
         Scores and pictures, the model's beside those of trivial answers.
@@ -149,31 +142,34 @@ def evaluate_views(
     for number, case in enumerate(held_out_cases(count, seed, kinds, prompt_size)):
         output = pipeline(
             case.prompt,
-            case.toy.caption,
+            case.toy.caption if captions else "",
             guidance_scale=guidance_scale,
             num_inference_steps=steps,
-            elevation_deg=case.elevation_deg,
+            elevation_deg=case.orbit.elevation_deg,
             generator=torch.Generator().manual_seed(seed + number),
         )
         result = score_case(case, output.images.cpu())
         logger.info("%d/%d %s: %.2f dB", number + 1, count, case.label, result.scores[MODEL]["psnr_db"])
         results.append(result)
-    settings = {"toys": count, "seed": seed, "guidance": guidance_scale, "steps": steps, "pixels": size}
+    settings = {
+        "toys": count,
+        "seed": seed,
+        "guidance": guidance_scale,
+        "steps": steps,
+        "pixels": size,
+        "captions": "yes" if captions else "no",
+    }
     return ViewsEvaluation(tuple(results), settings)
 
 
 def score_case(case: HeldOutCase, images: Float[Tensor, "view 3 size size"]) -> CaseResult:
     """Scores of four views of one toy, and of the trivial answers."""
     size = images.shape[-1]
-    true = case.true_views(size)
-    answers = {MODEL: images, **trivial_answers(case, size)}
+    true = case.orbit.on_white(case.toy.mesh, size)
+    answers = {MODEL: images, **trivial_answers(case, size, case.orbit)}
     scores = {name: image_scores(answer, true) for name, answer in answers.items()}
     return CaseResult(case, scores, tuple(psnr(images, true).tolist()), images, true)
 
 
 def _named(scores: dict[str, float]) -> dict[str, float]:
     return {"PSNR (dB)": scores["psnr_db"], "SSIM": scores["ssim"], "silhouette IoU": scores["iou"]}
-
-
-def _to_pil(picture: Float[Tensor, "3 height width"]) -> Image.Image:
-    return Image.fromarray((picture.permute(1, 2, 0).clamp(0, 1) * 255).round().numpy().astype(np.uint8))
