@@ -1,18 +1,24 @@
 import subprocess
 import sys
+from functools import lru_cache
 
 import numpy as np
 import pytest
 import trimesh
 from trimesh.ray.ray_pyembree import RayMeshIntersector
 
-from imagedream.toybox import FIRST_KINDS, KINDS, make_toy
+from imagedream.toybox import FIRST_KINDS, KINDS, Toy, make_toy
 from imagedream.toybox.draw import Draw
 from imagedream.toybox.kinds import RECIPES
 from imagedream.toybox.palette import PALETTE
 from imagedream.toybox.splits import is_held_out
 
-SEEDS = range(6)
+SEEDS = range(5)
+
+
+@lru_cache
+def toy_of(kind: str, seed: int) -> Toy:
+    return make_toy(seed, kind)
 
 
 def seen_from(mesh: trimesh.Trimesh, side: int, cells: int = 40) -> np.ndarray:
@@ -43,19 +49,33 @@ def test_the_same_arguments_make_the_same_toy_in_another_process():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_seeds_and_splits_are_different_streams(kind):
-    toys = [make_toy(seed, kind, split) for split in ("train", "heldout") for seed in SEEDS]
+    toys = [make_toy(seed, kind, split) for split in ("train", "heldout") for seed in range(3)]
     shapes = {toy.mesh.vertices.tobytes() for toy in toys}
     assert len(shapes) == len(toys)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_never_sees_a_held_out_combination(kind):
-    for seed in range(60):
+    for seed in range(20):
         body, accessory = (make_toy(seed, kind).attributes[name] for name in ("body", "accessory"))
         assert not is_held_out(kind, body, accessory)
-    for seed in SEEDS:
+    for seed in range(3):
         toy = make_toy(seed, kind, "heldout", "heldout")
         assert is_held_out(kind, toy.attributes["body"], toy.attributes["accessory"])
+
+
+def test_kinds_keep_their_toys_when_others_join():
+    # the small model's training set: these words change only when a recipe does
+    assert [make_toy(7, kind).caption for kind in FIRST_KINDS] == [
+        "a red robot with a purple head, a teal badge and orange headphones",
+        "a blue dog with brown ears, orange paws and a pink hat",
+        "a purple car with a brown roof, an orange star and a teal siren",
+        "a brown house with a purple roof, a teal door and a red chimney",
+        "a blue chair with gray legs, an orange badge and a pink cushion",
+        "a brown lamp with a green stem, a red button and a purple cat",
+        "a brown mug with a white inside, a face and a teal stripe",
+        "a teal bird with a brown belly, a red beak and green wings",
+    ]
 
 
 def test_about_a_tenth_of_all_combinations_is_held_out():
@@ -71,14 +91,14 @@ def test_about_a_tenth_of_all_combinations_is_held_out():
 @pytest.mark.parametrize("kind", KINDS)
 def test_meshes_are_normalised_closed_light_and_coloured(kind):
     for seed in SEEDS:
-        mesh = make_toy(seed, kind).mesh
+        mesh = toy_of(kind, seed).mesh
         np.testing.assert_allclose(mesh.bounds.mean(axis=0), 0, atol=1e-9)
         assert mesh.extents.max() == pytest.approx(1.0)
         assert mesh.is_watertight
         assert mesh.is_winding_consistent
         assert len(mesh.faces) < 4000
         assert mesh.visual.face_colors.shape == (len(mesh.faces), 4)
-        assert len(np.unique(mesh.visual.face_colors, axis=0)) >= 4
+        assert len(np.unique(mesh.visual.face_colors, axis=0)) >= 3
         assert (mesh.visual.face_colors[:, 3] == 255).all()
 
 
@@ -99,7 +119,7 @@ def test_parts_face_outwards_and_the_front_lies_ahead(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_front_and_back_look_different(kind):
     for seed in SEEDS:
-        mesh = make_toy(seed, kind).mesh
+        mesh = toy_of(kind, seed).mesh
         front, back = seen_from(mesh, 1), seen_from(mesh, -1)
         filled = front.any(axis=1)
         # the same silhouette (seen through a mirror), but at least 4 % of it in clearly other colours
@@ -110,10 +130,11 @@ def test_front_and_back_look_different(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_captions_are_plain_sentences_that_name_kind_and_colours(kind):
     for seed in SEEDS:
-        toy = make_toy(seed, kind)
+        toy = toy_of(kind, seed)
         body = toy.attributes["body"]
         article = "an" if body[0] in "aeiou" else "a"
-        assert toy.caption.startswith(f"{article} {body} {kind}")
+        assert toy.caption.startswith(f"{article} {body} ")
+        assert f" {kind}" in toy.caption.split(" with ")[0]
         assert set(toy.caption) <= set("abcdefghijklmnopqrstuvwxyz ,-")
         assert "  " not in toy.caption
         assert " ," not in toy.caption

@@ -64,11 +64,11 @@ class Draw:
         self.attributes[name] = phrase
         self.phrases.append(phrase)
 
-    def caption(self, kind: str, most_phrases: int = 3) -> str:
-        """One plain sentence: the body's colour, the kind and up to three of its parts."""
+    def caption(self, noun: str, most_phrases: int = 3) -> str:
+        """One plain sentence: the body's colour, what it is and up to three of its parts."""
         kept = sorted(self.generator.permutation(len(self.phrases))[:most_phrases])
         phrases = [self.phrases[k] for k in kept]
-        start = f"{article(self.body)} {self.body} {kind}"
+        start = f"{article(self.body)} {self.body} {noun}"
         if not phrases:
             return start
         return (

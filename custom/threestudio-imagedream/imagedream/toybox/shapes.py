@@ -198,6 +198,14 @@ def prism(outline: Outline, axis: Literal["x", "y", "z"] = "z") -> Shape:
     return _shape(vertices, faces)
 
 
+def hull(outline: Outline, bottom: Number, shift: Number = 0.0) -> Shape:
+    """Prism along z of height 1 whose lower side is scaled by `bottom` and moved by `shift` along x."""
+    shape = prism(outline)
+    lower = shape.vertices[:, 2:] < 0
+    narrow = shape.vertices * np.array([bottom, bottom, 1.0]) + np.array([shift, 0.0, 0.0])
+    return _shape(np.where(lower, narrow, shape.vertices), shape.faces)
+
+
 @lru_cache(maxsize=8)
 def star(points: int = 5, inner: Number = 0.45) -> Shape:
     """Star of diameter 1 in the yz plane, extruded along x: a decal that faces the front."""

@@ -72,7 +72,7 @@ def make_toy(
             break
     draw = Draw(generator, body, accessory)
     mesh = recipe.build(draw).mesh()
-    return Toy(mesh, draw.caption(name), name, seed, draw.attributes)
+    return Toy(mesh, draw.caption(recipe.noun or name), name, seed, draw.attributes)
 
 
 def _check(seed: int, kind: str | None, split: str, combinations: str) -> None:

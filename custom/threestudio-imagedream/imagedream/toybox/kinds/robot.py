@@ -1,4 +1,4 @@
-"""Standing figures: faces in front, packs and hatches behind."""
+"""A robot: eyes, mouth and a chest badge in front, a hatch or a backpack behind."""
 
 from imagedream.toybox.draw import Draw
 from imagedream.toybox.palette import DARK, METAL, WHITE
@@ -17,10 +17,11 @@ from imagedream.toybox.shapes import (
     star,
 )
 
-ROBOT_ACCESSORIES = ("none", "hat", "antenna", "backpack", "headphones")
+ACCESSORIES = ("none", "hat", "antenna", "backpack", "headphones")
+"""Parts that a toy of this kind may carry."""
 
 
-def robot(draw: Draw) -> Builder:
+def build(draw: Draw) -> Builder:
     """A robot: eyes, mouth and a chest badge in front, a hatch or a backpack behind."""
     toy = Builder()
     width, depth, height = draw.between(0.55, 0.9), draw.between(0.4, 0.6), draw.between(0.6, 0.95)
@@ -89,11 +90,11 @@ def robot(draw: Draw) -> Builder:
         (depth / 2 + 0.015, 0, middle + height * 0.1),
         front=True,
     )
-    _robot_accessory(draw, toy, (depth, width, height), middle, (head_depth, head_width, head_height), head)
+    _accessory(draw, toy, (depth, width, height), middle, (head_depth, head_width, head_height), head)
     return toy
 
 
-def _robot_accessory(
+def _accessory(
     draw: Draw,
     toy: Builder,
     torso: Vector,

@@ -1,7 +1,8 @@
-"""Vehicles: headlights and windscreen in front, red lights behind."""
+"""A car: headlights, grille and windscreen in front, red lights and a plate behind."""
 
 from imagedream.toybox.draw import Draw
-from imagedream.toybox.palette import DARK, GLASS, METAL, TAIL_LIGHT, WHITE, Colour
+from imagedream.toybox.kinds.common import wheels
+from imagedream.toybox.palette import DARK, GLASS, METAL, TAIL_LIGHT, WHITE
 from imagedream.toybox.shapes import (
     Builder,
     Number,
@@ -15,32 +16,11 @@ from imagedream.toybox.shapes import (
     tapered_box,
 )
 
-CAR_ACCESSORIES = ("none", "spoiler", "roof rack", "siren", "surfboard")
+ACCESSORIES = ("none", "spoiler", "roof rack", "siren", "surfboard")
+"""Parts that a toy of this kind may carry."""
 
 
-def wheels(
-    toy: Builder,
-    positions: tuple[Number, ...],
-    half_width: Number,
-    radius: Number,
-    thickness: Number,
-    hub: Colour,
-) -> None:
-    """Pairs of wheels with hub caps at these x."""
-    for x in positions:
-        toy.pair(
-            cylinder(), DARK, (radius * 2, radius * 2, thickness), (x, half_width, radius), turn=(90, 0, 0)
-        )
-        toy.pair(
-            cylinder(sections=12),
-            hub,
-            (radius * 1.15, radius * 1.15, thickness),
-            (x, half_width + 0.02, radius),
-            turn=(90, 0, 0),
-        )
-
-
-def car(draw: Draw) -> Builder:
+def build(draw: Draw) -> Builder:
     """A car: headlights, grille and windscreen in front, red lights and a plate behind."""
     toy = Builder()
     length, width, height = draw.between(1.5, 2.1), draw.between(0.8, 1.0), draw.between(0.3, 0.42)
@@ -121,11 +101,11 @@ def car(draw: Draw) -> Builder:
             turn=(0, 0, 90),
         )
 
-    _car_accessory(draw, toy, (length, width, height), top, roof_centre, cabin * slope)
+    _accessory(draw, toy, (length, width, height), top, roof_centre, cabin * slope)
     return toy
 
 
-def _car_accessory(
+def _accessory(
     draw: Draw,
     toy: Builder,
     size: Vector,

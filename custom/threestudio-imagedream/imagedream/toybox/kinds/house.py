@@ -1,13 +1,14 @@
-"""Buildings: the door in front."""
+"""A house: door, windows and a path in front, one shuttered window behind."""
 
 from imagedream.toybox.draw import Draw
 from imagedream.toybox.palette import DARK, GLASS, WHITE
 from imagedream.toybox.shapes import Builder, Number, Vector, box, cylinder, prism, sphere, tapered_box
 
-HOUSE_ACCESSORIES = ("none", "chimney", "porch", "flag", "bushes")
+ACCESSORIES = ("none", "chimney", "porch", "flag", "bushes")
+"""Parts that a toy of this kind may carry."""
 
 
-def house(draw: Draw) -> Builder:
+def build(draw: Draw) -> Builder:
     """A house: door, windows and a path in front, one shuttered window behind."""
     toy = Builder()
     depth, width, height = draw.between(0.55, 0.8), draw.between(0.7, 1.0), draw.between(0.65, 1.1)
