@@ -1,0 +1,235 @@
+"""Cameras in canonical groups: the views of a group lie evenly around the object and share everything else."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+import threestudio
+from imagedream.cameras import check_angles, framing_distance, look_at_origin, orthogonal_azimuths, rays
+from threestudio.utils.base import Updateable
+from threestudio.utils.config import parse_structured
+from threestudio.utils.ops import get_mvp_matrix, get_projection_matrix
+
+NEAR, FAR = 0.01, 100.0
+
+
+@dataclass
+class CameraDataModuleConfig:
+    """What is drawn for a training batch, and the turntable of validation and test."""
+
+    batch_size: Any = 4
+    """Images, a multiple of n_view; like height and width a number, or a list with one entry per stage."""
+    height: Any = 64
+    width: Any = 64
+    resolution_milestones: list[int] = field(default_factory=list)
+    """Steps at which the next stage begins; one less than there are stages."""
+    n_view: int = 4
+    """Views in a group."""
+    elevation_range: Any = (0.0, 5.0)
+    """Degrees; uniform, one per group."""
+    fovy_range: Any = (45.0, 50.0)
+    """Vertical field of view in degrees; uniform, one per group."""
+    relative_distance_range: Any = (0.6, 0.75)
+    """Half the frame's height at the object, in world units (the distance is this over tan(fovy / 2))."""
+    light_position_perturb: float = 1.0
+    """Standard deviation, in world units, of the light's offset from its camera; one per group."""
+    light_distance_range: Any = (0.8, 1.5)
+    n_val_views: int = 4
+    n_test_views: int = 120
+    eval_height: int = 256
+    eval_width: int = 256
+    eval_elevation_deg: float = 5.0
+    eval_fovy_deg: float = 47.5
+    eval_relative_distance: float = 0.7
+
+
+def camera_batch(
+    elevation_deg: Tensor,
+    azimuth_deg: Tensor,
+    relative_distance: Tensor,
+    fovy_deg: Tensor,
+    height: int,
+    width: int,
+    light_offset: Tensor | None = None,
+    light_distance: Tensor | None = None,
+) -> dict[str, Any]:
+    """Everything threestudio's renderers, materials and guidances read of cameras, one row each.
+
+    Args:
+        elevation_deg: one per camera, like the other angles.
+        azimuth_deg: from the front, counter-clockwise seen from above.
+        relative_distance: half the frame's height at the object, in world units.
+        fovy_deg: vertical field of view.
+        height: of the images in pixels.
+        width: of the images in pixels.
+        light_offset: (camera, 3), added to the camera's position for the light's direction; None: light at the camera.
+        light_distance: of the light from the origin, one per camera; needed with light_offset.
+    """
+    distance = framing_distance(relative_distance, fovy_deg)
+    c2w = look_at_origin(elevation_deg, azimuth_deg, distance)
+    rays_o, rays_d = rays(c2w, fovy_deg, height, width)
+    positions = c2w[:, :3, 3]
+    lights = positions
+    if light_offset is not None and light_distance is not None:
+        lights = normalize(positions + light_offset, dim=-1) * light_distance[:, None]
+    fovy = torch.deg2rad(fovy_deg)
+    projection = get_projection_matrix(fovy, width / height, NEAR, FAR)
+    return {
+        "rays_o": rays_o,
+        "rays_d": rays_d,
+        "c2w": c2w,
+        "proj_mtx": projection,
+        "mvp_mtx": get_mvp_matrix(c2w, projection),
+        "camera_positions": positions,
+        "light_positions": lights,
+        "elevation": elevation_deg,
+        "azimuth": azimuth_deg,
+        "camera_distances": distance,
+        "fovy": fovy,
+        "height": height,
+        "width": width,
+    }
+
+
+def stages(cfg: CameraDataModuleConfig) -> list[tuple[int, int, int]]:
+    """(batch size, height, width) of every stage.
+
+    Raises:
+        ValueError: if their numbers, the milestones or the group size do not fit together.
+    """
+    columns = {name: getattr(cfg, name) for name in ("batch_size", "height", "width")}
+    columns = {name: [value] if isinstance(value, int) else list(value) for name, value in columns.items()}
+    count = len(columns["height"])
+    if any(len(values) != count for values in columns.values()):
+        lengths = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
+        raise ValueError(f"batch_size, height and width need one entry per stage, got {lengths}")
+    milestones = list(cfg.resolution_milestones)
+    if len(milestones) != count - 1 or milestones != sorted(milestones):
+        raise ValueError(f"{count} stages need {count - 1} ascending resolution_milestones, got {milestones}")
+    for size in columns["batch_size"]:
+        if size < 1 or size % cfg.n_view:
+            raise ValueError(f"batch_size is {size} images, must be a multiple of n_view, {cfg.n_view}")
+    return list(zip(*columns.values(), strict=True))
+
+
+class CanonicalCameras(IterableDataset, Updateable):
+    """Endless training batches; rows g · n_view ... g · n_view + n_view − 1 are group g.
+
+    The loader collates up to two batches ahead of the training step, so a new stage shows up to two steps late.
+    """
+
+    def __init__(self, cfg: CameraDataModuleConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.generator = generator
+        self.stages = stages(cfg)
+        self.ranges = {
+            name: _range(cfg, name)
+            for name in ("elevation_range", "fovy_range", "relative_distance_range", "light_distance_range")
+        }
+        check_angles(self.ranges["elevation_range"], self.ranges["fovy_range"])
+        self.update_step(0, 0)
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        """Choose the stage of a training step."""
+        stage = bisect_right(list(self.cfg.resolution_milestones), global_step)
+        self.batch_size, self.height, self.width = self.stages[stage]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while True:
+            yield {}
+
+    def _uniform(self, name: str, groups: int) -> Tensor:
+        low, high = self.ranges[name]
+        return low + (high - low) * torch.rand(groups, generator=self.generator)
+
+    def collate(self, batch: Any) -> dict[str, Any]:
+        """A batch of random groups; its argument carries nothing."""
+        views = self.cfg.n_view
+        groups = self.batch_size // views
+        start = 360 * torch.rand(groups, generator=self.generator)
+        azimuth = (orthogonal_azimuths(start, views) + 180) % 360 - 180
+        offset = self.cfg.light_position_perturb * torch.randn(groups, 3, generator=self.generator)
+        return camera_batch(
+            self._uniform("elevation_range", groups).repeat_interleave(views),
+            azimuth.flatten(),
+            self._uniform("relative_distance_range", groups).repeat_interleave(views),
+            self._uniform("fovy_range", groups).repeat_interleave(views),
+            self.height,
+            self.width,
+            offset.repeat_interleave(views, dim=0),
+            self._uniform("light_distance_range", groups).repeat_interleave(views),
+        )
+
+
+class TurntableCameras(Dataset):
+    """Cameras evenly around the object, the front first; each item is a batch of one."""
+
+    def __init__(self, cfg: CameraDataModuleConfig, views: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.azimuths_deg = orthogonal_azimuths(0.0, views)
+        check_angles(cfg.eval_elevation_deg, cfg.eval_fovy_deg)
+
+    def __len__(self) -> int:
+        return len(self.azimuths_deg)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        cfg = self.cfg
+        angles = [torch.tensor([v]) for v in (cfg.eval_relative_distance, cfg.eval_fovy_deg)]
+        elevation = torch.tensor([float(cfg.eval_elevation_deg)])
+        azimuth = self.azimuths_deg[index : index + 1]
+        batch = camera_batch(elevation, azimuth, *angles, cfg.eval_height, cfg.eval_width)
+        return {"index": torch.tensor([index]), **batch}
+
+
+def _range(cfg: CameraDataModuleConfig, name: str) -> tuple[float, float]:
+    values = list(getattr(cfg, name))
+    if len(values) != 2 or not values[0] <= values[1]:
+        raise ValueError(f"{name} is {values}, must be [low, high] with low <= high")
+    return float(values[0]), float(values[1])
+
+
+@threestudio.register("imagedream-camera-datamodule")
+class CameraDataModule(pl.LightningDataModule):
+    """Canonical groups for training, a turntable for validation, test and prediction."""
+
+    def __init__(self, cfg: Any = None) -> None:
+        super().__init__()
+        self.cfg = parse_structured(CameraDataModuleConfig, cfg)
+        stages(self.cfg)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Make the datasets of a stage; cameras are drawn from a stream of their own, given by the global seed."""
+        if stage in (None, "fit"):
+            generator = torch.Generator().manual_seed(torch.initial_seed())
+            self.train_dataset = CanonicalCameras(self.cfg, generator)
+        if stage in (None, "fit", "validate"):
+            self.val_dataset = TurntableCameras(self.cfg, self.cfg.n_val_views)
+        if stage in (None, "test", "predict"):
+            self.test_dataset = TurntableCameras(self.cfg, self.cfg.n_test_views)
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches made by `CanonicalCameras.collate`."""
+        return DataLoader(
+            self.train_dataset, batch_size=None, num_workers=0, collate_fn=self.train_dataset.collate
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """A few views."""
+        return DataLoader(self.val_dataset, batch_size=None, num_workers=0)
+
+    def test_dataloader(self) -> DataLoader:
+        """The turntable."""
+        return DataLoader(self.test_dataset, batch_size=None, num_workers=0)
+
+    def predict_dataloader(self) -> DataLoader:
+        """The turntable again: exporters may save a video."""
+        return DataLoader(self.test_dataset, batch_size=None, num_workers=0)

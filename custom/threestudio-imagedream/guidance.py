@@ -1,0 +1,203 @@
+"""threestudio's guidance call around `imagedream.distillation`."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+import threestudio
+from imagedream import checkpoints
+from imagedream.cameras import camera_condition
+from threestudio.utils.base import BaseObject
+from threestudio.utils.config import parse_structured
+from threestudio.utils.misc import C
+
+from .prompt_processor import PromptOutput
+
+SMALL_MODEL_WARNING = (
+    "The small model that ships knows toybox objects only: of other pictures it makes a toy of similar shape and "
+    "colour. For real pictures use configs/imagedream.yaml with the published weights."
+)
+
+
+@threestudio.register("imagedream-guidance")
+class ImageDreamGuidance(BaseObject):
+    """Image-prompt score distillation with a frozen ImageDream model, which no checkpoint contains."""
+
+    @dataclass
+    class Config:
+        """Keys of `system.guidance`; those typed Any may be schedules in threestudio's list form."""
+
+        weights: str = "toybox"
+        """`toybox` (the small model that ships) or the folder of a saved pipeline."""
+        guidance_scale: Any = 5.0
+        min_step_percent: Any = 0.02
+        max_step_percent: Any = 0.98
+        """Timesteps are drawn between these fractions of the training timesteps, one per group."""
+        recon_loss: bool = True
+        """True: the x0-reconstruction loss of the paper. False: score distillation sampling with weight σ²."""
+        recon_std_rescale: Any = 0.2
+        """Blend of the rescaling of x0 that tames guidance; 0 is off."""
+        grad_clip: Any = None
+        """Largest norm of a group's latent gradient; None does not clip."""
+        n_view: int = 4
+        half_precision_weights: bool = True
+        """Half precision on CUDA; a CPU always computes in single precision."""
+        groups_per_call: int | None = None
+        """Most groups the network sees at once (each group counts twice, for guidance); None is all."""
+        encoding_cache_size: int = 32
+        """Encodings of the prompt that are kept, one for each background colour (8 bits a channel)."""
+
+    cfg: Config
+
+    @classmethod
+    def preflight(cls, cfg: Any) -> None:
+        """Raise a ValueError that says what is wrong with the weights, without loading them."""
+        checkpoints.check(parse_structured(cls.Config, cfg).weights)
+
+    def configure(self) -> None:
+        """Load the model."""
+        if self.cfg.weights == "toybox":
+            threestudio.warn(SMALL_MODEL_WARNING)
+        cuda = torch.device(self.device).type == "cuda"
+        dtype = torch.float16 if cuda and self.cfg.half_precision_weights else torch.float32
+        self.pipeline = checkpoints.load(self.cfg.weights, dtype=dtype, device=self.device)
+        self.pipeline.set_progress_bar_config(desc="Four views", leave=False)
+        self.generator = torch.Generator().manual_seed(torch.initial_seed() + 2)
+        self._conditions: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._prompt: PromptOutput | None = None
+        self.update_step(0, 0)
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        """Evaluate the schedules at a training step."""
+        self.timestep_range = tuple(
+            C(value, epoch, global_step) for value in (self.cfg.min_step_percent, self.cfg.max_step_percent)
+        )
+        self.guidance_scale = C(self.cfg.guidance_scale, epoch, global_step)
+        self.recon_std_rescale = C(self.cfg.recon_std_rescale, epoch, global_step)
+        clip = self.cfg.grad_clip
+        self.gradient_clip = None if clip is None else C(clip, epoch, global_step)
+
+    def encode_prompt(self, prompt: PromptOutput, background: Tensor) -> tuple[Any, Any]:
+        """(condition, "no condition") of one group in front of a background colour, from the cache if it is there.
+
+        Args:
+            prompt: picture and captions.
+            background: RGB in [0, 1]; rounded to 8 bits a channel.
+        """
+        if prompt is not self._prompt:
+            self._conditions.clear()
+            self._prompt = prompt
+        key = tuple((background.detach().float().cpu().clamp(0, 1) * 255).round().int().tolist())
+        if key not in self._conditions:
+            colour = torch.tensor(key, device=self.device) / 255
+            condition = self.pipeline.encode_condition(prompt.image.rgba, prompt.caption, colour)
+            with torch.no_grad():
+                negative = self.pipeline.encoder.encode_text([prompt.negative_caption])
+            nothing = condition.without_image().with_text(negative.to(condition.text_tokens.dtype))
+            self._conditions[key] = (condition, nothing)
+            if len(self._conditions) > self.cfg.encoding_cache_size:
+                self._conditions.popitem(last=False)
+        self._conditions.move_to_end(key)
+        return self._conditions[key]
+
+    def encode_images(self, rgb: Tensor, rgb_as_latents: bool = False) -> Tensor:
+        """Renders `(batch, height, width, channel)` -> latents `(batch, c, h, w)`, with gradient."""
+        pixels = rgb.permute(0, 3, 1, 2)
+        size = self.pipeline.latent_size if rgb_as_latents else self.pipeline.image_size
+        if pixels.shape[-2:] != (size, size):
+            pixels = interpolate(pixels, (size, size), mode="bilinear", align_corners=False, antialias=True)
+        if rgb_as_latents:
+            return pixels * 2 - 1
+        return self.pipeline.encode_images(pixels).float()
+
+    def __call__(
+        self,
+        rgb: Tensor,
+        prompt_utils: PromptOutput,
+        elevation: Tensor,
+        azimuth: Tensor,
+        camera_distances: Tensor,
+        c2w: Tensor,
+        rgb_as_latents: bool = False,
+        comp_rgb_bg: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Tensor]:
+        """One step of distillation.
+
+        Args:
+            rgb: renders `(batch, height, width, 3)` in [0, 1]; n_view rows in turn are a group.
+            prompt_utils: what `imagedream-prompt-processor` returned.
+            elevation: in degrees, one per image; the cameras' matrices say the same.
+            azimuth: in degrees, one per image; likewise.
+            camera_distances: one per image; likewise.
+            c2w: camera-to-world matrices `(batch, 4, 4)`.
+            rgb_as_latents: whether `rgb` holds latents (as many channels) scaled to [0, 1].
+            comp_rgb_bg: the background alone, like `rgb`; its mean colour in a group is put behind the prompt. White
+                when None.
+            **kwargs: the rest of the batch, not needed.
+
+        Returns:
+            `loss_sds` with gradient, and the numbers worth logging.
+        """
+        from imagedream.distillation import image_prompt_score_distillation, score_distillation_sampling
+        from imagedream.model import concatenate_conditions
+
+        views = self.cfg.n_view
+        if len(rgb) % views:
+            raise ValueError(f"{len(rgb)} images do not make groups of n_view = {views}")
+        groups = len(rgb) // views
+        with torch.autocast(rgb.device.type, enabled=False):
+            latents = self.encode_images(rgb.float(), rgb_as_latents).unflatten(0, (groups, views))
+            if comp_rgb_bg is None:
+                colours = latents.new_ones(1, 3)
+            else:
+                colours = (
+                    comp_rgb_bg.detach().float().expand_as(rgb).unflatten(0, (groups, views)).mean((1, 2, 3))
+                )
+                if (colours == colours[:1]).all():
+                    colours = colours[:1]  # one condition serves all groups
+            pairs = [self.encode_prompt(prompt_utils, colour) for colour in colours]
+            condition, unconditional = (
+                concatenate_conditions(list(rows)) for rows in zip(*pairs, strict=True)
+            )
+            settings = {
+                "timestep_range": self.timestep_range,
+                "guidance_scale": self.guidance_scale,
+                "gradient_clip": self.gradient_clip,
+                "groups_per_call": self.cfg.groups_per_call,
+                "generator": self.generator,
+                "predict": self._predict,
+            }
+            if self.cfg.recon_loss:
+                distil = image_prompt_score_distillation
+                settings["recon_std_rescale"] = self.recon_std_rescale
+            else:
+                distil = score_distillation_sampling
+            cameras = camera_condition(c2w.float()).unflatten(0, (groups, views))
+            result = distil(
+                self.pipeline.unet,
+                self.pipeline.scheduler,
+                latents,
+                cameras,
+                condition,
+                unconditional,
+                **settings,
+            )
+        return {
+            "loss_sds": result.loss,
+            "grad_norm": result.gradient_norm.mean(),
+            "timestep": result.timesteps.float().mean(),
+        }
+
+    def _predict(
+        self, unet: Any, noisy: Tensor, timesteps: Tensor, cameras: Tensor, *condition: Any
+    ) -> Tensor:
+        """The network in its own precision; x_t and the loss stay in single precision."""
+        from imagedream.model import predict_noise
+
+        dtype = unet.dtype
+        return predict_noise(unet, noisy.to(dtype), timesteps, cameras.to(dtype), *condition)

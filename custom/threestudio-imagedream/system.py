@@ -1,0 +1,315 @@
+"""The optimisation: losses, what is logged and saved along the way, turntable, export and report."""
+
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+import threestudio
+from imagedream.cameras import check_angles, view_name
+from imagedream.files import atomic_path
+from imagedream.pictures import label_strip
+from threestudio.systems.base import BaseLift3DSystem
+from threestudio.utils.config import parse_structured
+from threestudio.utils.ops import binary_cross_entropy, dot
+
+from .guidance import SMALL_MODEL_WARNING
+
+LOSSES = ("lambda_sds", "lambda_orient", "lambda_sparsity", "lambda_opaque", "lambda_z_variance")
+
+
+@threestudio.register("imagedream-system")
+class ImageDreamSystem(BaseLift3DSystem):
+    """A radiance field that a multi-view diffusion model makes look like the object in a picture."""
+
+    @dataclass
+    class Config(BaseLift3DSystem.Config):
+        """Keys of `system`."""
+
+        exporter_type: str = "imagedream-mesh-exporter"
+        views: dict = field(default_factory=dict)
+        """How the four views shown before the optimisation are sampled: steps, guidance_scale, elevation_deg, seed."""
+        report: bool = True
+        """Write report.html into the trial folder after test and export."""
+
+    cfg: Config
+
+    @classmethod
+    def preflight(cls, cfg: Any) -> None:
+        """Check picture, captions and weights in milliseconds.
+
+        Args:
+            cfg: the `system` part of the experiment's config.
+
+        Raises:
+            ValueError: with one line that says what was got and what is allowed.
+        """
+        for kind in ("prompt_processor", "guidance"):
+            module = threestudio.find(cfg[f"{kind}_type"])
+            if hasattr(module, "preflight"):
+                module.preflight(cfg[kind])
+
+    def configure(self) -> None:
+        """Build geometry, material, background and renderer; prompt and guidance wait until training starts."""
+        super().configure()
+        unknown = sorted(set(self.cfg.loss) - set(LOSSES))
+        if unknown:
+            raise ValueError(f"system.loss has unknown keys {', '.join(unknown)}; known: {', '.join(LOSSES)}")
+        self.views = parse_structured(ViewSettings, self.cfg.views)
+        self._started = time.perf_counter()
+
+    @property
+    def trial_dir(self) -> Path:
+        """Folder of the trial, the parent of `save`."""
+        return Path(self.get_save_dir()).parent
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def on_fit_start(self) -> None:
+        """Read the prompt, load the diffusion model, show what it makes of the picture."""
+        super().on_fit_start()
+        self.preflight(self.cfg)
+        start = time.perf_counter()
+        self.prompt_processor = threestudio.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
+        self.prompt_utils = self.prompt_processor()
+        self.prompt_utils.image.save(self.get_save_path("prompt.png"))
+        notes = list(self.prompt_utils.image.warnings)
+        if self.cfg.guidance.get("weights") == "toybox":
+            notes.append(SMALL_MODEL_WARNING)
+        self._note(caption=self.prompt_utils.caption, warnings=notes)
+        self._lap("prompt", start)
+        start = time.perf_counter()
+        self.guidance = threestudio.find(self.cfg.guidance_type)(self.cfg.guidance)
+        self._lap("load model", start)
+        if not Path(self.get_save_path("views.npz")).exists():  # else resumed
+            start = time.perf_counter()
+            self.save_views()
+            self._lap("four views", start)
+        self._started = time.perf_counter()
+
+    def save_views(self) -> None:
+        """Sample the diffusion model's four views into `views.png` and `save/views.npz`."""
+        output = self.guidance.pipeline(
+            self.prompt_utils.image,
+            self.prompt_utils.caption,
+            guidance_scale=self.views.guidance_scale,
+            num_inference_steps=self.views.steps,
+            elevation_deg=self.views.elevation_deg,
+            generator=torch.Generator().manual_seed(self.views.seed),
+        )
+        with atomic_path(self.trial_dir / "views.png") as path:
+            label_strip(output.images, output.azimuths_deg).save(path)
+        images = (output.images.permute(0, 2, 3, 1).float().cpu() * 255).round().byte()
+        self.save_data(
+            "views.npz",
+            {
+                "images": images.numpy(),
+                "azimuths_deg": torch.tensor(output.azimuths_deg).numpy(),
+                "elevation_deg": torch.tensor(output.elevation_deg).numpy(),
+            },
+        )
+        threestudio.info(f"The diffusion model's four views: {self.trial_dir / 'views.png'}")
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Render a batch of cameras."""
+        return self.renderer(**batch)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """One step of distillation, plus regularisers whose weight is not zero."""
+        out = self(batch)
+        guidance_out = self.guidance(
+            out["comp_rgb"], self.prompt_utils, **batch, rgb_as_latents=False, comp_rgb_bg=out["comp_rgb_bg"]
+        )
+        losses = {
+            name.removeprefix("loss_"): v for name, v in guidance_out.items() if name.startswith("loss_")
+        }
+        for name, value in guidance_out.items():
+            self.log(f"train/{name}", value)
+        weights = {name: self.C(value) for name, value in self.cfg.loss.items()}
+        for name in REGULARISERS:
+            if weights.get(f"lambda_{name}", 0.0) > 0:
+                losses[name] = REGULARISERS[name](out)
+                self.log(f"train/loss_{name}", losses[name])
+        for name, value in weights.items():
+            self.log(f"train_params/{name}", value)
+        return {"loss": sum(value * weights[f"lambda_{name}"] for name, value in losses.items())}
+
+    def on_train_end(self) -> None:
+        """Note how long the optimisation took."""
+        self._lap("optimisation", self._started)
+
+    # ---------------------------------------------------------------------------------- validation and turntable
+
+    def _save_grid(self, filename: str, out: dict[str, Any], name: str) -> None:
+        rgb = {"data_format": "HWC", "data_range": (0, 1)}
+        cells = [{"type": "rgb", "img": out["comp_rgb"][0], "kwargs": rgb}]
+        if "comp_normal" in out:
+            cells.append({"type": "rgb", "img": out["comp_normal"][0], "kwargs": rgb})
+        cells.append(
+            {
+                "type": "grayscale",
+                "img": out["opacity"][0, :, :, 0],
+                "kwargs": {"cmap": None, "data_range": (0, 1)},
+            }
+        )
+        self.save_image_grid(filename, cells, name=name, step=self.true_global_step)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Save a view: colour, normals if there are any, opacity."""
+        index = batch["index"][0].item()
+        self._save_grid(f"it{self.true_global_step}-{index}.png", self(batch), "validation_step")
+
+    def on_validation_epoch_end(self) -> None:
+        """The host asks for this hook."""
+
+    def on_test_start(self) -> None:
+        """Note when the turntable began."""
+        self._started = time.perf_counter()
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Save a frame of the turntable."""
+        index = batch["index"][0].item()
+        self._save_grid(f"it{self.true_global_step}-test/{index}.png", self(batch), "test_step")
+
+    def on_test_epoch_end(self) -> None:
+        """Make the turntable video."""
+        name = f"it{self.true_global_step}-test"
+        self.save_img_sequence(
+            name, name, r"(\d+)\.png", save_format="mp4", fps=30, name="test", step=self.true_global_step
+        )
+
+    def on_test_end(self) -> None:
+        """Report what is there."""
+        super().on_test_end()
+        self._lap("turntable", self._started)
+        self.write_report()
+
+    # ---------------------------------------------------------------------------------------- export and report
+
+    def on_predict_start(self) -> None:
+        """Build the exporter."""
+        self._started = time.perf_counter()
+        super().on_predict_start()
+
+    def on_predict_end(self) -> None:
+        """Report what is there, now with the mesh."""
+        super().on_predict_end()
+        self._lap("export", self._started)
+        self.write_report()
+
+    def write_report(self) -> None:
+        """Write `report.html`; a report that fails never costs the result it reports on."""
+        if not self.cfg.report:
+            return
+        from imagedream.report import write_report
+
+        try:
+            path = write_report(self.trial_dir / "report.html", **self._report_parts())
+            threestudio.info(f"Report: {path}")
+        except Exception as error:
+            threestudio.warn(f"report.html was not written: {type(error).__name__}: {error}")
+
+    def _report_parts(self) -> dict[str, Any]:
+        """What the trial folder holds by now, from this run or an earlier one."""
+        save = Path(self.get_save_dir())
+        record = self._read_record()
+        parts: dict[str, Any] = {
+            "title": record.get("caption") or Path(str(self.cfg.prompt_processor.get("image_path"))).stem,
+            "prompt_image": save / "prompt.png",
+            "timings": record.get("seconds"),
+            "settings": OmegaConf.to_container(self.cfg),
+            "warnings": record.get("warnings", ()),
+        }
+        if (save / "views.npz").exists():
+            with np.load(save / "views.npz") as views:
+                parts["views"] = [PIL.Image.fromarray(image) for image in views["images"]]
+                parts["view_names"] = [view_name(float(azimuth)) for azimuth in views["azimuths_deg"]]
+        parts["snapshots"] = []
+        for step, path in _by_step(save, r"it(\d+)-0\.png"):
+            with PIL.Image.open(path) as grid:  # colour is the leftmost square
+                parts["snapshots"].append((f"step {step}", grid.crop((0, 0, grid.height, grid.height))))
+        for key, pattern in (("turntable", r"it(\d+)-test\.mp4"), ("mesh", r"it(\d+)-export/.*\.glb")):
+            found = _by_step(save, pattern)
+            if found:
+                parts[key] = found[-1][1]
+        return parts
+
+    def _read_record(self) -> dict[str, Any]:
+        path = Path(self.get_save_path("run.json"))
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def _note(self, **entries: Any) -> None:
+        """Add entries to `save/run.json`, which later runs of the trial add to."""
+        self.save_json("run.json", {**self._read_record(), **entries})
+
+    def _lap(self, phase: str, start: float) -> None:
+        """Note a phase's seconds."""
+        seconds = self._read_record().get("seconds", {})
+        self._note(seconds={**seconds, phase: round(time.perf_counter() - start, 2)})
+
+
+def _by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:
+    """(step, path) of the files below a folder whose relative name matches, earliest step first."""
+    files = [
+        (re.fullmatch(pattern, path.relative_to(folder).as_posix()), path) for path in folder.rglob("*.*")
+    ]
+    return sorted((int(match[1]), path) for match, path in files if match)
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """How the four views shown before the optimisation are sampled."""
+
+    steps: int = 50
+    guidance_scale: float = 5.0
+    elevation_deg: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_angles(self.elevation_deg)
+
+
+def orientation_loss(out: dict[str, Tensor]) -> Tensor:
+    """Surfaces that are seen should not face away (Ref-NeRF): Σ w · max(n · d, 0)² over rays that hit something."""
+    if "normal" not in out:
+        raise ValueError(
+            "lambda_orient needs normals; use a material with requires_normal, or set lambda_orient to 0"
+        )
+    facing_away = dot(out["normal"], out["t_dirs"]).clamp_min(0) ** 2
+    return (out["weights"].detach() * facing_away).sum() / (out["opacity"] > 0).sum().clamp_min(1)
+
+
+def sparsity_loss(out: dict[str, Tensor]) -> Tensor:
+    """Mean √(opacity² + 0.01): space is empty unless something needs it."""
+    return (out["opacity"] ** 2 + 0.01).sqrt().mean()
+
+
+def opaque_loss(out: dict[str, Tensor]) -> Tensor:
+    """Entropy of the opacity: a pixel is object or background."""
+    opacity = out["opacity"].clamp(1e-3, 1 - 1e-3)
+    return binary_cross_entropy(opacity, opacity)
+
+
+def z_variance_loss(out: dict[str, Tensor]) -> Tensor:
+    """Mean variance of depth along rays that hit something (HiFA): surfaces are thin."""
+    return (
+        out["z_variance"][out["opacity"] > 0.5].mean()
+        if (out["opacity"] > 0.5).any()
+        else 0 * out["opacity"].sum()
+    )
+
+
+REGULARISERS = {
+    "orient": orientation_loss,
+    "sparsity": sparsity_loss,
+    "opaque": opaque_loss,
+    "z_variance": z_variance_loss,
+}

@@ -1,0 +1,52 @@
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import threestudio
+
+DIRECTIONS = torch.nn.functional.normalize(
+    torch.randn(8, 3, 5, 3, generator=torch.Generator().manual_seed(0)), dim=-1
+)
+
+
+def background(**settings):
+    return threestudio.find("imagedream-background")(OmegaConf.create(settings))
+
+
+def test_random_colours_are_shared_by_all_views(extension):
+    module = background(random_aug=True, random_aug_prob=1.0).train()
+    first, second = module(dirs=DIRECTIONS), module(dirs=DIRECTIONS)
+    assert first.shape == (8, 3, 5, 3)
+    assert (first == first[:1, :1, :1]).all()
+    assert not torch.equal(first, second)
+    assert ((first >= 0) & (first <= 1)).all()
+
+
+def test_probability_of_random_colours(extension):
+    torch.manual_seed(0)
+    module = background(color=[0.25, 0.5, 0.75], random_aug=True, random_aug_prob=0.3).train()
+    own = torch.tensor([0.25, 0.5, 0.75])
+    random = sum(not torch.equal(module(dirs=DIRECTIONS)[0, 0, 0], own) for _ in range(500))
+    assert 0.22 < random / 500 < 0.38  # 0.3 ± four standard deviations
+
+
+def test_evaluation_has_no_random_colours(extension):
+    module = background(random_aug=True, random_aug_prob=1.0).eval()
+    assert (module(dirs=DIRECTIONS) == 1).all()
+    module = background(eval_color=[0.0, 1.0, 0.0]).eval()
+    assert torch.equal(module(dirs=DIRECTIONS)[3, 1, 2], torch.tensor([0.0, 1.0, 0.0]))
+    assert (module.train()(dirs=DIRECTIONS) == 1).all()
+
+
+def test_learned_colour_has_a_gradient(extension):
+    module = background(learned=True, color=[0.5, 0.5, 0.5], random_aug=True, random_aug_prob=0.0).train()
+    colour = module(dirs=DIRECTIONS)
+    torch.testing.assert_close(colour, torch.full_like(colour, 0.5))
+    colour.sum().backward()
+    assert (module.logit.grad > 0).all()
+
+
+@pytest.mark.parametrize("color", [[1.0, 1.0], [1.0, 1.0, 2.0]])
+def test_impossible_colours_are_errors(extension, color):
+    with pytest.raises(ValueError, match="color is"):
+        background(color=color)

@@ -1,0 +1,108 @@
+"""Batches against the camera convention and the group structure."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import threestudio
+from imagedream import cameras
+
+
+def data_module(extension, **settings):
+    defaults = {"batch_size": 8, "height": 6, "width": 6, "elevation_range": [0, 20], "n_test_views": 8}
+    module = threestudio.find("imagedream-camera-datamodule")(OmegaConf.create({**defaults, **settings}))
+    module.setup()
+    return module
+
+
+def test_groups_share_everything_but_azimuth(extension):
+    torch.manual_seed(3)
+    module = data_module(extension, light_position_perturb=1.0)
+    batch = next(iter(module.train_dataloader()))
+    for key in ("elevation", "fovy", "camera_distances"):
+        groups = batch[key].reshape(2, 4)
+        assert (groups == groups[:, :1]).all()
+        assert groups[0, 0] != groups[1, 0]
+    azimuth = batch["azimuth"].reshape(2, 4)
+    torch.testing.assert_close(torch.diff(azimuth, dim=1) % 360, torch.full((2, 3), 90.0))
+    assert ((azimuth >= -180) & (azimuth < 180)).all()
+    elevation, fovy = batch["elevation"], torch.rad2deg(batch["fovy"])
+    assert ((elevation >= 0) & (elevation <= 20)).all()
+    assert ((fovy >= 45) & (fovy <= 50)).all()
+    # the light of each view is offset from its camera alike: same offset, before the light's own distance is set
+    relative = batch["camera_distances"] * torch.tan(batch["fovy"] / 2)
+    assert ((relative >= 0.6 - 1e-6) & (relative <= 0.75 + 1e-6)).all()
+    norms = batch["light_positions"].norm(dim=-1).reshape(2, 4)
+    torch.testing.assert_close(norms, norms[:, :1].expand(2, 4))
+
+
+def test_cameras_are_those_of_the_convention(extension):
+    batch = next(iter(data_module(extension).train_dataloader()))
+    c2w = cameras.look_at_origin(batch["elevation"], batch["azimuth"], batch["camera_distances"])
+    torch.testing.assert_close(batch["c2w"], c2w)
+    torch.testing.assert_close(batch["camera_positions"], c2w[:, :3, 3])
+    rays_o, rays_d = cameras.rays(c2w, torch.rad2deg(batch["fovy"]), 6, 6)
+    torch.testing.assert_close(batch["rays_o"], rays_o)
+    torch.testing.assert_close(batch["rays_d"], rays_d)
+
+
+def test_projection_agrees_with_the_rays(extension):
+    batch = next(iter(data_module(extension).train_dataloader()))
+    points = batch["rays_o"] + 1.5 * batch["rays_d"]  # (camera, height, width, 3)
+    homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], dim=-1)
+    clip = torch.einsum("bij,bhwj->bhwi", batch["mvp_mtx"], homogeneous)
+    ndc = clip[..., :2] / clip[..., 3:]
+    # pixel centres at half integers; this host's projection has y down
+    pixel = (torch.arange(6) + 0.5) / 3 - 1
+    torch.testing.assert_close(ndc[..., 0], pixel.expand(8, 6, 6), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ndc[..., 1], pixel[:, None].expand(8, 6, 6), atol=1e-4, rtol=1e-4)
+
+
+def test_turntable_starts_at_the_front(extension):
+    module = data_module(extension, eval_elevation_deg=10.0, eval_relative_distance=0.65, eval_fovy_deg=45.0)
+    batches = list(module.test_dataloader())
+    assert [batch["index"].item() for batch in batches] == list(range(8))
+    torch.testing.assert_close(torch.cat([b["azimuth"] for b in batches]), torch.arange(8) * 45.0)
+    # elevation 10°, distance 0.65 / tan(22.5°) = 1.5692
+    expected = torch.tensor([[1.5692 * 0.984808, 0.0, 1.5692 * 0.173648]])
+    torch.testing.assert_close(batches[0]["camera_positions"], expected, atol=1e-4, rtol=1e-4)
+    assert batches[0]["height"] == 256
+
+
+def test_stages_follow_the_milestones(extension):
+    module = data_module(
+        extension, batch_size=[8, 4, 4], height=[4, 6, 8], width=[4, 6, 8], resolution_milestones=[10, 20]
+    )
+    dataset = module.train_dataset
+    for step, size, images in [(0, 4, 8), (9, 4, 8), (10, 6, 4), (19, 6, 4), (20, 8, 4), (99, 8, 4)]:
+        dataset.update_step(0, step)
+        batch = dataset.collate({})
+        assert batch["rays_d"].shape == (images, size, size, 3)
+        assert (batch["height"], batch["width"]) == (size, size)
+
+
+def test_seed_decides_the_cameras(extension):
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        module = data_module(extension)
+        torch.rand(seed)  # what others draw must not matter
+        drawn.append(next(iter(module.train_dataloader()))["azimuth"])
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 6}, "batch_size is 6 images, must be a multiple of n_view, 4"),
+        ({"height": [4, 8]}, "one entry per stage"),
+        ({"batch_size": [4, 4], "height": [4, 8], "width": [4, 8]}, "2 stages need 1"),
+        ({"fovy_range": [50, 45]}, r"fovy_range is \[50, 45\]"),
+        ({"elevation_range": [0, 120]}, "elevation_deg is 120"),
+        ({"camera_perturb": 0.1}, "camera_perturb"),
+    ],
+)
+def test_what_does_not_fit_is_an_error(extension, settings, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        data_module(extension, **settings)

@@ -1,0 +1,155 @@
+"""The shipped configs, shrunk, through the real system and host."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+
+import threestudio
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def experiment(name, picture, weights, *overrides):
+    from threestudio.utils.config import merge_config
+
+    small = [
+        f"system.prompt_processor.image_path={picture}",
+        f"system.guidance.weights={weights}",
+        "system.prompt_processor.image_size=32",
+        "system.views.steps=2",
+        "data.eval_height=16",
+        "data.eval_width=16",
+        "data.n_val_views=2",
+        "data.n_test_views=3",
+        "system.renderer.num_samples_per_ray=24",
+    ]
+    return merge_config(str(CONFIGS / name), cli_args=[*small, *overrides])
+
+
+PAPER_SMALL = (
+    "data.height=[16,16,16]",
+    "data.width=[16,16,16]",
+    "data.resolution_milestones=[1,2]",
+    "system.geometry.pos_encoding_config.n_levels=3",
+    "system.geometry.pos_encoding_config.log2_hashmap_size=12",
+    "system.material.ambient_only_steps=0",
+)
+TOYBOX_SMALL = ("data.height=16", "data.width=16")
+
+
+# Lightning 2.6 about itself, and what the host's launcher silences: cameras are drawn in the main process on purpose
+@pytest.mark.filterwarnings("ignore:.*treespec.*", "ignore:.*does not have many workers.*")
+@pytest.mark.parametrize(
+    ("name", "overrides"), [("imagedream.yaml", PAPER_SMALL), ("imagedream-toybox.yaml", TOYBOX_SMALL)]
+)
+def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, name, overrides):
+    cfg = experiment(name, picture, weights, *overrides)
+    torch.manual_seed(0)
+    data = threestudio.find(cfg.data_type)(cfg.data)
+    system_class = threestudio.find(cfg.system_type)
+    system_class.preflight(cfg.system)
+    system = system_class(cfg.system)
+    system.set_save_dir(str(tmp_path / "trial" / "save"))
+    before = {name: value.clone() for name, value in system.state_dict().items()}
+    trainer = pl.Trainer(
+        max_steps=2,
+        accelerator="cpu",
+        inference_mode=False,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        val_check_interval=1,
+        callbacks=[pl.callbacks.ModelCheckpoint(tmp_path / "ckpts", every_n_train_steps=2, save_last=True)],
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(system, datamodule=data)
+
+    # both the field's shape and its colours have moved
+    after = system.state_dict()
+    for part in ("geometry.encoding", "geometry.density_network", "geometry.feature_network"):
+        names = [name for name in before if name.startswith(part) and before[name].numel()]
+        assert names
+        assert any(not torch.equal(before[name], after[name]) for name in names), part
+
+    # no weights of the diffusion model in the checkpoint
+    checkpoint = torch.load(tmp_path / "ckpts" / "last.ckpt", weights_only=True)
+    owners = {name.split(".")[0] for name in checkpoint["state_dict"]}
+    assert owners <= {"geometry", "material", "background", "renderer"}
+
+    trial = tmp_path / "trial"
+    with PIL.Image.open(trial / "views.png") as strip:
+        assert strip.width > 4 * 16
+    views = np.load(trial / "save" / "views.npz")
+    assert views["images"].shape == (4, 16, 16, 3)
+    assert views["images"].dtype == np.uint8
+    assert views["azimuths_deg"].tolist() == [0, 90, 180, 270]
+    assert float(views["elevation_deg"]) == cfg.system.views.elevation_deg
+    saved = {path.name for path in (trial / "save").iterdir()}
+    assert {"prompt.png", "run.json", "it1-0.png", "it2-1.png"} <= saved
+
+    trainer.test(system, datamodule=data, verbose=False)
+    assert list((trial / "save").glob("it*-test.mp4"))
+    report = (trial / "report.html").read_text()
+    assert "brick" in report
+    assert "not written" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "key", ["loss.lambda_magic", "views.colour", "guidance.wieghts", "prompt_processor.caption"]
+)
+def test_unknown_keys_are_errors(extension, picture, weights, key):
+    cfg = experiment("imagedream-toybox.yaml", picture, weights, f"system.{key}=1")
+
+    def build():
+        system_class = threestudio.find(cfg.system_type)
+        system_class.preflight(cfg.system)
+        system_class(cfg.system)
+
+    with pytest.raises((ValueError, TypeError), match=key.split(".")[1]):
+        build()
+
+
+def test_preflight_names_what_is_missing(extension, picture):
+    cfg = experiment("imagedream.yaml", picture, "sd-v2.1-base-4view-ipmv.pt")
+    with pytest.raises(
+        ValueError, match=r"sd-v2\.1-base-4view-ipmv\.pt.*8\.05 GB.*system\.guidance\.weights"
+    ):
+        threestudio.find(cfg.system_type).preflight(cfg.system)
+
+
+def test_small_model_warns_once(extension, picture, weights, caplog):
+    from importlib import import_module
+
+    guidance = import_module("threestudio-imagedream.guidance")
+    with caplog.at_level("WARNING"):
+        threestudio.find("imagedream-guidance")(OmegaConf.create({"weights": weights}))
+    assert "toybox objects only" not in caplog.text
+    assert "toybox objects only" in guidance.SMALL_MODEL_WARNING
+
+
+def test_losses_by_hand(extension):
+    from importlib import import_module
+
+    losses = import_module("threestudio-imagedream.system").REGULARISERS
+    out = {
+        "opacity": torch.tensor([0.0, 1.0]).reshape(1, 1, 2, 1),
+        "z_variance": torch.tensor([5.0, 0.25]).reshape(1, 1, 2, 1),
+        "normal": torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]]),
+        "t_dirs": torch.tensor([[0.0, 0.6, 0.8], [0.0, 0.6, 0.8]]),
+        "weights": torch.tensor([[0.5], [0.25]]),
+    }
+    # sample 1 faces away: 0.5 · 0.8² = 0.32 over one ray that hits; sample 2 faces the camera
+    assert losses["orient"](out).item() == pytest.approx(0.32)
+    # (√0.01 + √1.01) / 2
+    assert losses["sparsity"](out).item() == pytest.approx(0.5524938)
+    # −(0.001 ln 0.001 + 0.999 ln 0.999)
+    assert losses["opaque"](out).item() == pytest.approx(0.0079072, abs=1e-5)
+    assert losses["z_variance"](out).item() == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="lambda_orient needs normals"):
+        losses["orient"]({})
