@@ -31,7 +31,7 @@ def orthogonal_azimuths(start_deg: Float[Tensor, "*batch"] | float = 0.0, views:
 
 
 def look_at_origin(
-    elevation_deg: Float[Tensor, "*batch"], azimuth_deg: Float[Tensor, "*batch"], distance: Float[Tensor, "*batch"]
+    elevation_deg: Float[Tensor, "*#batch"], azimuth_deg: Float[Tensor, "*#batch"], distance: Float[Tensor, "*#batch"]
 ) -> Float[Tensor, "*batch 4 4"]:
     """Camera-to-world matrices of upright cameras on a sphere that look at the origin.
 

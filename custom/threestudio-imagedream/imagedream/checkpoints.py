@@ -112,7 +112,8 @@ def load_component(model_class, folder: Path, dtype: torch.dtype):
         lines = [f"{len(keys)} {what}: {', '.join(keys[:4])}" for what, keys in differences.items() if keys]
         raise CheckpointError(f"{weights} does not fit {model_class.__name__}: " + "; ".join(lines))
     model.load_state_dict(state)
-    return model.to(dtype).eval().requires_grad_(False)
+    # diffusers' own `to` warns about precision even for models with nothing to keep in float32
+    return torch.nn.Module.to(model, dtype).eval().requires_grad_(False)
 
 
 def load_scheduler(folder: Path):

@@ -1,5 +1,6 @@
 """The OpenCLIP towers: captions to tokens, pictures to features. The only file that imports open_clip."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import open_clip
@@ -37,8 +38,8 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
         embed_dim: int,
         vision_cfg: dict[str, Any],
         text_cfg: dict[str, Any],
-        image_mean: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN,
-        image_std: tuple[float, float, float] = open_clip.OPENAI_DATASET_STD,
+        image_mean: Sequence[float] = open_clip.OPENAI_DATASET_MEAN,
+        image_std: Sequence[float] = open_clip.OPENAI_DATASET_STD,
     ) -> None:
         super().__init__()
         self.clip = open_clip.CLIP(embed_dim, dict(vision_cfg), dict(text_cfg))
