@@ -106,7 +106,7 @@ class BaseImplicitGeometry(BaseGeometry):
         if len(mesh.t_pos_idx) == 0:
             raise ValueError(
                 f"the field has no surface at isosurface_threshold {threshold:g}: its values lie between "
-                f"{field.min():g} and {field.max():g}"
+                f"{field.min().item():g} and {field.max().item():g}"
             )
         mesh.v_pos = scale_tensor(mesh.v_pos, self.isosurface_helper.points_range, bbox)
         mesh.add_extra("bbox", bbox)
@@ -120,7 +120,7 @@ class BaseImplicitGeometry(BaseGeometry):
             return float(threshold)
         if threshold != "auto":
             raise ValueError(f"isosurface_threshold is {threshold!r}, must be a number or 'auto'")
-        threshold = float(field[field > 1e-5].mean())
+        threshold = float(field.detach()[field > 1e-5].mean())
         threestudio.info(f"automatic isosurface threshold: {threshold:g}")
         return threshold
 

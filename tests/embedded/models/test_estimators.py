@@ -1,0 +1,186 @@
+import pytest
+import torch
+
+from threestudio.models.estimators import OccGridEstimator, accumulate_along_rays, render_weight_from_density
+
+
+def _packed(n_rays=7, empty=(2, 6), seed=0):
+    """Random samples of some rays, of which a few have none."""
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.randint(1, 9, (n_rays,), generator=generator)
+    counts[list(empty)] = 0
+    ray_indices = torch.arange(n_rays).repeat_interleave(counts)
+    size = len(ray_indices)
+    starts = torch.rand(size, generator=generator, dtype=torch.float64)
+    ends = starts + torch.rand(size, generator=generator, dtype=torch.float64)
+    density = torch.rand(size, generator=generator, dtype=torch.float64) * 3
+    values = torch.rand(size, 3, generator=generator, dtype=torch.float64)
+    return ray_indices, starts, ends, density.requires_grad_(), values.requires_grad_(), n_rays
+
+
+def _by_loop(ray_indices, starts, ends, density, values, n_rays):
+    """The definition, one sample after the other."""
+    weights, images = [], []
+    for ray in range(n_rays):
+        transmittance, color = torch.ones((), dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+        for sample in (ray_indices == ray).nonzero()[:, 0].tolist():
+            alpha = 1 - torch.exp(-density[sample] * (ends[sample] - starts[sample]))
+            weights.append(transmittance * alpha)
+            color = color + weights[-1] * values[sample]
+            transmittance = transmittance * (1 - alpha)
+        images.append(color)
+    return torch.stack(weights), torch.stack(images)
+
+
+def test_packed_rendering_equals_a_loop_with_gradients():
+    ray_indices, starts, ends, density, values, n_rays = _packed()
+    expected_weights, expected_image = _by_loop(ray_indices, starts, ends, density, values, n_rays)
+    weights, transmittance, alpha = render_weight_from_density(starts, ends, density, ray_indices, n_rays)
+    image = accumulate_along_rays(weights, values, ray_indices, n_rays)
+    torch.testing.assert_close(weights, expected_weights)
+    torch.testing.assert_close(transmittance * alpha, weights)
+    torch.testing.assert_close(image, expected_image)
+    seed = torch.randn(n_rays, 3, dtype=torch.float64)
+    got = torch.autograd.grad((image * seed).sum() + weights.square().sum(), [density, values])
+    wanted = torch.autograd.grad(
+        (expected_image * seed).sum() + expected_weights.square().sum(), [density, values]
+    )
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_running_sum_does_not_lose_thin_rays_behind_many_dense_ones():
+    # 100 000 rays of optical depth 100, then one of 1e-3: a float32 running sum of 1e7 has steps of 1
+    density = torch.cat([torch.full((100_000,), 100.0), torch.full((2,), 5e-4)])
+    ray_indices = torch.cat([torch.arange(100_000), torch.tensor([100_000, 100_000])])
+    zero = torch.zeros_like(density)
+    weights, _, _ = render_weight_from_density(zero, zero + 1, density, ray_indices, 100_001)
+    torch.testing.assert_close(weights[-2:].sum(), torch.tensor(9.995e-4), rtol=1e-4, atol=0)
+
+
+def test_opacity_without_values():
+    ray_indices, starts, ends, density, _, n_rays = _packed()
+    weights, _, _ = render_weight_from_density(starts, ends, density, ray_indices, n_rays)
+    opacity = accumulate_along_rays(weights, None, ray_indices, n_rays)
+    depth = torch.zeros(n_rays, dtype=torch.float64).index_add(0, ray_indices, density * (ends - starts))
+    torch.testing.assert_close(opacity[:, 0], 1 - torch.exp(-depth))
+
+
+def _full_grid(resolution=4, radius=1.0):
+    grid = OccGridEstimator(torch.tensor([-radius] * 3 + [radius] * 3), resolution)
+    grid.binaries.fill_(True)
+    grid.occs.fill_(1.0)
+    return grid
+
+
+def _rays(count=200, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    origins = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1) * 2.5
+    targets = torch.rand(count, 3, generator=generator) * 2.4 - 1.2
+    return origins, torch.nn.functional.normalize(targets - origins, dim=-1)
+
+
+def test_steps_start_at_the_near_plane_and_count_where_their_midpoints_are_occupied():
+    torch.manual_seed(0)
+    grid = _full_grid()
+    grid.binaries[0] = torch.rand(4, 4, 4) > 0.6
+    origins, directions = _rays()
+    step = 0.07
+    rays, starts, ends = grid.sampling(origins, directions, render_step_size=step, near_plane=0.3)
+    got = set(zip(rays.tolist(), ((starts - 0.3) / step).round().int().tolist(), strict=True))
+    torch.testing.assert_close(ends - starts, torch.full_like(starts, step))
+    wanted = set()
+    for number in range(80):
+        middle = origins + directions * (0.3 + (number + 0.5) * step)
+        cell = ((middle + 1) * 2).floor().int()
+        for ray in ((cell >= 0) & (cell < 4)).all(dim=-1).nonzero()[:, 0].tolist():
+            if grid.binaries[0][tuple(cell[ray].tolist())]:
+                wanted.add((ray, number))
+    assert got == wanted
+    assert (rays.diff() >= 0).all()
+
+
+def test_stratified_steps_shift_by_less_than_a_step():
+    torch.manual_seed(0)
+    origins, directions = _rays()
+    rays, starts, _ = _full_grid().sampling(origins, directions, render_step_size=0.1, stratified=True)
+    phase = (starts / 0.1) % 1
+    same_ray = rays.diff() == 0
+    distance = (phase.diff()[same_ray] + 0.5) % 1 - 0.5
+    assert distance.abs().max() < 1e-3
+    assert phase.std() > 0.2
+
+
+def test_marching_in_chunks_changes_nothing(monkeypatch):
+    origins, directions = _rays()
+    whole = _full_grid().sampling(origins, directions, render_step_size=0.05)
+    monkeypatch.setattr("threestudio.models.estimators._LATTICE_CHUNK", 500)
+    for one, other in zip(
+        whole, _full_grid().sampling(origins, directions, render_step_size=0.05), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_transparent_and_hidden_samples_are_left_out():
+    origins, directions = torch.tensor([[0.0, 0.0, -3.0]]), torch.tensor([[0.0, 0.0, 1.0]])
+
+    def density(starts, ends, rays):  # clear in front of z = 0, then alpha ½ a step
+        return torch.where((starts + ends) / 2 > 3.0, torch.log(torch.tensor(2.0)) / 0.1, 0.0)
+
+    arguments = {"render_step_size": 0.1, "early_stop_eps": 0.2, "alpha_thre": 0.01}
+    rays, starts, _ = _full_grid().sampling(origins, directions, sigma_fn=density, **arguments)
+    # transmittances 1, ½, ¼ stay, ⅛ is below 0.2
+    torch.testing.assert_close(starts, torch.tensor([3.0, 3.1, 3.2]))
+    assert rays.tolist() == [0, 0, 0]
+
+
+def test_no_occupied_cell_and_no_ray():
+    grid = OccGridEstimator(torch.tensor([-1.0] * 3 + [1.0] * 3), 4)
+    origins, directions = _rays(10)
+    assert len(grid.sampling(origins, directions, render_step_size=0.1)[0]) == 0
+    assert len(_full_grid().sampling(origins[:0], directions[:0], render_step_size=0.1)[0]) == 0
+
+
+def test_growing_steps_are_refused():
+    with pytest.raises(ValueError, match="cone_angle"):
+        _full_grid().sampling(*_rays(2), cone_angle=0.1)
+
+
+def _ball(points):
+    return (points.norm(dim=-1, keepdim=True) < 0.5).float()
+
+
+def test_grid_learns_where_a_ball_is():
+    torch.manual_seed(0)
+    grid = OccGridEstimator(torch.tensor([-1.0] * 3 + [1.0] * 3), 16)
+    grid.update_every_n_steps(1, _ball)
+    assert not grid.binaries.any()  # only every 16th step
+    for step in range(0, 64, 16):
+        grid.update_every_n_steps(step, _ball)
+    centers = (torch.arange(16) + 0.5) / 8 - 1
+    distance = torch.stack(torch.meshgrid(centers, centers, centers, indexing="ij")).norm(dim=0)
+    half_diagonal = 3**0.5 / 16
+    assert grid.binaries[0][distance < 0.5 - half_diagonal].all()
+    assert not grid.binaries[0][distance > 0.5 + half_diagonal].any()
+
+
+def test_after_the_warm_up_some_cells_are_looked_at_and_all_forget():
+    torch.manual_seed(0)
+    grid = OccGridEstimator(torch.tensor([-1.0] * 3 + [1.0] * 3), 8)
+    looked = []
+
+    def empty(points):
+        looked.append(len(points))
+        return torch.zeros(len(points), 1)
+
+    grid.occs.fill_(1.0)
+    grid.binaries.fill_(True)
+    grid.update_every_n_steps(256, empty)
+    assert looked == [128 + 128]
+    assert set(grid.occs.unique().tolist()) == {1.0, torch.tensor(0.95).item()}
+
+
+def test_buffers_have_nerfaccs_names():
+    grid = OccGridEstimator(torch.tensor([-1.0] * 3 + [1.0] * 3), 32)
+    shapes = {key: tuple(value.shape) for key, value in grid.state_dict().items()}
+    assert shapes == {"resolution": (3,), "aabbs": (1, 6), "occs": (32768,), "binaries": (1, 32, 32, 32)}
