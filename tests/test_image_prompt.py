@@ -2,6 +2,8 @@
 
 import io
 import logging
+import os
+import sys
 
 import numpy as np
 import PIL.Image
@@ -158,6 +160,59 @@ def test_a_hole_shows_the_background_through():
     alpha = prepare_image_prompt(ring, 100).rgba[3]
     assert alpha[50, 50] == 0
     assert alpha[50, 15] == 1
+
+
+def test_a_busy_background_is_cut_with_a_warning():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30), np.uint8)
+    busy = PIL.Image.fromarray(pixels).resize((120, 160)).convert("RGB")
+    busy.paste(ORANGE, BOX)
+    prompt = prepare_image_prompt(busy, 64)
+    assert "the background is not plain" in " ".join(prompt.warnings)
+    assert_box_prompt(prompt)
+
+
+@pytest.fixture
+def fake_rembg(tmp_path, monkeypatch):
+    """Packages of the names rembg needs: the mask is the left half; refuses to run where it could download."""
+    (tmp_path / "onnxruntime.py").touch()
+    (tmp_path / "rembg.py").write_text(
+        "import os\nimport PIL.Image\n"
+        "def new_session(name):\n"
+        "    assert os.environ['MODEL_CHECKSUM_DISABLED']\n"
+        "    return name\n"
+        "def remove(image, session, only_mask):\n"
+        "    mask = PIL.Image.new('L', image.size)\n"
+        "    mask.paste(255, (0, 0, image.width // 2, image.height))\n"
+        "    return mask\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "rembg", raising=False)
+    yield tmp_path
+    sys.modules.pop("rembg", None)
+
+
+def test_rembg_without_its_model_file_is_not_asked(fake_rembg, caplog):
+    caplog.set_level(logging.INFO, logger="imagedream")
+    assert prepare_image_prompt(on_background(), 64).background_removal == "grabcut"
+    assert "none of its model files" in caplog.text
+    assert "rembg" not in sys.modules
+
+
+def test_rembg_with_its_model_file_is_used(fake_rembg):
+    (fake_rembg / "u2net.onnx").touch()
+    prompt = prepare_image_prompt(on_background(), 64)
+    assert prompt.background_removal == "rembg"
+    assert "MODEL_CHECKSUM_DISABLED" not in os.environ
+    assert abs((prompt.rgba[3] > 0.5).float().mean() - 0.9 * 0.9 * 60 / 160) < 0.02
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (3000, 2), (7, 5)])
+def test_odd_sizes_do_not_crash(size):
+    picture = PIL.Image.new("RGB", size, (255, 255, 255))
+    with pytest.raises(ImagePromptError, match="no object found"):
+        prepare_image_prompt(picture, 64)
+    assert prepare_image_prompt(PIL.Image.new("RGBA", size, (9, 9, 9, 100)), 64).rgba.shape == (4, 64, 64)
 
 
 def test_a_mask_decides(tmp_path):

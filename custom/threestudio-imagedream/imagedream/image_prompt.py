@@ -1,6 +1,5 @@
 """Any picture file becomes the prompt the model sees: one object, cut out, centred, at a stated size in a square frame."""
 
-import importlib.util
 import io
 import logging
 import os
@@ -18,6 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
+from imagedream.background_removal import clean_edges, remove_background
 from imagedream.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ VISIBLE_ALPHA = 0.05
 """From this opacity on a pixel counts as part of the object."""
 
 _WORKING_SIDE = 1536  # px; larger pictures are reduced to this first, which no prompt size can tell
-_CUT_SIDE = 512  # px; GrabCut works on this, its time grows with the area
 
 
 class ImagePromptError(ValueError):
@@ -98,13 +97,13 @@ def prepare_image_prompt(
     """Cut the object out of a picture and place it in the frame; see `load_image_prompt`."""
     _check_frame(size, object_fraction)
     pixels = _to_rgba(image)  # (height, width, 4) uint8
-    alpha = pixels[..., 3]
+    doubts = ()
     if mask is not None:
         removal, pixels = "mask", _apply_mask(pixels, mask)
-    elif (alpha < 128).any():
+    elif (pixels[..., 3] < 128).any():
         removal = "alpha"
     else:  # opaque everywhere, at most for the soft fringe of some editor: tells nothing about the object
-        removal, pixels = _remove_background(pixels[..., :3])
+        removal, pixels, doubts = remove_background(pixels[..., :3])
     logger.info("background: %s", _REMOVAL_WORDS[removal])
 
     visible = pixels[..., 3] > VISIBLE_ALPHA * 255
@@ -114,7 +113,7 @@ def prepare_image_prompt(
             f"no object found: {found.get(removal, 'nothing stands out from the background')}; "
             "give a picture with an object, cut out (transparent background) if need be"
         )
-    messages = tuple(_inspect(visible, pixels[..., 3] > 127, size, object_fraction))
+    messages = (*doubts, *_inspect(visible, pixels[..., 3] > 127, size, object_fraction))
     for message in messages:
         logger.warning("picture: %s", message)
     rgba = torch.from_numpy(pixels.astype(np.float32) / 255).permute(2, 0, 1)
@@ -296,146 +295,7 @@ def _apply_mask(
     opaque = (rgba[..., 3] > 127).all()  # a mask may come as black and white or as transparency
     values = PIL.Image.fromarray(rgba, "RGBA").convert("L") if opaque else PIL.Image.fromarray(rgba[..., 3])
     values = np.asarray(values.resize((width, height), PIL.Image.Resampling.BILINEAR))
-    return np.dstack([_clean_edges(pixels[..., :3], values), values])
-
-
-def _remove_background(rgb: UInt8[ndarray, "height width 3"]) -> tuple[str, UInt8[ndarray, "height width 4"]]:
-    """(method, cut-out) of an opaque picture: rembg where it can run at once, else GrabCut."""
-    alpha = _rembg_alpha(rgb)
-    method = "rembg"
-    if alpha is None:
-        alpha, method = _grabcut_alpha(rgb), "grabcut"
-    return method, np.dstack([_clean_edges(rgb, alpha), alpha])
-
-
-def _rembg_alpha(rgb: UInt8[ndarray, "height width 3"]) -> UInt8[ndarray, "height width"] | None:
-    """Alpha by rembg, or None when it or its model file is not on this machine; nothing is ever downloaded."""
-    if not all(importlib.util.find_spec(name) for name in ("rembg", "onnxruntime")):
-        return None
-    folder = Path(
-        os.environ.get("U2NET_HOME", Path(os.environ.get("XDG_DATA_HOME", "~")) / ".u2net")
-    ).expanduser()
-    models = [
-        name for name in ("isnet-general-use", "u2net", "u2netp") if (folder / f"{name}.onnx").is_file()
-    ]
-    if not models:
-        logger.info("rembg is installed, but none of its model files is in %s; using GrabCut", folder)
-        return None
-    before = os.environ.get("MODEL_CHECKSUM_DISABLED")
-    os.environ["MODEL_CHECKSUM_DISABLED"] = (
-        "1"  # an unexpected checksum would make rembg download the file again
-    )
-    try:
-        import rembg
-
-        mask = rembg.remove(PIL.Image.fromarray(rgb), session=rembg.new_session(models[0]), only_mask=True)
-        return np.asarray(mask.convert("L"))
-    except Exception as error:
-        logger.warning("rembg failed (%s); using GrabCut", error)
-        return None
-    finally:
-        os.environ.pop("MODEL_CHECKSUM_DISABLED") if before is None else os.environ.update(
-            MODEL_CHECKSUM_DISABLED=before
-        )
-
-
-def _grabcut_alpha(rgb: UInt8[ndarray, "height width 3"]) -> UInt8[ndarray, "height width"]:
-    """Alpha by GrabCut, told from the border's colours what background looks like."""
-    height, width = rgb.shape[:2]
-    reduction = min(1.0, _CUT_SIDE / max(height, width))
-    small = (
-        cv2.resize(rgb, None, fx=reduction, fy=reduction, interpolation=cv2.INTER_AREA)
-        if reduction < 1
-        else rgb
-    )
-    distance = _border_distance(small)  # in units of the border's own spread
-    if (distance > 4).mean() < 1e-4:
-        return np.zeros((height, width), np.uint8)  # a plain picture: GrabCut would make something up
-
-    # Background for sure: looks like the border and hangs together with it. Object for sure: the core of what does not.
-    alike = (distance < 2).astype(np.uint8)
-    outside = np.pad(alike, 1, constant_values=1)
-    cv2.floodFill(outside, None, (0, 0), 2)
-    outside = outside[1:-1, 1:-1] == 2
-    kernel = np.ones((5, 5), np.uint8)
-    core = cv2.erode((distance > 6).astype(np.uint8), kernel, borderValue=0) > 0
-    labels = np.where(distance > 4, cv2.GC_PR_FGD, cv2.GC_PR_BGD)
-    enclosed = (
-        alike > 0
-    ) & ~outside  # holes one sees through when large, highlights of a pale object when small
-    labels[enclosed] = np.where(_small_pieces(enclosed, 0.02), cv2.GC_PR_FGD, cv2.GC_BGD)[enclosed]
-    labels[core] = cv2.GC_FGD
-    labels[outside] = cv2.GC_BGD
-    labels = labels.astype(np.uint8)
-    if (
-        np.isin(labels, (cv2.GC_BGD, cv2.GC_PR_BGD)).any()
-        and np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).any()
-    ):
-        cv2.setRNGSeed(0)  # GrabCut starts from a random clustering
-        cv2.grabCut(
-            np.ascontiguousarray(small),
-            labels,
-            None,
-            np.zeros((1, 65)),
-            np.zeros((1, 65)),
-            4,
-            cv2.GC_INIT_WITH_MASK,
-        )
-    found = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
-    found &= ~_small_pieces(found, 0.01)  # crumbs of noise
-    found |= _small_pieces(~found, 0.0005)  # pinholes
-
-    # The cut runs between pixels: soften it, at the full resolution.
-    alpha = cv2.resize(found.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    alpha = cv2.GaussianBlur(alpha, (0, 0), 0.7 / reduction)
-    return (np.clip((alpha - 0.5) * 2, 0, 1) * 255).round().astype(np.uint8)  # inwards: no rim of background
-
-
-def _border_distance(rgb: UInt8[ndarray, "height width 3"]) -> Float[ndarray, "height width"]:
-    """How unlike the border's colours a pixel is, as a multiple of how much the border itself varies.
-
-    The border's colours are fitted by a quadratic surface over the picture, so gradients and soft vignettes are
-    background; twice, the second time without the border pixels that belong to an object.
-    """
-    height, width = rgb.shape[:2]
-    lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3)
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    x, y = x.ravel(), y.ravel()
-    basis = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], -1)
-    border = np.maximum(abs(x), abs(y)) > 0.95
-    weight = border.astype(np.float64)
-    for _ in range(3):
-        chosen = weight > 0
-        surface, *_ = np.linalg.lstsq(basis[chosen], lab[chosen], rcond=None)
-        residual = np.linalg.norm(lab - basis @ surface, axis=-1)
-        spread = max(1.5, 1.48 * float(np.median(residual[border])))
-        weight = border & (residual < 3 * spread)
-        if weight.sum() < 0.2 * border.sum():
-            break
-    return (residual / spread).reshape(height, width)
-
-
-def _small_pieces(pixels: Bool[ndarray, "height width"], fraction: float) -> Bool[ndarray, "height width"]:
-    """The connected pieces of `pixels` with fewer than `fraction` times as many pixels as the picture or largest piece."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)
-    areas = stats[:, cv2.CC_STAT_AREA]
-    if count < 2:
-        return np.zeros_like(pixels)
-    small = areas < fraction * max(areas[1:].max(), pixels.size * 0.05)
-    small[0] = False
-    return small[labels]
-
-
-def _clean_edges(
-    rgb: UInt8[ndarray, "height width 3"], alpha: UInt8[ndarray, "height width"]
-) -> UInt8[ndarray, "height width 3"]:
-    """Give the half-transparent rim the colours of the object beside it: its own are mixed with the old background."""
-    inside = cv2.erode((alpha > 250).astype(np.float32), np.ones((3, 3), np.uint8), borderValue=1.0)
-    sigma = max(1.5, 0.006 * max(alpha.shape))
-    weight = cv2.GaussianBlur(inside, (0, 0), sigma)[..., None]
-    spread = cv2.GaussianBlur(rgb * inside[..., None], (0, 0), sigma) / np.maximum(weight, 1e-6)
-    replace = (inside[..., None] == 0) & (weight > 1e-3)
-    return np.where(replace, spread.round().clip(0, 255).astype(np.uint8), rgb)
+    return np.dstack([clean_edges(pixels[..., :3], values), values])
 
 
 def _inspect(
