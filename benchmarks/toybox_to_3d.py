@@ -1,0 +1,349 @@
+"""Held-out toys through the whole main job: a picture in, a textured mesh out, compared with the true toy.
+
+    python benchmarks/toybox_to_3d.py --n 16 [--jobs 1] [--config imagedream-toybox.yaml] [key=value ...]
+
+Each toy is one run of `launch.py`; `key=value` are its overrides. What a run left is scored and kept, so that an
+interrupted benchmark goes on where it stopped. Tables go to the terminal and, with `--out`, to a Markdown and a JSON
+file and a contact sheet.
+
+Three results of a run are scored, always on white and at `--pixels` pixels: the diffusion model's four views against the
+true ones at the same cameras; the optimised field, from 8 frames of its turntable; and the exported GLB, rendered unlit
+from the same 8 cameras, since its colours are what the field showed. Beside them stand answers that use no model.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "custom" / "threestudio-imagedream"))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import tyro  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from imagedream.evaluation.held_out import HeldOutCase, Orbit, ellipsoid, held_out_cases, trivial_answers  # noqa: E402
+from imagedream.evaluation.metrics import chamfer_distance, image_scores  # noqa: E402
+from imagedream.evaluation.sheets import contact_sheet  # noqa: E402
+from imagedream.evaluation.tables import markdown_table, mean_scores  # noqa: E402
+from imagedream.files import atomic_path  # noqa: E402
+from imagedream.image_prompt import composite  # noqa: E402
+from imagedream.pictures import to_pil  # noqa: E402
+from imagedream.rendering.meshes import load_mesh  # noqa: E402
+
+NOVEL_VIEWS = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run; the defaults are the numbers that the README reports."""
+
+    n: int = 16
+    """Number of toys, the kinds taking turns."""
+    jobs: int = 1
+    """Runs at the same time; seconds are only comparable with 1."""
+    config: str = "imagedream-toybox.yaml"
+    """What `launch.py --config` is given."""
+    seed: int = 0
+    """Number of the first toy."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of toys; none for those the small model is trained on."""
+    caption: bool = True
+    """Whether the run is told the toy's caption besides the picture."""
+    pixels: int = 64
+    """Side of the compared pictures."""
+    work: Path = ROOT / "outputs" / "toybox_to_3d"
+    """Folder of the runs; finished toys in it are not run again."""
+    out: Path | None = None
+    """Write OUT.md, OUT.json and OUT.png, such as benchmarks/results/toybox_to_3d."""
+    overrides: tyro.conf.Positional[tuple[str, ...]] = ()
+    """key=value for `launch.py`."""
+
+    @property
+    def identity(self) -> dict:
+        """What decides a toy's result; a kept result counts only if this is the same."""
+        return {
+            "config": self.config,
+            "overrides": list(self.overrides),
+            "caption": self.caption,
+            "pixels": self.pixels,
+        }
+
+
+def run_toy(case: HeldOutCase, settings: Settings) -> dict:
+    """The scores of one toy, from its run or from the result that is kept."""
+    folder = settings.work / case.label
+    kept = folder / "result.json"
+    if kept.exists():
+        result = json.loads(kept.read_text())
+        if result["settings"] == settings.identity:
+            return result
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted or different run left
+    folder.mkdir(parents=True)
+    to_pil(case.prompt).save(folder / "prompt.png")
+    command = [sys.executable, str(ROOT / "launch.py"), "--config", settings.config]
+    command += [f"system.prompt_processor.image_path={folder / 'prompt.png'}"]
+    if settings.caption:
+        command += [f"system.prompt_processor.prompt={json.dumps(case.toy.caption)}"]
+    command += [f"exp_root_dir={folder}", "name=run", "tag=toy", "use_timestamp=false", *settings.overrides]
+    code, seconds, peak_gib = measured(command, folder / "log.txt", settings.jobs)
+    if code != 0:
+        tail = (folder / "log.txt").read_text(errors="replace").strip().splitlines()[-1:]
+        return {"toy": case.label, "error": f"exit code {code}: {' '.join(tail)}"}
+    result = {
+        "toy": case.label,
+        "caption": case.toy.caption,
+        "settings": settings.identity,
+        **score_trial(case, folder / "run" / "toy", settings.pixels),
+        "seconds": seconds,
+        "peak_gib": peak_gib,
+    }
+    with atomic_path(kept) as path:
+        path.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+# A small process in between: a child's peak starts at the size of its parent, which is large here.
+WATCH = """
+import json, resource, subprocess, sys, time
+start = time.perf_counter()
+code = subprocess.call(sys.argv[2:])
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+json.dump([code, time.perf_counter() - start, peak], open(sys.argv[1], "w"))
+"""
+
+
+def measured(command: list[str], log: Path, jobs: int = 1) -> tuple[int, float, float]:
+    """Run a command with its output in a file: exit code, seconds, and the peak memory of its process in GiB."""
+    environment = dict(os.environ)
+    if jobs > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    with log.open("wb") as output, tempfile.NamedTemporaryFile("r") as numbers:
+        watched = [sys.executable, "-c", WATCH, numbers.name, *command]
+        subprocess.run(
+            watched, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, check=True
+        )
+        code, seconds, peak = json.load(numbers)
+    return code, seconds, peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
+
+
+def score_trial(case: HeldOutCase, trial: Path, pixels: int = 64) -> dict:
+    """Scores of everything a run left in its trial folder, and of the trivial answers at the same cameras."""
+    four, four_views = read_four_views(trial, pixels)
+    novel, field = read_field_views(trial, pixels)
+    mesh_file = newest(trial, "it*-export/*.glb")
+    mesh = load_mesh(mesh_file)
+    mesh_views = novel.on_white(mesh, pixels, lit=False)
+    true_four, true_novel = (orbit.on_white(case.toy.mesh, pixels) for orbit in (four, novel))
+    save_sheet_row(trial, case, four_views, field, mesh_views, true_novel)
+    timings = trial / "save" / "timings.json"
+    return {
+        "four views": image_scores(four_views, true_four),
+        "field": image_scores(field, true_novel),
+        "mesh": {**image_scores(mesh_views, true_novel), "chamfer": chamfer_distance(mesh, case.toy.mesh)},
+        "trivial four views": {
+            name: image_scores(views, true_four)
+            for name, views in trivial_answers(case, pixels, four).items()
+        },
+        "trivial 3D": {
+            name: image_scores(views, true_novel)
+            for name, views in trivial_answers(case, pixels, novel).items()
+        },
+        "ellipsoid chamfer": chamfer_distance(ellipsoid(case.toy), case.toy.mesh),
+        "faces": len(mesh.faces),
+        "phases": json.loads(timings.read_text()) if timings.exists() else {},
+    }
+
+
+def read_four_views(trial: Path, pixels: int) -> tuple[Orbit, torch.Tensor]:
+    """The diffusion model's views (view, 3, pixels, pixels) and their cameras."""
+    with np.load(trial / "save" / "views.npz") as stored:
+        images, azimuths, elevation = stored["images"], stored["azimuths_deg"], stored["elevation_deg"]
+    views = torch.stack([read_picture(Image.fromarray(image), pixels) for image in images])
+    return Orbit(tuple(float(azimuth) for azimuth in azimuths), float(elevation)), views
+
+
+def read_field_views(trial: Path, pixels: int) -> tuple[Orbit, torch.Tensor]:
+    """`NOVEL_VIEWS` frames (view, 3, pixels, pixels) of the turntable, about evenly spread, and their cameras."""
+    data = OmegaConf.load(trial / "configs" / "parsed.yaml").data
+    folder = newest(trial, "it*-test")
+    frames = sorted(folder.glob("*.png"), key=lambda path: int(path.stem))
+    chosen = [round(index * len(frames) / NOVEL_VIEWS) for index in range(NOVEL_VIEWS)]
+    orbit = Orbit(
+        tuple(360.0 * index / len(frames) for index in chosen),
+        float(data.eval_elevation_deg),
+        float(data.eval_fovy_deg),
+        float(data.eval_relative_distance),
+    )
+    pictures = []
+    for index in chosen:
+        with Image.open(frames[index]) as frame:  # the colours are the leftmost of the squares side by side
+            pictures.append(
+                read_picture(frame.convert("RGB").crop((0, 0, frame.height, frame.height)), pixels)
+            )
+    return orbit, torch.stack(pictures)
+
+
+def newest(trial: Path, pattern: str) -> Path:
+    """The path under `save` of the latest training step that fits a pattern beginning with `it*`."""
+    found = list((trial / "save").glob(pattern))
+    if not found:
+        raise FileNotFoundError(f"the run left no save/{pattern} in {trial}")
+    step = re.compile(r"it(\d+)-")
+    return max(found, key=lambda path: int(step.match(path.relative_to(trial / "save").parts[0])[1]))
+
+
+def read_picture(picture: Image.Image, pixels: int) -> torch.Tensor:
+    """RGB in [0, 1], (3, pixels, pixels); means over areas where it shrinks."""
+    if picture.size != (pixels, pixels):
+        shrinks = picture.width > pixels
+        picture = picture.resize(
+            (pixels, pixels), Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
+        )
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+
+
+SHEET_COLUMNS = (
+    "prompt",
+    *(f"views {side}" for side in ("front", "left", "back", "right")),
+    *(f"{what} {azimuth}" for azimuth in (45, 180) for what in ("true", "field", "mesh")),
+)
+
+
+def save_sheet_row(trial: Path, case: HeldOutCase, four_views, field, mesh_views, true_novel) -> None:
+    """Keep the pictures of this toy's row of the contact sheet."""
+    row = [composite(case.prompt, torch.ones(3)), *four_views]
+    row += [views[index] for index in (1, NOVEL_VIEWS // 2) for views in (true_novel, field, mesh_views)]
+    tiles = [np.asarray(to_pil(picture).resize((96, 96), Image.Resampling.BICUBIC)) for picture in row]
+    np.savez_compressed(trial.parents[1] / "sheet_row.npz", tiles=np.stack(tiles))
+
+
+def sheet(results: list[dict], work: Path) -> Image.Image:
+    """Contact sheet of all scored toys."""
+    rows = []
+    for result in results:
+        with np.load(work / result["toy"] / "sheet_row.npz") as stored:
+            rows.append(list(torch.from_numpy(stored["tiles"]).permute(0, 3, 1, 2) / 255))
+    return contact_sheet(SHEET_COLUMNS, rows)
+
+
+def toy_row(result: dict) -> dict:
+    """One row of the main table."""
+    four, field, mesh = result["four views"], result["field"], result["mesh"]
+    return {
+        "toy": result["toy"],
+        "views dB": four["psnr_db"],
+        "field dB": field["psnr_db"],
+        "field IoU": field["iou"],
+        "mesh dB": mesh["psnr_db"],
+        "mesh IoU": mesh["iou"],
+        "Chamfer": mesh["chamfer"],
+        "faces": result["faces"],
+        "seconds": result["seconds"],
+        "GiB": result["peak_gib"],
+    }
+
+
+def answer_rows(results: list[dict]) -> list[dict]:
+    """Means of the model's results beside the trivial answers."""
+
+    def row(name, four=None, novel=None, chamfer=None):
+        four, novel = four or {}, novel or {}
+        return {
+            "answer": name,
+            "views dB": four.get("psnr_db"),
+            "views SSIM": four.get("ssim"),
+            "3D dB": novel.get("psnr_db"),
+            "3D SSIM": novel.get("ssim"),
+            "3D IoU": novel.get("iou"),
+            "Chamfer": chamfer,
+        }
+
+    def mean(*keys):
+        chosen = results
+        for key in keys:
+            chosen = [entry[key] for entry in chosen]
+        return mean_scores(chosen)
+
+    mesh = mean("mesh")
+    rows = [row("four views", four=mean("four views")), row("field", novel=mean("field"))]
+    rows += [row("exported mesh", novel=mesh, chamfer=mesh["chamfer"])]
+    for name in results[0]["trivial 3D"]:
+        lump = mean_scores([{"chamfer": result["ellipsoid chamfer"]} for result in results])["chamfer"]
+        chamfer = lump if name == "ellipsoid" else None
+        rows.append(row(name, mean("trivial four views", name), mean("trivial 3D", name), chamfer))
+    return rows
+
+
+def report(results: list[dict], settings: Settings) -> str:
+    """The tables as Markdown."""
+    scored = [result for result in results if "error" not in result]
+    failed = [result for result in results if "error" in result]
+    overrides = " ".join(settings.overrides) or "none"
+    lines = [
+        f"`{settings.config}`, {len(scored)} held-out toys from seed {settings.seed}, overrides: {overrides}, caption: "
+        f"{'yes' if settings.caption else 'no'}, {settings.pixels} px, {settings.jobs} at a time on {os.cpu_count()} CPU "
+        f"cores{', ' + torch.cuda.get_device_name() if torch.cuda.is_available() else ''}, torch {torch.__version__}",
+    ]
+    if scored:
+        rows = [toy_row(result) for result in scored]
+        average = mean_scores([{k: v for k, v in row.items() if k != "toy"} for row in rows])
+        phases = mean_scores([result["phases"] for result in scored])
+        whole = average["seconds"]
+        phases = [{"phase": name, "seconds": value} for name, value in phases.items()]
+        lines += [markdown_table([*rows, {"toy": "mean", **average, "faces": round(average["faces"])}])]
+        lines += [markdown_table(answer_rows(scored))]
+        lines += [markdown_table([*phases, {"phase": "whole run", "seconds": whole}])]
+    lines += [f"FAILED {result['toy']}: {result['error']}" for result in failed]
+    return "\n\n".join(lines)
+
+
+def main(settings: Settings) -> int:
+    """Run, score and report; 1 if a run failed."""
+    bad = [override for override in settings.overrides if "=" not in override]
+    if bad:
+        sys.exit(f"not an override: {' '.join(bad)}; write key=value")
+    if settings.jobs < 1:
+        sys.exit(f"--jobs is {settings.jobs}, must be at least 1")
+    try:
+        cases = held_out_cases(settings.n, settings.seed, settings.kinds or None)
+    except ValueError as error:
+        sys.exit(str(error))
+    settings = replace(settings, work=settings.work.resolve())
+    torch.set_num_threads(1)  # scoring is light; leave the cores to the runs
+    results = []
+    with ThreadPoolExecutor(settings.jobs) as pool:
+        for number, result in enumerate(pool.map(lambda case: run_toy(case, settings), cases)):
+            results.append(result)
+            summary = result.get("error") or "  ".join(
+                f"{k} {v:.4g}" for k, v in list(toy_row(result).items())[1:]
+            )
+            print(f"{number + 1}/{len(cases)} {result['toy']}: {summary}", flush=True)
+    text = report(results, settings)
+    print("\n" + text)
+    if settings.out is not None:
+        with atomic_path(settings.out.with_suffix(".md")) as path:
+            path.write_text(f"# Toybox to 3D\n\n{text}\n", encoding="utf-8")
+        told = {key: value for key, value in asdict(settings).items() if key not in ("work", "out")}
+        with atomic_path(settings.out.with_suffix(".json")) as path:
+            path.write_text(
+                json.dumps({"settings": told, "toys": results}, indent=1) + "\n", encoding="utf-8"
+            )
+        scored = [result for result in results if "error" not in result]
+        if scored:
+            with atomic_path(settings.out.with_suffix(".png")) as path:
+                sheet(scored, settings.work).save(path)
+    return 1 if any("error" in result for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Settings, description=__doc__)))
