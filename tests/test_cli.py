@@ -53,24 +53,11 @@ def test_views_writes_the_labelled_strip(picture, model, tmp_path, capsys):
     assert (strips[0] != strips[2]).any()
 
 
-def test_evaluate_views_prints_a_table_or_json(model, tmp_path, capsys):
-    arguments = [
-        "evaluate",
-        "views",
-        "--weights",
-        str(model),
-        "--toys",
-        "1",
-        "--steps",
-        "1",
-        "--device",
-        "cpu",
-    ]
-    assert main([*arguments, "--out", str(tmp_path / "scores")]) == 0
-    assert "silhouette IoU" in capsys.readouterr().out
-    assert (tmp_path / "scores" / "views.json").exists()
-    assert main([*arguments, "--json"]) == 0
+def test_evaluate_views_prints_json_and_writes_the_table(model, tmp_path, capsys):
+    arguments = ["--weights", str(model), "--toys", "1", "--steps", "1", "--device", "cpu", "--json"]
+    assert main(["evaluate", "views", *arguments, "--out", str(tmp_path / "scores")]) == 0
     assert "psnr_db" in json.loads(capsys.readouterr().out)["mean"]["model"]
+    assert "silhouette IoU" in (tmp_path / "scores" / "views.md").read_text()
 
 
 def test_render_writes_views_and_cameras(tmp_path, capsys):
@@ -106,6 +93,8 @@ def test_render_writes_views_and_cameras(tmp_path, capsys):
             ["views", "{picture}", "--elevation-deg", "120"],
             "elevation_deg is 120.0, must lie between -90 and 90",
         ),
+        (["train", "--config", "missing.yaml"], "--config is missing.yaml, there is no such file"),
+        (["train", "--config", "missing.yaml", "steps"], "'steps' is not of the form key=value"),
         (["evaluate", "views", "--weights", "nowhere"], "no weights at nowhere"),
         (["evaluate", "views", "--toys", "0"], "--toys is 0"),
         (["views", "{picture}", "--weights", "{picture}"], "toy.png is a file"),

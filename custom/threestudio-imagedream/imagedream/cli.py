@@ -158,6 +158,26 @@ class Render(_Verb):
 
 
 @dataclass(frozen=True)
+class Train(_Verb):
+    """Train the diffusion model or one of its parts; resumes where the run folder's checkpoint stopped."""
+
+    config: Path = tyro.MISSING
+    """YAML file, see configs/train/."""
+    overrides: tyro.conf.Positional[tuple[str, ...]] = ()
+    """`key=value`, `key.sub=value`: what to change in it."""
+
+    def run(self) -> None:  # noqa: D102
+        wrong = [override for override in self.overrides if "=" not in override]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is not of the form key=value")
+        if not self.config.is_file():
+            raise FileNotFoundError(f"--config is {self.config}, there is no such file")
+        from imagedream.training import train
+
+        _say(train(self.config, list(self.overrides)))
+
+
+@dataclass(frozen=True)
 class Evaluate(_Verb):
     """Metrics of a model on toys it has never seen, beside trivial answers, as a table."""
 
@@ -325,6 +345,7 @@ Verb = (
     Annotated[Prepare, tyro.conf.subcommand("prepare")]
     | Annotated[Views, tyro.conf.subcommand("views")]
     | Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
