@@ -67,7 +67,7 @@ def run_in_threestudio(folder: Path, arguments, launcher) -> int:
     timestamp = cfg.get("timestamp")
     if timestamp is None:
         timestamp = datetime.now().strftime("@%Y%m%d-%H%M%S") if cfg.get("use_timestamp", True) else ""
-        overrides.append(f"timestamp={timestamp}" if timestamp else "use_timestamp=false")
+        overrides.append(f"timestamp='{timestamp}'" if timestamp else "use_timestamp=false")
     link_extension(folder)
     flags = ["--gpu", arguments.gpu] + (["--verbose"] if arguments.verbose else [])
     command = [sys.executable, "launch.py", "--config", str(arguments.config), *flags]

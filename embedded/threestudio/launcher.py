@@ -36,6 +36,8 @@ _QUIET_WARNINGS = (
     r".*GPU available but not used.*",
     r".*The `?srun`? command is available.*",
     r".*Found \d+ module\(s\) in eval mode at the start of training.*",  # frozen guidance models
+    r".*Be aware that when using `ckpt_path`, callbacks used.*",  # other modes have no checkpoint callback
+    r".*predict returned None.*",  # exports are files, not predictions
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # Lightning 2.6 on torch 2.15
 )
 
@@ -138,6 +140,7 @@ def read_config(arguments: Arguments, n_gpus: int = 1) -> Any:
 
     from threestudio.utils.config import ConfigError, ExperimentConfig, check_keys, merge_config
 
+    _check_overrides(arguments.overrides)
     cfg = merge_config(arguments.config, cli_args=arguments.overrides, n_gpus=n_gpus, resolve=False)
     check_keys(ExperimentConfig, cfg, "the config")
     missing = sorted(OmegaConf.missing_keys(cfg))
@@ -146,11 +149,12 @@ def read_config(arguments: Arguments, n_gpus: int = 1) -> Any:
             f"{arguments.config.name} leaves this to you: give {' '.join(f'{key}=...' for key in missing)}"
         )
     OmegaConf.resolve(cfg)
+    OmegaConf.merge(
+        OmegaConf.structured(ExperimentConfig), cfg
+    )  # checks the types; the class makes no folder yet
     for key in ("data_type", "system_type"):
         if not cfg.get(key):
             raise ConfigError(f"{arguments.config}: {key} is missing")
-    if not cfg.get("tag") and not cfg.get("use_timestamp", True):
-        raise ConfigError("a trial without a timestamp needs a tag, so that it has a name: give tag=...")
     taken = [key for key in _TRAINER_KEYS_OF_THE_HOST if key in (cfg.get("trainer") or {})]
     if taken:
         raise ConfigError(f"trainer.{taken[0]} is set by the launcher; remove it from the config")
@@ -453,7 +457,7 @@ def _run_phases(arguments: Arguments, cfg: Any, system_class: type, data_class: 
     import pytorch_lightning as pl
     import torch
 
-    from threestudio.systems.base import BaseLift3DSystem
+    from threestudio.systems.base import BaseLift3DSystem, BaseSystem
     from threestudio.utils.callbacks import PhaseTimer, TimeLeftProgressBar
     from threestudio.utils.misc import get_rank
 
@@ -470,6 +474,8 @@ def _run_phases(arguments: Arguments, cfg: Any, system_class: type, data_class: 
         datamodule = data_class(experiment.data)
         system = system_class(experiment.system, resumed=resume is not None)
         system.set_save_dir(os.path.join(experiment.trial_dir, "save"))
+        if training and type(system).configure_optimizers is BaseSystem.configure_optimizers:
+            system.configure_optimizers()  # mistakes in its config show before anything is written
         callbacks, loggers = _training_extras(experiment, arguments) if training else ([], False)
         if training:
             loggers += system.get_loggers()
@@ -528,6 +534,8 @@ def one_line(error: BaseException) -> str:
     """The error's message on one line."""
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror + (f": {error.filename}" if error.filename else "")
+    elif getattr(error, "full_key", None):  # omegaconf: the rest of its message is about its own types
+        text = f"{error.full_key}: {str(error).splitlines()[0]}"
     else:
         text = str(error) or type(error).__name__
     if _is_weights_mismatch(error):

@@ -57,7 +57,7 @@ class RandomCameraDataModuleConfig:
     rays_d_normalize: bool = True
 
 
-def _stages(cfg: Any) -> tuple[list[int], list[int], list[int], list[int]]:
+def stages(cfg: Any) -> tuple[list[int], list[int], list[int], list[int]]:
     """Heights, widths and batch sizes of the training stages, and the steps at which stages 2, 3, ... begin."""
     lists = []
     for name in ("height", "width", "batch_size"):
@@ -84,7 +84,9 @@ def _stages(cfg: Any) -> tuple[list[int], list[int], list[int], list[int]]:
     return heights, widths, batch_sizes, milestones
 
 
-def _check_ranges(cfg: Any) -> None:
+def check_config(cfg: Any) -> None:
+    """Raise ValueError for stages or ranges that make no sense."""
+    stages(cfg)
     for name in (
         "elevation_range",
         "azimuth_range",
@@ -150,8 +152,8 @@ class RandomCameraIterableDataset(IterableDataset, Updateable):
     def __init__(self, cfg: Any) -> None:
         super().__init__()
         self.cfg: RandomCameraDataModuleConfig = cfg
-        _check_ranges(cfg)
-        self.heights, self.widths, self.batch_sizes, milestones = _stages(cfg)
+        check_config(cfg)
+        self.heights, self.widths, self.batch_sizes, milestones = stages(cfg)
         self.resolution_milestones: list[int] = [-1, *milestones]
         self.directions_unit_focals = [
             get_ray_directions(H=height, W=width, focal=1.0)
@@ -323,6 +325,7 @@ class RandomCameraDataModule(pl.LightningDataModule):
     def __init__(self, cfg: Any = None) -> None:
         super().__init__()
         self.cfg = parse_structured(RandomCameraDataModuleConfig, cfg)
+        check_config(self.cfg)
 
     def setup(self, stage: str | None = None) -> None:
         if stage in (None, "fit"):

@@ -1,5 +1,6 @@
 """A system small enough to train in a test; it writes down in which order it is called."""
 
+import signal
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -31,6 +32,7 @@ class ToySystem(BaseSystem):
     class Config(BaseSystem.Config):
         part: dict = field(default_factory=dict)
         picture: str | None = None
+        ctrl_c_at: int = -1
 
     @classmethod
     def preflight(cls, cfg) -> None:
@@ -54,6 +56,8 @@ class ToySystem(BaseSystem):
 
     def training_step(self, batch, batch_idx):
         self.note(f"step {self.true_global_step}")
+        if self.true_global_step == self.cfg.ctrl_c_at:
+            signal.raise_signal(signal.SIGINT)
         loss = self.part.value**2
         self.log("loss", loss)
         return loss

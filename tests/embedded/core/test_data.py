@@ -1,0 +1,141 @@
+import math
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from imagedream import cameras
+from threestudio.data.uncond import RandomCameraDataModule, RandomCameraIterableDataset
+
+EXACT = {"camera_perturb": 0.0, "center_perturb": 0.0, "up_perturb": 0.0}
+TRAIN_KEYS = {
+    "rays_o", "rays_d", "mvp_mtx", "c2w", "proj_mtx", "camera_positions", "light_positions", "elevation", "azimuth",
+    "camera_distances", "fovy", "height", "width",
+}  # fmt: skip
+
+
+def make(**options):
+    module = RandomCameraDataModule(
+        OmegaConf.create({"height": 4, "width": 6, "eval_height": 4, "eval_width": 6, **options})
+    )
+    module.setup()
+    return module
+
+
+def batches(loader, count):
+    iterator = iter(loader)
+    return [next(iterator) for _ in range(count)]
+
+
+def test_training_batch_keys_and_shapes():
+    (batch,) = batches(make(batch_size=3).train_dataloader(), 1)
+    assert set(batch) == TRAIN_KEYS
+    assert batch["rays_o"].shape == batch["rays_d"].shape == (3, 4, 6, 3)
+    assert batch["c2w"].shape == batch["mvp_mtx"].shape == batch["proj_mtx"].shape == (3, 4, 4)
+    assert batch["light_positions"].shape == batch["camera_positions"].shape == (3, 3)
+    assert (batch["height"], batch["width"]) == (4, 6)
+    assert torch.allclose(batch["rays_d"].norm(dim=-1), torch.ones(3, 4, 6))
+
+
+@pytest.mark.parametrize("size", [3, 4])  # 3 is the size at which a cross product can pick the wrong axis
+def test_cameras_agree_with_the_convention(size):
+    module = make(batch_size=size, n_val_views=size, **EXACT)
+    for batch in batches(module.train_dataloader(), 2) + batches(module.val_dataloader(), size):
+        expected = cameras.look_at_origin(batch["elevation"], batch["azimuth"], batch["camera_distances"])
+        assert torch.allclose(batch["c2w"], expected, atol=1e-5)
+        origins, directions = cameras.rays(expected, torch.rad2deg(batch["fovy"]), 4, 6)
+        assert torch.allclose(batch["rays_o"], origins, atol=1e-5)
+        assert torch.allclose(batch["rays_d"], directions, atol=1e-5)
+        points = torch.randn(len(expected), 5, 3) * 0.2
+        pixels, _ = cameras.project(points, expected, torch.rad2deg(batch["fovy"]), 4, 6)
+        clip = torch.cat([points, torch.ones(len(expected), 5, 1)], dim=-1) @ batch["mvp_mtx"].mT
+        ndc = clip[..., :2] / clip[..., 3:]  # y is flipped: +1 is the bottom
+        assert torch.allclose((ndc + 1) / 2 * torch.tensor([6.0, 4.0]), pixels, atol=1e-3)
+
+
+def test_ranges_and_seed():
+    options = {
+        "batch_size": 64,
+        "elevation_range": [10, 20],
+        "azimuth_range": [-90, 90],
+        "camera_distance_range": [2, 3],
+        "fovy_range": [30, 40],
+    }
+    torch.manual_seed(0)
+    for batch in batches(make(**options).train_dataloader(), 4):
+        for key, low, high in (("elevation", 10, 20), ("azimuth", -90, 90), ("camera_distances", 2, 3)):
+            assert batch[key].min() >= low - 1e-4
+            assert batch[key].max() <= high + 1e-4
+        assert batch["fovy"].min() >= math.radians(30)
+        assert batch["fovy"].max() <= math.radians(40)
+        assert (batch["azimuth"].diff() > 0).all()  # one in each of 64 sectors
+
+
+@pytest.mark.parametrize("strategy", ["dreamfusion", "magic3d"])
+def test_lights(strategy):
+    (batch,) = batches(make(batch_size=200, light_sample_strategy=strategy, **EXACT).train_dataloader(), 1)
+    distance = batch["light_positions"].norm(dim=-1)
+    assert distance.min() >= 0.8 - 1e-4
+    assert distance.max() <= 1.5 + 1e-4
+    if strategy == "magic3d":
+        cosine = torch.cosine_similarity(batch["light_positions"], batch["camera_positions"])
+        assert cosine.min() >= math.cos(math.radians(60)) - 1e-4
+
+
+def test_resolution_stages():
+    dataset = RandomCameraIterableDataset(
+        make(height=[4, 8], width=[4, 8], batch_size=[3, 2], resolution_milestones=[10]).cfg
+    )
+    dataset.update_step(0, 9)
+    assert dataset.collate([])["rays_o"].shape == (3, 4, 4, 3)
+    dataset.update_step(0, 10)
+    assert dataset.collate([])["rays_o"].shape == (2, 8, 8, 3)
+
+
+def test_progressive_view():
+    dataset = RandomCameraIterableDataset(
+        make(progressive_until=9, elevation_range=[-10, 90], eval_elevation_deg=15.0).cfg
+    )
+    dataset.update_step(0, 0)
+    assert dataset.elevation_range == [15.0, 15.0]
+    assert dataset.azimuth_range == [0.0, 0.0]
+    dataset.update_step(0, 5)
+    assert dataset.elevation_range == [2.5, 52.5]
+    assert dataset.azimuth_range == [-90.0, 90.0]
+    dataset.update_step(0, 100)
+    assert dataset.elevation_range == [-10.0, 90.0]
+    switched_off = RandomCameraIterableDataset(make(progressive_until=0).cfg)
+    switched_off.update_step(0, 0)
+    assert switched_off.azimuth_range == [-180.0, 180.0]
+
+
+def test_evaluation_views():
+    module = make(n_val_views=4, n_test_views=5, eval_elevation_deg=30.0, eval_fovy_deg=60.0)
+    validation = batches(module.val_dataloader(), 4)
+    assert [batch["azimuth"].item() for batch in validation] == [0.0, 90.0, 180.0, 270.0]
+    test = batches(module.test_dataloader(), 5)
+    assert [batch["azimuth"].item() for batch in test] == [0.0, 90.0, 180.0, 270.0, 360.0]
+    for batch in validation + batches(module.predict_dataloader(), 5):
+        assert set(batch) == TRAIN_KEYS | {"index"}
+        assert batch["rays_o"].shape == (1, 4, 6, 3)
+        assert batch["elevation"].item() == 30.0
+        assert batch["fovy"].item() == pytest.approx(math.pi / 3)
+        assert torch.equal(batch["light_positions"], batch["camera_positions"])
+        assert (batch["height"], batch["width"]) == (4, 6)
+    assert [batch["index"].item() for batch in test] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"height": [4, 8]}, "same number of stages, got 2, 1 and 1"),
+        ({"height": 0}, "height must be a positive int"),
+        ({"height": [4, 8], "width": [4, 8], "batch_size": [1, 1]}, "must be 1 ascending steps for 2 stages"),
+        ({"fovy_range": [50, 40]}, "fovy_range must be"),
+        ({"light_sample_strategy": "sun"}, "must be 'dreamfusion' or 'magic3d'"),
+        ({"n_view": 4}, "unknown key n_view"),
+    ],
+)
+def test_data_config_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)

@@ -1,0 +1,222 @@
+"""The whole way from a command line to files, with a system of one parameter."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from threestudio import launcher
+
+PROJECT = Path(__file__).parent / "project"
+ROOT = Path(__file__).parents[3]
+
+pytestmark = [
+    # Lightning 2.6 in its own checkpoints and loggers, on torch 2.15
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+def launch(*arguments):
+    return launcher.main(["--config", "toy", *arguments], project=PROJECT)
+
+
+def events():
+    toy = sys.modules["toy-extension"].ToySystem
+    seen, toy.events = toy.events, []
+    return seen
+
+
+def test_train_then_resume_then_export(tmp_path, capsys):
+    root = f"exp_root_dir={tmp_path}"
+    assert launch(root) == 0
+    assert events() == [
+        "preprocess train 2", "part 0", "system 0", "step 0", "end 1",
+        "preprocess train 2", "part 1", "system 1", "step 1", "end 2",
+        "preprocess validation 2", "part 2", "system 2", "end 2",
+        "preprocess test 2", "part 2", "system 2", "test 2", "end 2",
+        "preprocess predict 2", "part 2", "system 2", "end 2",
+    ]  # fmt: skip
+    trial = tmp_path / "toy" / "run"
+    files = {str(path.relative_to(trial)) for path in trial.rglob("*") if path.is_file()}
+    assert {
+        "ckpts/epoch=0-step=2.ckpt",
+        "ckpts/last.ckpt",
+        "cmd.txt",
+        "code/versions.txt",
+        "configs/parsed.yaml",
+        "configs/raw.yaml",
+        "csv_logs/version_0/metrics.csv",
+        "save/it2-0.json",
+        "save/it2-export/model.json",
+        "save/timings.json",
+    } <= files
+    assert (trial / "configs" / "raw.yaml").read_text() == (PROJECT / "configs" / "toy.yaml").read_text()
+    timings = json.loads((trial / "save" / "timings.json").read_text())
+    assert set(timings["seconds"]) == {"setup", "fit", "test", "export", "total"}
+    assert timings["peak_memory_bytes"] > 10**7
+    assert timings["steps"] == 2
+
+    # a checkpoint holds nothing that needs unpickling, though betas and milestones came from YAML
+    checkpoint = trial / "ckpts" / "last.ckpt"
+    first = torch.load(checkpoint, weights_only=True)
+    assert first["global_step"] == 2
+
+    assert launch(root, f"resume={checkpoint}", "trainer.max_steps=3", "tag=more") == 0
+    assert events()[:5] == ["preprocess train 2", "part 2", "system 2", "step 2", "end 3"]
+    more = torch.load(tmp_path / "toy" / "more" / "ckpts" / "last.ckpt", weights_only=True)
+    assert more["global_step"] == 3
+
+    # three steps at once and two and one are the same
+    assert launch(root, "trainer.max_steps=3", "tag=straight", "trainer.val_check_interval=3") == 0
+    straight = torch.load(tmp_path / "toy" / "straight" / "ckpts" / "last.ckpt", weights_only=True)
+    assert straight["state_dict"]["part.value"] == more["state_dict"]["part.value"]
+    events()
+
+    (trial / "save" / "it2-export" / "model.json").unlink()
+    assert launch("--export", root, f"resume={checkpoint}") == 0
+    assert events() == ["preprocess predict 2", "part 2", "system 2", "end 2"]
+    exported = json.loads((trial / "save" / "it2-export" / "model.json").read_text())
+    assert exported["value"] == first["state_dict"]["part.value"].item()
+    assert (
+        "fit" in json.loads((trial / "save" / "timings.json").read_text())["seconds"]
+    )  # earlier phases are kept
+
+    assert launch("--test", root, f"resume={checkpoint}") == 0
+    assert "test 2" in events()
+    assert launch("--validate", root, "tag=fresh") == 0
+    assert json.loads((tmp_path / "toy" / "fresh" / "save" / "it0-0.json").read_text()) == {"value": 1.0}
+    assert "error" not in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_training_and_still_exports(tmp_path, capsys):
+    arguments = [f"exp_root_dir={tmp_path}", "trainer.max_steps=100000", "system.ctrl_c_at=3"]
+    assert launch(*arguments) == 0
+    save = tmp_path / "toy" / "run" / "save"
+    assert (save / "it4-export" / "model.json").is_file()
+    timings = json.loads((save / "timings.json").read_text())
+    assert timings["interrupted"] is True
+    assert timings["steps"] == 4
+    assert torch.load(tmp_path / "toy" / "run" / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert "Stopped at step 4 of 100000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["system.partt=1"], "ToySystem: unknown key partt (did you mean part?); allowed: "),
+        (["system.part.begin=1"], "ToyPart: unknown key begin; allowed: start, weights"),
+        (["system_type=toy-sistem"], "nothing is registered as 'toy-sistem'; known: "),
+        (["trainer.maxsteps=1"], "trainer: unknown key maxsteps; allowed: "),
+        (["trainer.devices=2"], "trainer.devices is set by the launcher"),
+        (["checkpoint.every=1"], "checkpoint: unknown key every; allowed: "),
+        (["trainr.x=1"], "the config: unknown key trainr (did you mean trainer?)"),
+        (["system.picture=nope.png"], "no picture at nope.png"),
+        (["system.image_path=nope.png"], "system.image_path=nope.png: no such file"),
+        (["system.optimizer.name=Adamm"], "optimizer.name is 'Adamm'; known: "),
+        (["resume=nope.ckpt"], "resume=nope.ckpt: no such checkpoint"),
+        (["--export", f"resume={__file__}"], "is not a checkpoint that can be resumed"),
+        (["tag="], "needs a tag"),
+        (["data.height=-1"], "height must be a positive int"),
+        (["data.height=x"], "height must be a positive int"),
+        (["seed=x"], "seed"),
+        (["seed={"], "override 'seed={' cannot be read"),
+        (["seed"], "'seed' is not an override; write key=value"),
+        (["--fast"], "unknown flag --fast; flags: --config, --export, "),
+        (["--train", "--test"], "not allowed with"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(arguments, message, tmp_path, capsys):
+    assert launch(f"exp_root_dir={tmp_path / 'out'}", *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_config_leaves_open_must_be_given(tmp_path, capsys):
+    config = tmp_path / "open.yaml"
+    text = (PROJECT / "configs" / "toy.yaml").read_text()
+    config.write_text(
+        text.replace("start: 1.0", "start: ???").replace("tag: run", "tag: ${system.part.start}")
+    )
+    assert launcher.main(["--config", str(config)], project=PROJECT) == 2
+    assert capsys.readouterr().err == "error: open.yaml leaves this to you: give system.part.start=...\n"
+
+
+def test_unknown_config_lists_the_known(capsys):
+    assert launcher.main(["--config", "toi"], project=PROJECT) == 2
+    assert capsys.readouterr().err.endswith("configs: toy.yaml\n")
+    assert launcher.main([], project=PROJECT) == 2
+    assert capsys.readouterr().err == "error: --config is missing; configs: toy.yaml\n"
+
+
+def test_verbose_shows_the_traceback(tmp_path, capsys):
+    assert launch("--verbose", f"exp_root_dir={tmp_path}", "system.partt=1") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_output_folder_is_checked(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert launch(f"exp_root_dir={tmp_path / 'file' / 'out'}") == 2
+    assert f"{tmp_path / 'file'} is a file" in capsys.readouterr().err
+    with pytest.raises(OSError, match=r"MiB free at .*, a run needs") as caught:
+        launcher.check_output_folder(tmp_path, min_free_bytes=2**62)
+    assert launcher.is_user_error(caught.value)
+
+
+def test_other_errors_keep_their_traceback(tmp_path, monkeypatch):
+    launch("system.picture=x")  # so that the toy extension is loaded
+    monkeypatch.setattr(sys.modules["toy-extension"].ToySystem, "training_step", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        launch(f"exp_root_dir={tmp_path}")
+
+
+def script(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "launch.py"), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        cwd=environment.get("PWD"),
+        timeout=60,
+    )
+
+
+def test_launch_script_names_its_host_and_reports_errors():
+    result = script("--config", "imagedream-toybox.yaml", "sistem.x=1")
+    assert result.returncode == 2
+    assert result.stdout == "host: embedded threestudio (plain PyTorch)\n"
+    assert result.stderr.startswith("error: the config: unknown key sistem (did you mean system?)")
+    assert script("--help").returncode == 0
+
+
+def test_launch_script_runs_a_real_threestudio(tmp_path):
+    real = tmp_path / "real"
+    (real / "threestudio").mkdir(parents=True)
+    (real / "launch.py").write_text(
+        "import os, sys\nprint(os.path.exists('custom/threestudio-imagedream'), sys.argv[1:])\n"
+    )
+    (tmp_path / "picture.png").touch()
+    arguments = [
+        "--config",
+        "imagedream-toybox.yaml",
+        "system.prompt_processor.image_path=picture.png",
+        "timestamp='@1'",
+    ]
+    result = script(*arguments, THREESTUDIO_ROOT=str(real), PWD=str(tmp_path))
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"host: threestudio at {real}"
+    assert lines[1].startswith("True ['--config', ")
+    assert f"'system.prompt_processor.image_path={tmp_path / 'picture.png'}'" in lines[1]
+    assert "'--train'" in lines[1]
+    assert "'--export'" in lines[2]
+    assert f"resume={tmp_path}/outputs/imagedream-toybox/picture.png@1/ckpts/last.ckpt" in lines[2]
+    wrong = script(*arguments, "--threestudio", str(tmp_path), PWD=str(tmp_path))
+    assert wrong.returncode == 2
+    assert "is no threestudio: it has no launch.py and threestudio/" in wrong.stderr

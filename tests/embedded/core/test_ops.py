@@ -1,0 +1,125 @@
+import math
+
+import pytest
+import torch
+
+from threestudio.utils import ops
+
+
+def test_chunks_give_what_the_whole_gives():
+    x, y = torch.arange(10.0).reshape(5, 2), torch.ones(5, 1)
+
+    def function(a, b, scale):
+        return {"sum": (a + b) * scale, "nothing": None}
+
+    whole = function(x, y, 2.0)
+    chunked = ops.chunk_batch(function, 2, x, b=y, scale=2.0)
+    assert torch.equal(chunked["sum"], whole["sum"])
+    assert chunked["nothing"] is None
+    first, second = ops.chunk_batch(lambda a: (a, 2 * a), 2, x)
+    assert torch.equal(second, 2 * first)
+    assert torch.equal(ops.chunk_batch(lambda a: a, 0, x), x)
+    assert ops.chunk_batch(lambda a: None, 2, x) is None
+    assert isinstance(ops.chunk_batch(lambda a: [a], 2, x), list)
+    with torch.no_grad():
+        assert not ops.chunk_batch(lambda a: a, 2, x.clone().requires_grad_()).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "expected"),
+    [
+        (None, -2.0, -2.0),
+        ("none", 3.0, 3.0),
+        ("exp", 1.0, math.e),
+        ("shifted_exp", 1.0, 1.0),
+        ("trunc_exp", 1.0, math.e),
+        ("shifted_trunc_exp", 2.0, math.e),
+        ("Sigmoid", 0.0, 0.5),
+        ("shifted_softplus", 1.0, math.log(2)),
+        ("softplus", 0.0, math.log(2)),
+        ("scale_-11_01", -1.0, 0.0),
+        ("lin2srgb", 0.001, 0.01292),
+        ("lin2srgb", 0.5, 0.7353570),
+        ("ReLU", -1.0, 0.0),
+    ],
+)
+def test_activations(name, x, expected):
+    assert ops.get_activation(name)(torch.tensor(x)).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_unknown_activation():
+    with pytest.raises(ValueError, match="unknown activation 'softmin3'; known: none, lin2srgb"):
+        ops.get_activation("softmin3")
+
+
+def test_truncated_exponential_gradient_stops_growing():
+    x = torch.tensor([1.0, 20.0], requires_grad=True)
+    ops.trunc_exp(x).sum().backward()
+    assert x.grad.tolist() == pytest.approx([math.e, math.exp(15)], rel=1e-5)
+
+
+def test_specified_gradient():
+    x, gradient = torch.zeros(3, requires_grad=True), torch.tensor([1.0, -2.0, 3.0])
+    (2 * ops.SpecifyGradient.apply(x, gradient)).sum().backward()
+    assert torch.equal(x.grad, 2 * gradient)
+
+
+def test_ray_directions_of_a_2x4_image():
+    directions = ops.get_ray_directions(2, 4, focal=2.0)
+    assert directions.shape == (2, 4, 3)
+    # leftmost upper pixel: its centre is 1.5 px left of and 0.5 px above the middle
+    assert directions[0, 0].tolist() == [-0.75, 0.25, -1.0]
+    assert directions[1, 3].tolist() == [0.75, -0.25, -1.0]
+
+
+def test_ray_shapes():
+    c2w = torch.eye(4).repeat(5, 1, 1)
+    c2w[:, :3, 3] = torch.tensor([1.0, 2.0, 3.0])
+    image = ops.get_ray_directions(2, 4, focal=1.0)
+    for directions, matrices, shape in (
+        (image, c2w, (5, 2, 4, 3)),
+        (image, c2w[0], (2, 4, 3)),
+        (image.expand(5, 2, 4, 3), c2w, (5, 2, 4, 3)),
+        (torch.randn(5, 3), c2w, (5, 3)),
+        (torch.randn(7, 3), c2w[0], (7, 3)),
+    ):
+        origins, rays = ops.get_rays(directions, matrices, keepdim=True)
+        assert origins.shape == rays.shape == shape
+        assert torch.allclose(rays.norm(dim=-1), torch.ones(shape[:-1]))
+        assert (origins == torch.tensor([1.0, 2.0, 3.0])).all()
+        assert ops.get_rays(directions, matrices)[0].ndim == 2
+    assert (
+        ops.get_rays(image, c2w[0], keepdim=True, normalize=False)[1][0, 0].tolist() == image[0, 0].tolist()
+    )
+
+
+def test_projection():
+    # 90 degrees up and down, twice as wide: at depth 2 the frame's top is at height 2, its right side at 4
+    projection = ops.get_projection_matrix(torch.tensor([math.pi / 2]), 2.0, 0.1, 100.0)
+    mvp = ops.get_mvp_matrix(torch.eye(4)[None], projection)[0]
+    corner = mvp @ torch.tensor([4.0, 2.0, -2.0, 1.0])
+    assert (corner[:2] / corner[3]).tolist() == pytest.approx([1.0, -1.0])  # y is flipped
+    for depth, z in ((0.1, -1.0), (100.0, 1.0)):
+        point = mvp @ torch.tensor([0.0, 0.0, -depth, 1.0])
+        assert (point[2] / point[3]).item() == pytest.approx(z, abs=1e-4)
+
+
+def test_small_maths():
+    x, n = torch.tensor([1.0, -1.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
+    assert ops.dot(x, n).tolist() == [-1.0]
+    assert ops.reflect(-x, n).tolist() == [1.0, 1.0, 0.0]
+    assert ops.scale_tensor(torch.tensor(0.5), None, (-1, 3)).item() == 1.0
+    assert ops.binary_cross_entropy(torch.tensor([0.5]), torch.tensor([1.0])).item() == pytest.approx(
+        math.log(2)
+    )
+    a, b = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    assert torch.allclose((ops.perpendicular_component(a, b) * b).sum((1, 2, 3)), torch.zeros(2), atol=1e-4)
+
+
+def test_no_samples_become_one_without_length():
+    index, start, end = ops.validate_empty_rays(
+        torch.zeros(0, dtype=torch.long), torch.zeros(0), torch.zeros(0)
+    )
+    assert (index.tolist(), start.tolist(), end.tolist()) == ([0], [0.0], [0.0])
+    assert index.dtype == torch.long
+    assert start.dtype == torch.float32
