@@ -11,6 +11,7 @@ true ones at the same cameras; the optimised field, from 8 frames of its turntab
 from the same 8 cameras, since its colours are what the field showed. Beside them stand answers that use no model.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +42,7 @@ from imagedream.image_prompt import composite  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
 from imagedream.rendering.meshes import load_mesh  # noqa: E402
 
+WEIGHTS = ROOT / "custom" / "threestudio-imagedream" / "imagedream" / "weights"
 NOVEL_VIEWS = 8
 
 
@@ -65,25 +68,39 @@ class Settings:
     """Folder of the runs; finished toys in it are not run again."""
     out: Path | None = None
     """Write OUT.md, OUT.json and OUT.png, such as benchmarks/results/toybox_to_3d."""
+    fresh: bool = False
+    """Run finished toys again too, as after a change of the code."""
     overrides: tyro.conf.Positional[tuple[str, ...]] = ()
     """key=value for `launch.py`."""
 
     @property
     def identity(self) -> dict:
-        """What decides a toy's result; a kept result counts only if this is the same."""
+        """What decides a toy's result besides the code; a kept result counts only if this is the same."""
         return {
             "config": self.config,
             "overrides": list(self.overrides),
             "caption": self.caption,
             "pixels": self.pixels,
+            "config and shipped weights": fingerprint(ROOT / "configs" / self.config, WEIGHTS),
         }
+
+
+@cache
+def fingerprint(*paths: Path) -> str:
+    """A short hash of files and of all files in folders; what does not exist counts as empty."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if file.is_file():
+                digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def run_toy(case: HeldOutCase, settings: Settings) -> dict:
     """The scores of one toy, from its run or from the result that is kept."""
     folder = settings.work / case.label
     kept = folder / "result.json"
-    if kept.exists():
+    if kept.exists() and not settings.fresh:
         result = json.loads(kept.read_text())
         if result["settings"] == settings.identity:
             return result

@@ -99,6 +99,15 @@ def test_finished_toys_are_not_run_again(case, tmp_path, monkeypatch):
         assert prompt.mode == "RGBA"
 
 
+def test_fingerprint_follows_content(tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "a.bin").write_bytes(b"1")
+    first = benchmark.fingerprint.__wrapped__(tmp_path / "weights", tmp_path / "missing.yaml")
+    assert benchmark.fingerprint.__wrapped__(tmp_path / "weights", tmp_path / "missing.yaml") == first
+    (tmp_path / "weights" / "a.bin").write_bytes(b"2")
+    assert benchmark.fingerprint.__wrapped__(tmp_path / "weights", tmp_path / "missing.yaml") != first
+
+
 def test_measured_reports_exit_code_time_and_memory(tmp_path):
     command = [
         sys.executable,
