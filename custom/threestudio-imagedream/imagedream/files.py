@@ -45,11 +45,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str], replace: bool = False) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its name when the block ends well and is removed when it does not.
 
     Args:
-        path: the folder to make; it must not exist yet or be empty.
+        path: the folder to make; it must not exist yet or be empty, unless `replace`.
+        replace: let the new folder take the place of an old one.
 
     Yields:
         The (existing, empty) folder to fill.
@@ -58,14 +59,19 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         FileExistsError: when `path` is a file or holds something already.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and not (path.is_dir() and (replace or not any(path.iterdir()))):
         raise FileExistsError(f"{path} exists already; name a new or an empty folder")
     temporary = _beside(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
         if path.exists():
-            path.rmdir()
-        os.replace(temporary, path)
+            # a folder cannot be replaced in one step: move the old one aside, then remove it
+            old = _beside(path)
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

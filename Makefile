@@ -1,0 +1,33 @@
+# `make demo` and `make test` do all the set-up themselves: a .venv that is made once and reused while the
+# requirements stay the same.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python launch.py --config imagedream-toybox.yaml \
+		system.prompt_processor.image_path=launch_examples/robot.png \
+		"system.prompt_processor.prompt=a green robot with white arms" \
+		name=demo tag=robot use_timestamp=false
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not slow and not weights" $(PYTEST)
+
+test-all: $(VENV)/.installed
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt -r requirements-dev.txt -c constraints.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) outputs
