@@ -158,6 +158,14 @@ def test_grid_is_spent_on_the_object_only():
     np.testing.assert_allclose(grid(inside).numpy(), [100.0, 0.0], atol=1e-3)
 
 
+def test_far_specks_do_not_widen_the_box():
+    def field(points):
+        return ball(0.5)(points) + ball(0.04, centre=(0.9, 0.9, 0.9))(points)
+
+    assert meshing.sample_density(field, 48, radius=1.0).upper.max() < 0.65
+    assert meshing.sample_density(field, 48, radius=1.0, min_piece=0.0).upper.max() > 0.85
+
+
 def test_level_sweep_finds_the_middle_of_a_sharp_edge():
     # all levels between the two plateaus are the same surface; the outer haze (density 2) must not win
     def hazy(points):
@@ -189,7 +197,7 @@ def test_floating_pieces_and_cavities_are_removed():
         shell = ball(0.4)(points) - ball(0.2)(points)
         return shell + ball(0.05, centre=(0.0, 0.0, 0.6))(points) + ball(0.04, centre=(0.6, 0.0, 0.0))(points)
 
-    grid = meshing.sample_density(field, 96, radius=1.0)
+    grid = meshing.sample_box(field, torch.full((3,), -0.7), torch.full((3,), 0.7), 96)
     surface, removed = meshing.clean_surface(meshing.extract_surface(grid, 50.0), min_piece=0.02)
     assert removed == 3
     assert surface.body_count == 1
@@ -245,16 +253,16 @@ def test_gaps_take_the_nearest_colour():
 def test_texture_shows_what_a_viewer_sees_not_the_colour_at_the_surface():
     # a ball of soft density whose thin outermost layer is red and hardly opaque, the rest blue
     def layered(points):
-        red = (points.norm(dim=-1) > 0.38)[:, None].float()
+        red = (points.norm(dim=-1) > 0.4 - np.log(2) / 20)[:, None].float()
         return red * torch.tensor([1.0, 0.0, 0.0]) + (1 - red) * torch.tensor([0.0, 0.0, 1.0])
 
     grid = meshing.sample_density(ball(0.4, highest=20.0), 64, radius=1.0)
     surface, _ = meshing.clean_surface(meshing.extract_surface(grid, 10.0), target_faces=1000)
     texture = meshing.bake_texture(meshing.unwrap(surface, 64), grid, layered, 10.0, 64)
-    # opacity of the red layer is 1 − exp(−20 · 0.02) = 0.33
+    # opacity of the red layer is 1 − exp(−20 · ln 2 / 20) = ½
     red, _, blue = texture.reshape(-1, 3).mean(0) / 255
-    assert red == pytest.approx(0.33, abs=0.06)
-    assert blue == pytest.approx(0.67, abs=0.06)
+    assert red == pytest.approx(0.5, abs=0.06)
+    assert blue == pytest.approx(0.5, abs=0.06)
 
 
 def test_unknown_format_lists_the_known_ones():

@@ -8,9 +8,8 @@ rays, and pack everything as GLB or OBJ. Every step is a function of its own. Wo
 
 import io
 import logging
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from imagedream import cameras
+from imagedream.files import atomic_path
 from imagedream.rendering.meshes import to_gltf_axes
 from imagedream.rendering.raycast import render
 
@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 FORMATS = ("glb", "obj", "glb+obj")
 """What `fmt` may be."""
+
+_POINTS_PER_CALL = 2**18
+_RAYS_PER_CALL = 2**16
+_AIR = 0.03  # density per unit length: 3% opacity over one unit
 
 DensityFunction = Callable[[Tensor], Tensor]
 """World points (point, 3) -> density per unit length (point,)."""
@@ -94,6 +98,10 @@ class DensityGrid:
         """World position of the last sample."""
         return self.lower + self.spacing * (self.lower.new_tensor(self.density.shape) - 1)
 
+    def halved(self) -> "DensityGrid":
+        """Every second sample of this grid."""
+        return DensityGrid(self.density[::2, ::2, ::2].contiguous(), self.lower, 2 * self.spacing)
+
     def __call__(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
         """Density at world points; 0 outside the grid."""
         unit = (points - self.lower) / (self.upper - self.lower) * 2 - 1
@@ -140,6 +148,7 @@ class MeshStatistics:
     vertices: int
     faces: int
     pieces_removed: int
+    """Floating pieces and cavities dropped inside the object's box."""
     watertight: bool
     texture_size: int
     seconds: float
@@ -176,52 +185,83 @@ def sample_density(
     density_fn: DensityFunction,
     resolution: int,
     radius: float,
-    chunk: int = 2**18,
+    level: float | None = None,
+    min_piece: float = 0.02,
     device: torch.device | str = "cpu",
 ) -> DensityGrid:
-    """Sample a density field on a fine grid around what can be seen of it.
+    """Sample a density field on a fine grid around the object in it.
 
-    A coarse pass over the whole cube finds the box of the object, so that the resolution is not spent on air.
+    A coarse pass over the whole cube finds the box of the object, so that the resolution is not spent on air or haze.
 
     Args:
         density_fn: the field.
         resolution: samples along the longest side of that box.
         radius: half side of the cube around the origin, in world units.
-        chunk: points per call of the field.
+        level: isosurface level of the object; None estimates it with `choose_level`.
+        min_piece: as in `clean_surface`; pieces far below it do not widen the box.
         device: where the field wants its points; the grid itself stays on the CPU.
 
     Raises:
         EmptyFieldError: no density is large enough to be seen.
         ValueError: the density is not finite.
     """
-
-    def evaluate(lower: Tensor, spacing: float, counts: Sequence[int]) -> Tensor:
-        axes = [lower[i] + spacing * torch.arange(counts[i]) for i in range(3)]
-        points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
-        values = torch.cat(
-            [density_fn(part.to(device)).reshape(-1).float().cpu() for part in points.split(chunk)]
-        )
-        bad = int((~values.isfinite()).sum())
-        if bad:
-            raise ValueError(f"the density is not finite at {bad} of {len(values)} sampled points")
-        return values.reshape(*counts)
-
-    coarse_count = min(64, resolution)
-    coarse_spacing = 2 * radius / (coarse_count - 1)
-    corner = torch.full((3,), -float(radius))
-    coarse = evaluate(corner, coarse_spacing, [coarse_count] * 3)
-    seen = (coarse > visible_density(radius)).nonzero()
-    if len(seen) == 0:
+    corner = torch.full((3,), float(radius))
+    coarse = sample_box(density_fn, -corner, corner, min(64, resolution), device=device)
+    highest, visible = float(coarse.density.max()), visible_density(radius)
+    if highest <= visible:
         raise EmptyFieldError(
-            f"the field is empty: its largest density is {coarse.max():.3g} per unit length, "
-            f"but nothing is visible below {visible_density(radius):.3g} (half opacity through the whole box of "
-            f"half side {radius})"
+            f"the field is empty: its largest density is {highest:.3g} per unit length, but nothing is visible "
+            f"below {visible:.3g} (half opacity through the whole cube of half side {radius})"
         )
-    lower = (corner + (seen.amin(0) - 2) * coarse_spacing).clamp_min(-radius)
-    upper = (corner + (seen.amax(0) + 2) * coarse_spacing).clamp_max(radius)
+    if level is None:
+        camera_to_world, fov_y_deg = sphere_views(radius * 3**0.5, count=4)
+        opacity = render_field(coarse, None, camera_to_world, fov_y_deg, 64)[:, 3]
+        level = choose_level(coarse, opacity, camera_to_world, fov_y_deg, visible, candidates=6).level
+    # thin parts are fainter and more broken on the coarse grid than they are: be generous
+    surface, _ = clean_surface(extract_surface(coarse, min(level, highest) / 2), min_piece / 2)
+    lower, upper = torch.tensor(surface.bounds, dtype=torch.float32)
+    margin = 2 * coarse.spacing
+    air = functional.max_pool3d(coarse.density[None, None], 3, stride=1, padding=1)[0, 0]
+    return sample_box(
+        density_fn,
+        (lower - margin).clamp_min(-radius),
+        (upper + margin).clamp_max(radius),
+        resolution,
+        DensityGrid(air, coarse.lower, coarse.spacing),
+        device,
+    )
+
+
+def sample_box(
+    density_fn: DensityFunction,
+    lower: Float[Tensor, "3"],
+    upper: Float[Tensor, "3"],
+    resolution: int,
+    bound: DensityGrid | None = None,
+    device: torch.device | str = "cpu",
+) -> DensityGrid:
+    """Sample a density field in a box, `resolution` times along its longest side; see `sample_density`.
+
+    Args:
+        density_fn: the field.
+        lower: first corner.
+        upper: opposite corner.
+        resolution: samples along the longest side.
+        bound: a rough upper bound of the density; where it says air, the field is not asked and taken as 0.
+        device: where the field wants its points.
+    """
     spacing = float((upper - lower).max()) / (resolution - 1)
     counts = [int(n) for n in ((upper - lower) / spacing).round().long() + 1]
-    return DensityGrid(evaluate(lower, spacing, counts), lower, spacing)
+    axes = [lower[i] + spacing * torch.arange(counts[i]) for i in range(3)]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+    asked = torch.arange(len(points)) if bound is None else (bound(points) > _AIR).nonzero()[:, 0]
+    values = torch.zeros(len(points))
+    for part in asked.split(_POINTS_PER_CALL):
+        values[part] = density_fn(points[part].to(device)).reshape(-1).float().cpu()
+    bad = int((~values.isfinite()).sum())
+    if bad:
+        raise ValueError(f"the density is not finite at {bad} of {len(values)} sampled points")
+    return DensityGrid(values.reshape(*counts), lower, spacing)
 
 
 def extract_surface(grid: DensityGrid, level: float) -> trimesh.Trimesh:
@@ -272,14 +312,28 @@ def clean_surface(
         # Taubin's pair of factors: the second undoes the shrinkage of the first
         mesh = trimesh.smoothing.filter_taubin(mesh, lamb=0.5, nu=0.53, iterations=2 * smoothing)
     if 0 < target_faces < len(mesh.faces):
-        mesh = trimesh.Trimesh(
-            *fast_simplification.simplify(mesh.vertices, mesh.faces, target_count=target_faces)
-        )
-        mesh.update_faces(mesh.nondegenerate_faces())
-        mesh.remove_unreferenced_vertices()
+        mesh = _simplify(mesh, target_faces)
     if not mesh.is_watertight:
         mesh.fill_holes()
     return mesh, int((~kept).sum())
+
+
+def _simplify(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh:
+    best = None
+    for aggressiveness in (7, 5, 3):  # gentler orders pinch fewer edges, but may not get all the way
+        vertices, faces = fast_simplification.simplify(
+            mesh.vertices, mesh.faces, target_count=target_faces, agg=aggressiveness
+        )
+        simple = trimesh.Trimesh(vertices, faces)
+        # two faces back to back on the same corners enclose nothing
+        _, group, members = np.unique(np.sort(simple.faces), axis=0, return_inverse=True, return_counts=True)
+        simple.update_faces((members[group.reshape(-1)] == 1) & simple.nondegenerate_faces())
+        simple.remove_unreferenced_vertices()
+        if best is None or (simple.is_watertight and len(simple.faces) <= target_faces):
+            best = simple
+        if best.is_watertight:
+            break
+    return best
 
 
 def sphere_views(half_extent: float, count: int = 8, fov_y_deg: float = 40.0) -> tuple[Tensor, Tensor]:
@@ -298,7 +352,6 @@ def render_field(
     camera_to_world: Float[Tensor, "view 4 4"],
     fov_y_deg: Float[Tensor, " view"],
     size: int,
-    min_weight: float = 0.005,
     device: torch.device | str = "cpu",
 ) -> Float[Tensor, "view 4 {size} {size}"]:
     """Volume-render a field: premultiplied sRGB and opacity.
@@ -309,7 +362,6 @@ def render_field(
         camera_to_world: OpenGL cameras.
         fov_y_deg: vertical fields of view.
         size: side of the square views in pixels.
-        min_weight: the colour is asked for only where a sample contributes at least this much.
         device: where `colour_fn` wants its points.
     """
     views = []
@@ -320,50 +372,49 @@ def render_field(
         near, far = ends.amin(0).amax(-1).clamp_min(0), ends.amax(0).amin(-1)
         hit = (far > near).nonzero()[:, 0]
         out = torch.zeros(len(origins), 4)
-        if len(hit):
-            steps = int(((far - near)[hit].max() / grid.spacing).ceil())
-            out[hit] = _composite(
-                grid, colour_fn, origins[hit], directions[hit], near[hit], far[hit], steps, min_weight, device
+        for part in hit.split(_RAYS_PER_CALL):
+            steps = int(((far - near)[part].max() / grid.spacing).ceil())
+            out[part] = composite(
+                grid, colour_fn, origins[part], directions[part], near[part], far[part], steps, device
             )
         views.append(out.T.reshape(4, size, size))
     return torch.stack(views)
 
 
-def _composite(
+def composite(
     grid: DensityGrid,
     colour_fn: ColourFunction | None,
-    origins: Tensor,
-    directions: Tensor,
-    near: Tensor,
-    far: Tensor,
+    origins: Float[Tensor, "ray 3"],
+    directions: Float[Tensor, "ray 3"],
+    near: Float[Tensor, " ray"],
+    far: Float[Tensor, " ray"],
     steps: int,
-    min_weight: float,
-    device: torch.device | str,
-) -> Tensor:
-    """Premultiplied colour and opacity (ray, 4) of rays between `near` and `far` (ray,), by the usual quadrature."""
+    device: torch.device | str = "cpu",
+    colours_per_ray: int = 4,
+) -> Float[Tensor, "ray 4"]:
+    """Premultiplied colour and opacity of rays through a field, by the usual quadrature of emission and absorption.
+
+    The colour is asked for only `colours_per_ray` times, at evenly spaced quantiles of where the light comes from.
+    """
     delta = (far - near) / steps
-    t = near[:, None] + delta[:, None] * (torch.arange(steps) + 0.5)  # (ray, step)
-    points = origins[:, None] + directions[:, None] * t[..., None]
-    tau = grid(points) * delta[:, None]
-    weights = torch.exp(tau - tau.cumsum(-1)) * (1 - torch.exp(-tau))
-    opacity = weights.sum(-1)
-    out = torch.zeros(len(t), 4)
-    out[:, 3] = opacity
-    if colour_fn is None:
+    middles = near[:, None] + delta[:, None] * (torch.arange(steps) + 0.5)  # (ray, step)
+    tau = grid(origins[:, None] + directions[:, None] * middles[..., None]) * delta[:, None]
+    arrived = 1 - torch.exp(-tau.cumsum(-1))  # light stopped up to the end of each step
+    out = torch.zeros(len(tau), 4)
+    out[:, 3] = arrived[:, -1]
+    lit = (out[:, 3] > 1e-4).nonzero()[:, 0]
+    if colour_fn is None or len(lit) == 0:
         return out
-    asked = weights >= min_weight
-    # a faint ray asks at its heaviest sample at least
-    asked |= (weights == weights.amax(-1, keepdim=True)) & (opacity > 1e-4)[:, None]
-    ray, step = asked.nonzero(as_tuple=True)
-    if len(ray):
-        colours = torch.cat(
-            [colour_fn(part.to(device)).float().cpu() for part in points[ray, step].split(2**18)]
-        ).clamp(0, 1)
-        heavy = weights[ray, step]
-        mean = torch.zeros(len(t), 3).index_add_(0, ray, colours * heavy[:, None])
-        total = torch.zeros(len(t)).index_add_(0, ray, heavy)
-        # the samples too light to be asked share the colour of the others
-        out[:, :3] = mean * (opacity / total.clamp_min(1e-8))[:, None]
+    arrived = functional.pad(arrived[lit], (1, 0))  # (ray, step + 1)
+    targets = arrived[:, -1:] * (torch.arange(colours_per_ray) + 0.5) / colours_per_ray
+    step = torch.searchsorted(arrived, targets).clamp(1, steps) - 1
+    before, after = arrived.gather(1, step), arrived.gather(1, step + 1)
+    inside = ((targets - before) / (after - before).clamp_min(1e-12)).clamp(0, 1)
+    depth = near[lit, None] + delta[lit, None] * (step + inside)
+    points = (origins[lit, None] + directions[lit, None] * depth[..., None]).reshape(-1, 3)
+    parts = points.split(_POINTS_PER_CALL)
+    colours = torch.cat([colour_fn(part.to(device)).float().cpu() for part in parts]).clamp(0, 1)
+    out[lit, :3] = colours.reshape(len(lit), -1, 3).mean(1) * out[lit, 3:]
     return out
 
 
@@ -397,6 +448,8 @@ def choose_level(
     Returns:
         The best level, its IoU, and the IoU of all levels tried.
     """
+    while max(grid.density.shape) > 80:
+        grid = grid.halved()  # silhouettes of a few dozen pixels need no more
     highest = 0.9 * float(grid.density.max())
     lowest = min(lowest, 0.5 * highest)
     tried: dict[float, float] = {}
@@ -524,17 +577,17 @@ def bake_texture(
     normals = functional.normalize(torch.from_numpy((mesh.normals[corners] * weights).sum(1)).float(), dim=-1)
     front = 2 * grid.spacing
     # e⁻³ of the light is left after the optical depth 3
-    depth = float(np.clip(3 / level, 3 * grid.spacing, 24 * grid.spacing))
-    steps = int(np.ceil((front + depth) / grid.spacing * 1.5))
+    length = front + float(np.clip(3 / level, 3 * grid.spacing, 40 * grid.spacing))
+    steps = int(np.ceil(length / grid.spacing))
     colours = torch.empty(len(positions), 3)
-    for part in torch.arange(len(positions)).split(2**16):
-        near, far = torch.zeros(len(part)), torch.full((len(part),), front + depth)
+    for part in torch.arange(len(positions)).split(_RAYS_PER_CALL):
+        near = torch.zeros(len(part))
         start = positions[part] + normals[part] * front
-        rgba = _composite(grid, colour_fn, start, -normals[part], near, far, steps, 0.02, device)
+        rgba = composite(grid, colour_fn, start, -normals[part], near, near + length, steps, device)
         colours[part] = rgba[:, :3] / rgba[:, 3:].clamp_min(1e-8)
-        blank = (rgba[:, 3] < 0.02).nonzero()[:, 0]
+        blank = part[rgba[:, 3] <= 1e-4]
         if len(blank):
-            colours[part[blank]] = colour_fn(positions[part[blank]].to(device)).float().cpu()
+            colours[blank] = colour_fn(positions[blank].to(device)).float().cpu()
     texture = np.zeros((size, size, 3), dtype=np.uint8)
     texture[mask] = (colours.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     return fill_gaps(texture, mask)
@@ -616,17 +669,12 @@ def to_files(
     return files
 
 
-def save(files: dict[str, bytes], folder: str | os.PathLike) -> list[Path]:
+def save(files: dict[str, bytes], folder: str | Path) -> list[Path]:
     """Write files into a folder, each atomically: a file is there whole or not at all."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        temporary = folder / f".{name}.part"
-        try:
+        with atomic_path(folder / name) as temporary:
             temporary.write_bytes(data)
-            os.replace(temporary, folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
     return [folder / name for name in files]
 
 
@@ -649,7 +697,9 @@ def mesh_field(
     """
     settings = settings or MeshSettings()
     start = time.perf_counter()
-    grid = sample_density(density_fn, settings.resolution, settings.radius, device=device)
+    grid = sample_density(
+        density_fn, settings.resolution, settings.radius, settings.level, settings.min_piece, device
+    )
     half_extent = float(torch.stack([grid.lower, grid.upper]).abs().amax(0).norm())
     camera_to_world, fov_y_deg = sphere_views(half_extent)
     field_views = render_field(grid, colour_fn, camera_to_world, fov_y_deg, 64, device=device)
