@@ -28,11 +28,15 @@ class UnknownNameError(KeyError):
 def _load_builtin_modules() -> None:
     if _builtin_state["loaded"]:
         return
-    _builtin_state["loaded"] = True
-    for package in _builtin_packages:
-        root = importlib.import_module(f"{__name__}.{package}")
-        for module in pkgutil.walk_packages(root.__path__, prefix=f"{root.__name__}."):
-            importlib.import_module(module.name)
+    _builtin_state["loaded"] = True  # already now: these modules register names themselves
+    try:
+        for package in _builtin_packages:
+            root = importlib.import_module(f"{__name__}.{package}")
+            for module in pkgutil.walk_packages(root.__path__, prefix=f"{root.__name__}."):
+                importlib.import_module(module.name)
+    except BaseException:
+        _builtin_state["loaded"] = False
+        raise
 
 
 def register(name: str) -> Callable[[type], type]:

@@ -143,15 +143,16 @@ def read_config(arguments: Arguments, n_gpus: int = 1) -> Any:
     _check_overrides(arguments.overrides)
     cfg = merge_config(arguments.config, cli_args=arguments.overrides, n_gpus=n_gpus, resolve=False)
     check_keys(ExperimentConfig, cfg, "the config")
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    missing = _open_keys(OmegaConf.to_container(cfg))
     if missing:
-        raise ConfigError(
-            f"{arguments.config.name} leaves this to you: give {' '.join(f'{key}=...' for key in missing)}"
-        )
+        wanted = " ".join(f"{key}=..." for key in missing)
+        raise ConfigError(f"{arguments.config.name} leaves this to you: give {wanted}")
     OmegaConf.resolve(cfg)
+    if not cfg.get("tag") and not cfg.get("use_timestamp", True):
+        raise ConfigError("a trial without a timestamp needs a tag, so that it has a name: give tag=...")
     OmegaConf.merge(
         OmegaConf.structured(ExperimentConfig), cfg
-    )  # checks the types; the class makes no folder yet
+    )  # checks types; the class itself makes no folder
     for key in ("data_type", "system_type"):
         if not cfg.get(key):
             raise ConfigError(f"{arguments.config}: {key} is missing")
@@ -162,6 +163,13 @@ def read_config(arguments: Arguments, n_gpus: int = 1) -> Any:
     if resume is not None and not os.path.isfile(str(resume)):
         raise FileNotFoundError(f"resume={resume}: no such checkpoint")
     return cfg
+
+
+def _open_keys(node: Any, prefix: str = "") -> list[str]:
+    """Paths of the values that are `???`."""
+    if isinstance(node, dict):
+        return [path for key, value in node.items() for path in _open_keys(value, f"{prefix}{key}.")]
+    return [prefix.removesuffix(".")] if node == "???" else []
 
 
 def _check_overrides(overrides: list[str]) -> None:
