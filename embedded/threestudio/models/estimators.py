@@ -19,6 +19,9 @@ DensityFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 _LATTICE_CHUNK = 2**21
 """Lattice points (ray × step) that the marcher looks at in one go; bounds memory to some tens of MB."""
 
+_FIRST_SAMPLES = 16
+"""Samples of each ray whose densities are looked at before those behind them."""
+
 
 @functools.cache
 def _nerfacc() -> Any | None:
@@ -201,15 +204,38 @@ class OccGridEstimator(nn.Module):
             marched.append((ray + begin, start, start + step))
         ray_indices, t_starts, t_ends = (torch.cat(parts) for parts in zip(*marched, strict=True))
 
-        if sigma_fn is not None and (alpha_thre > 0 or early_stop_eps > 0) and len(ray_indices):
-            density = sigma_fn(t_starts, t_ends, ray_indices).view(-1)
-            _, transmittance, alpha = render_weight_from_density(
-                t_starts, t_ends, density, ray_indices, len(rays_o)
-            )
+        if sigma_fn is not None and (alpha_thre > 0 or early_stop_eps > 0):
             alpha_thre = min(alpha_thre, self.occs.mean().item())
-            keep = ((transmittance >= early_stop_eps) & (alpha >= alpha_thre)).nonzero()[:, 0]
-            ray_indices, t_starts, t_ends = ray_indices[keep], t_starts[keep], t_ends[keep]
+            samples = (ray_indices, t_starts, t_ends)
+            keep = self._visible(*samples, sigma_fn, len(rays_o), early_stop_eps, alpha_thre)
+            ray_indices, t_starts, t_ends = (part[keep] for part in samples)
         return ray_indices, t_starts, t_ends
+
+    @staticmethod
+    def _visible(
+        ray_indices, t_starts, t_ends, sigma_fn, n_rays, early_stop_eps, alpha_thre
+    ) -> Int[Tensor, " kept"]:
+        """Which samples are opaque enough and not hidden.
+
+        Looks at each ray's first samples first, then at twice as many, and nowhere behind what is opaque.
+        """
+        counts = torch.bincount(ray_indices, minlength=n_rays)
+        every = torch.arange(len(ray_indices), device=ray_indices.device)
+        rank = every - (counts.cumsum(0) - counts).repeat_interleave(counts)
+        transmitted = t_starts.new_ones(n_rays)
+        waiting, reach, kept = every, _FIRST_SAMPLES, [every[:0]]
+        while len(waiting):
+            near = rank[waiting] < reach
+            now, waiting = waiting[near], waiting[~near]
+            rays, starts, ends = ray_indices[now], t_starts[now], t_ends[now]
+            density = sigma_fn(starts, ends, rays).view(-1)
+            _, transmittance, alpha = render_weight_from_density(starts, ends, density, rays, n_rays)
+            kept.append(now[(transmittance * transmitted[rays] >= early_stop_eps) & (alpha >= alpha_thre)])
+            optical_depth = accumulate_along_rays(density * (ends - starts), None, rays, n_rays)[:, 0]
+            transmitted = transmitted * torch.exp(-optical_depth)
+            waiting = waiting[transmitted[ray_indices[waiting]] >= early_stop_eps]
+            reach *= 2
+        return torch.cat(kept).sort().values
 
     def _occupied_span(
         self, rays_o: Float[Tensor, "ray 3"], rays_d: Float[Tensor, "ray 3"]

@@ -112,25 +112,30 @@ class HashGrid(nn.Module):
     ) -> Float[Tensor, "point feature"]:
         """Features of all levels; those from `active_levels` on are zero and cost nothing."""
         active = self.levels[:active_levels]
-        features = [self.read_level(x, level).t() for level in active]
+        # one split, whose gradient is one concatenation; a slice a level would make a gradient of full size each
+        tables = self.params.view(-1, self.n_features_per_level).split([level.rows for level in self.levels])
+        features = [
+            self.read_level(x, level, table).t() for level, table in zip(active, tables, strict=False)
+        ]
         silent = (len(self.levels) - len(active)) * self.n_features_per_level
         if silent:
             features.append(x.new_zeros(silent, len(x)))
         return torch.cat(features).t()
 
-    def read_level(self, x: Float[Tensor, "point dim"], level: GridLevel) -> Float[Tensor, "point feature"]:
+    def read_level(
+        self, x: Float[Tensor, "point dim"], level: GridLevel, table: Float[Tensor, "row feature"]
+    ) -> Float[Tensor, "point feature"]:
         """Interpolated features of one level, by the faster of the two ways."""
         if self.n_input_dims == 3 and level.is_dense(3):
-            return self._sample(x, level)
-        return self.gather(x, level)
+            return self._sample(x, level, table)
+        return self.gather(x, level, table)
 
-    def table(self, level: GridLevel) -> Float[Tensor, "row feature"]:
-        """The level's rows of the flat parameter vector."""
-        return self.params.view(-1, self.n_features_per_level)[level.first_row : level.first_row + level.rows]
-
-    def _sample(self, x: Float[Tensor, "point 3"], level: GridLevel) -> Float[Tensor, "point feature"]:
+    @staticmethod
+    def _sample(
+        x: Float[Tensor, "point 3"], level: GridLevel, table: Float[Tensor, "row feature"]
+    ) -> Float[Tensor, "point feature"]:
         size = level.resolution
-        volume = self.table(level)[: size**3].view(size, size, size, -1).permute(3, 0, 1, 2)[None]
+        volume = table[: size**3].view(size, size, size, -1).permute(3, 0, 1, 2)[None]
         grid = (x * level.scale + 0.5) * (2 / max(size - 1, 1)) - 1  # (point, 3); x runs along the last axis
         # grid_sample on a CPU uses one thread an image: several images of the same volume use them all
         images = (
@@ -145,12 +150,14 @@ class HashGrid(nn.Module):
         )  # (image, feature, point, 1, 1)
         return features.flatten(2).transpose(0, 1).flatten(1)[:, : len(x)].t()
 
-    def gather(self, x: Float[Tensor, "point dim"], level: GridLevel) -> Float[Tensor, "point feature"]:
+    def gather(
+        self, x: Float[Tensor, "point dim"], level: GridLevel, table: Float[Tensor, "row feature"]
+    ) -> Float[Tensor, "point feature"]:
         """The plain way, for any number of dimensions: gather the cell's corners and weight them."""
-        table, position = self.table(level), x * level.scale + 0.5
+        position = x * level.scale + 0.5
         corner = position.detach().floor()
         fraction = position - corner
-        result = x.new_zeros(len(x), self.n_features_per_level)
+        result = table.new_zeros(len(x), table.shape[1])
         for offset in itertools.product((0, 1), repeat=self.n_input_dims):
             offset = torch.tensor(offset, device=x.device)
             weight = torch.where(offset.bool(), fraction, 1 - fraction).prod(dim=-1, keepdim=True)

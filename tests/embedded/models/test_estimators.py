@@ -134,6 +134,30 @@ def test_transparent_and_hidden_samples_are_left_out():
     assert rays.tolist() == [0, 0, 0]
 
 
+def test_looking_front_to_back_keeps_the_same_samples(monkeypatch):
+    origins, directions = _rays()
+    asked = []
+
+    def density(starts, ends, rays):
+        asked.append(len(rays))
+        points = origins[rays] + directions[rays] * ((starts + ends) / 2)[:, None]
+        return 30 * (torch.sin(20 * points).sum(dim=-1) > 1)
+
+    kept, counts = [], []
+    for first in (4, 10_000):
+        monkeypatch.setattr("threestudio.models.estimators._FIRST_SAMPLES", first)
+        asked.clear()
+        kept.append(
+            _full_grid().sampling(
+                origins, directions, sigma_fn=density, render_step_size=0.03, alpha_thre=0.01
+            )
+        )
+        counts.append(sum(asked))
+    for one, other in zip(*kept, strict=True):
+        assert torch.equal(one, other)
+    assert counts[0] < counts[1]  # what is hidden was not asked for
+
+
 def test_no_occupied_cell_and_no_ray():
     grid = OccGridEstimator(torch.tensor([-1.0] * 3 + [1.0] * 3), 4)
     origins, directions = _rays(10)

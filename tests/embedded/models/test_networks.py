@@ -65,7 +65,7 @@ def test_grid_sample_equals_gathering_corners(threads):
         for read in (grid.read_level, grid.gather):
             torch.manual_seed(1)
             points = torch.rand(4099, 3, dtype=torch.float64, requires_grad=True)
-            features = read(points, level)
+            features = read(points, level, grid.params.view(-1, 2))
             (slope,) = torch.autograd.grad(features.square().sum(), points, create_graph=True)
             second = torch.autograd.grad(slope.square().sum(), [grid.params, points])
             results.append([features, slope, *second])
@@ -92,7 +92,7 @@ def test_hashed_level_without_collisions_equals_the_dense_one():
         if rows.unique().numel() < 8:
             continue
         with torch.no_grad():
-            hashed.params.view(-1, 2)[rows] = dense.table(dense.levels[0])[
+            hashed.params.view(-1, 2)[rows] = dense.params.view(-1, 2)[
                 dense._rows_of(corners, dense.levels[0])
             ]
         point = points[number : number + 1]

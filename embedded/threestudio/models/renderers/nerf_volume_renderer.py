@@ -93,9 +93,9 @@ class NeRFVolumeRenderer(VolumeRenderer):
         origins, directions = rays_o.reshape(n_rays, 3), rays_d.reshape(n_rays, 3)
         ray_indices, t_starts, t_ends = self._sample(origins, directions)
         t_points, t_intervals = (t_starts + t_ends)[:, None] / 2, (t_ends - t_starts)[:, None]
-        t_dirs = directions[ray_indices]
-        points = torch.addcmul(origins[ray_indices], t_dirs, t_points)
-        lights = light_positions[ray_indices // (n_rays // len(rays_o))]
+        t_dirs = directions.index_select(0, ray_indices)
+        points = torch.addcmul(origins.index_select(0, ray_indices), t_dirs, t_points)
+        lights = light_positions.index_select(0, ray_indices // (n_rays // len(rays_o)))
 
         geometry, rgb = self._evaluate(points, t_dirs, lights, kwargs)
         comp_rgb_bg = self._background(rays_d)
@@ -114,7 +114,7 @@ class NeRFVolumeRenderer(VolumeRenderer):
         )
         comp_rgb_fg, depth = summed[:2]
         mean_t = depth / opacity.clamp(min=1e-5)
-        variance = composite((t_points - mean_t[ray_indices]) ** 2) / opacity.clamp(min=1e-5)
+        variance = composite((t_points - mean_t.index_select(0, ray_indices)) ** 2) / opacity.clamp(min=1e-5)
         background = self._flat_background(comp_rgb_bg if bg_color is None else bg_color, image_shape)
 
         output = {
@@ -153,7 +153,8 @@ class NeRFVolumeRenderer(VolumeRenderer):
 
         def density_at(t_starts: Tensor, t_ends: Tensor, ray_indices: Tensor) -> Tensor:
             middle = (t_starts + t_ends)[:, None] / 2
-            points = torch.addcmul(origins[ray_indices], directions[ray_indices], middle)
+            start, direction = (rays.index_select(0, ray_indices) for rays in (origins, directions))
+            points = torch.addcmul(start, direction, middle)
             if self.training:
                 return self.geometry.forward_density(points)[:, 0]
             return chunk_batch(self.geometry.forward_density, self.cfg.eval_chunk_size, points)[:, 0]
