@@ -71,14 +71,48 @@ class CodeSnapshotCallback(Callback):
             return None
 
 
+class _Lines:
+    """What `tqdm` shows, but as a line of the log now and then: for where stderr is no terminal."""
+
+    def __init__(self, desc: str, total: int | None, initial: int, seconds: float) -> None:
+        self.desc, self.total, self.n, self.initial = desc, total, initial, initial
+        self.seconds, self.postfix = seconds, ""
+        self.started = self.shown = time.time()
+
+    def set_postfix(self, values: dict[str, Any], refresh: bool = False) -> None:
+        self.postfix = ", ".join(
+            f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items()
+        )
+
+    def update(self, steps: int) -> None:
+        self.n += steps
+        now = time.time()
+        if now - self.shown >= self.seconds or self.n == self.total:
+            self.shown = now
+            threestudio.info(
+                tqdm.format_meter(
+                    self.n,
+                    self.total,
+                    now - self.started,
+                    initial=self.initial,
+                    prefix=self.desc,
+                    postfix=self.postfix,
+                    bar_format="{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
+                )
+            )
+
+    def close(self) -> None:
+        pass
+
+
 class TimeLeftProgressBar(pl.callbacks.ProgressBar):
     """One bar a phase with the time left; where stderr is no terminal, a line every few seconds instead."""
 
     def __init__(self, seconds_between_lines: float = 15.0) -> None:
         super().__init__()
-        self._bars: dict[str, tqdm] = {}
+        self._bars: dict[str, Any] = {}
         self._enabled = True
-        self._seconds = 0.1 if sys.stderr.isatty() else seconds_between_lines
+        self._seconds = seconds_between_lines
 
     def disable(self) -> None:
         self._enabled = False
@@ -88,18 +122,15 @@ class TimeLeftProgressBar(pl.callbacks.ProgressBar):
 
     def _open(self, phase: str, total: float | None, initial: int = 0) -> None:
         total = int(total) if total is not None and total not in (float("inf"), -1) else None
-        self._bars[phase] = tqdm(
-            desc=phase,
-            total=total,
-            initial=initial,
-            disable=not self._enabled,
-            mininterval=self._seconds,
-            maxinterval=max(10.0, self._seconds),
-            miniters=1,
-            dynamic_ncols=sys.stderr.isatty(),
-            leave=phase != "Validation",
-            file=sys.stderr,
-        )
+        if not self._enabled or total == 1:
+            return
+        if sys.stderr.isatty():
+            leave = phase != "Validation"
+            self._bars[phase] = tqdm(
+                desc=phase, total=total, initial=initial, dynamic_ncols=True, leave=leave, file=sys.stderr
+            )
+        else:
+            self._bars[phase] = _Lines(phase, total, initial, self._seconds)
 
     def _close(self, phase: str) -> None:
         bar = self._bars.pop(phase, None)
