@@ -159,11 +159,13 @@ def test_grid_is_spent_on_the_object_only():
 
 
 def test_far_specks_do_not_widen_the_box():
-    def field(points):
-        return ball(0.5)(points) + ball(0.04, centre=(0.9, 0.9, 0.9))(points)
+    corner = 1 - 2 * 3 / 63  # a sample of the coarse pass, which has 64 samples from -1 to 1
 
-    assert meshing.sample_density(field, 48, radius=1.0).upper.max() < 0.65
-    assert meshing.sample_density(field, 48, radius=1.0, min_piece=0.0).upper.max() > 0.85
+    def field(points):
+        return ball(0.5)(points) + ball(0.02, centre=(corner, corner, corner))(points)
+
+    assert meshing.sample_density(field, 64, radius=1.0, level=50.0).upper.max() < 0.65
+    assert meshing.sample_density(field, 64, radius=1.0, level=50.0, min_piece=0.0).upper.max() > 0.9
 
 
 def test_level_sweep_finds_the_middle_of_a_sharp_edge():

@@ -1,8 +1,9 @@
 """Mesh export for threestudio: one GLB, upright, front forward, with an sRGB base-colour texture."""
 
+import atexit
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -88,12 +89,12 @@ class ImageDreamMeshExporter(Exporter):
             f"{statistics['iou']:.3f} and PSNR {statistics['psnr_db']:.1f} dB against the field, "
             f"{statistics['seconds']:.1f} s"
         )
-        # the host copies files into its save folder; the folder they wait in lives as long as the exporter
-        self._waiting = tempfile.TemporaryDirectory(prefix="imagedream-export-")
+        # the host copies files into its save folder after this call, so the originals wait until the process ends
+        folder = tempfile.mkdtemp(prefix="imagedream-export-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         files = meshing.to_files(result.mesh, result.texture, self.cfg.fmt, self.cfg.save_name)
         outputs = [
-            ExporterOutput(path.name, "file", {"src_path": str(path)})
-            for path in meshing.save(files, Path(self._waiting.name))
+            ExporterOutput(path.name, "file", {"src_path": str(path)}) for path in meshing.save(files, folder)
         ]
         payload = {
             **statistics,
