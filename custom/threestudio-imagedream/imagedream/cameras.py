@@ -20,7 +20,9 @@ VIEW_NAMES = ("front", "left", "back", "right")
 """Names of the canonical azimuths 0, 90, 180 and 270 degrees."""
 
 
-def orthogonal_azimuths(start_deg: Float[Tensor, "*batch"] | float = 0.0, views: int = 4) -> Float[Tensor, "*batch view"]:
+def orthogonal_azimuths(
+    start_deg: Float[Tensor, "*batch"] | float = 0.0, views: int = 4
+) -> Float[Tensor, "*batch view"]:
     """Azimuths of a canonical group: `views` directions evenly spread over the circle, in degrees.
 
     >>> orthogonal_azimuths(10.0)
@@ -31,7 +33,9 @@ def orthogonal_azimuths(start_deg: Float[Tensor, "*batch"] | float = 0.0, views:
 
 
 def look_at_origin(
-    elevation_deg: Float[Tensor, "*#batch"], azimuth_deg: Float[Tensor, "*#batch"], distance: Float[Tensor, "*#batch"]
+    elevation_deg: Float[Tensor, "*#batch"],
+    azimuth_deg: Float[Tensor, "*#batch"],
+    distance: Float[Tensor, "*#batch"],
 ) -> Float[Tensor, "*batch 4 4"]:
     """Camera-to-world matrices of upright cameras on a sphere that look at the origin.
 
@@ -56,7 +60,9 @@ def look_at_origin(
     return torch.cat([top, bottom], dim=-2)
 
 
-def framing_distance(half_extent: Float[Tensor, "*batch"] | float, fov_y_deg: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+def framing_distance(
+    half_extent: Float[Tensor, "*batch"] | float, fov_y_deg: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
     """Distance at which the frame's half height at the origin is `half_extent` world units (MVDream's relative distance)."""
     return half_extent / torch.tan(torch.deg2rad(fov_y_deg) / 2)
 
@@ -116,7 +122,10 @@ def view_name(azimuth_deg: float) -> str:
 
 def check_angles(elevation_deg: float | Sequence[float], fov_y_deg: float | Sequence[float] = 45.0) -> None:
     """Raise ValueError unless elevation is in (−90, 90) and field of view in (0, 180) degrees."""
-    for name, values, low, high in (("elevation_deg", elevation_deg, -90, 90), ("fov_y_deg", fov_y_deg, 0, 180)):
+    for name, values, low, high in (
+        ("elevation_deg", elevation_deg, -90, 90),
+        ("fov_y_deg", fov_y_deg, 0, 180),
+    ):
         for value in values if isinstance(values, Sequence) else [values]:
             if not (math.isfinite(value) and low < value < high):
                 raise ValueError(f"{name} is {value}, must lie between {low} and {high} degrees (exclusive)")

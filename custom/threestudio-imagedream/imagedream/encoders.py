@@ -54,13 +54,14 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
         """Token ids, cut or padded to the context length."""
         return self.tokenizer(captions)
 
-    def preprocess(
-        self, pixels: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch 3 size size"]:
+    def preprocess(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 size size"]:
         """Pixels in [0, 1] resized (antialiased bicubic) and normalised for the image tower."""
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             pixels = interpolate(pixels, (self.image_size,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
-        mean, std = (pixels.new_tensor(values)[:, None, None] for values in (self.config.image_mean, self.config.image_std))
+        mean, std = (
+            pixels.new_tensor(values)[:, None, None]
+            for values in (self.config.image_mean, self.config.image_std)
+        )
         return ((pixels - mean) / std).to(self.dtype)
 
     def encode_image(self, pixels: Float[Tensor, "batch 3 height width"]) -> ImageFeatures:

@@ -84,7 +84,9 @@ def concatenate_conditions(conditions: "list[Condition]") -> Condition:
         if all(tensor is None for tensor in tensors):
             return None
         if any(tensor is None for tensor in tensors):
-            raise ValueError(f"{name} is given in some conditions and absent in others: {len(conditions)} conditions")
+            raise ValueError(
+                f"{name} is given in some conditions and absent in others: {len(conditions)} conditions"
+            )
         return torch.cat(tensors)
 
     return Condition(join("text_tokens"), join("image_features"), join("prompt_latents"))
@@ -144,7 +146,9 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         if controllers not in get_args(Controllers):
-            raise ValueError(f"controllers is {controllers!r}, must be one of {', '.join(get_args(Controllers))}")
+            raise ValueError(
+                f"controllers is {controllers!r}, must be one of {', '.join(get_args(Controllers))}"
+            )
         self.unet = UNet2DConditionModel(
             **unet_config, class_embed_type="projection", projection_class_embeddings_input_dim=CAMERA_DIM
         )
@@ -241,7 +245,9 @@ def predict_noise(
     views = latents.shape[1]
     if prompt_latents is not None:
         if not unet.uses_prompt_frame:
-            raise ValueError(f"prompt_latents given, but this network's controllers are {unet.config.controllers!r}")
+            raise ValueError(
+                f"prompt_latents given, but this network's controllers are {unet.config.controllers!r}"
+            )
         latents = torch.cat([latents, prompt_latents.to(latents)], dim=1)
         cameras = nn.functional.pad(cameras, (0, 0, 0, prompt_latents.shape[1]))
     return unet(latents, timesteps, cameras, text_tokens, image_features)[:, :views]

@@ -107,7 +107,12 @@ class ImageDreamPipeline(DiffusionPipeline):
         return condition.without_image() if prompt is None else condition
 
     def check_inputs(
-        self, caption: Any, negative_caption: Any, guidance_scale: float, num_inference_steps: int, elevation_deg: float
+        self,
+        caption: Any,
+        negative_caption: Any,
+        guidance_scale: float,
+        num_inference_steps: int,
+        elevation_deg: float,
     ) -> None:
         """Raise TypeError or ValueError for what `__call__` cannot take."""
         for name, text in (("caption", caption), ("negative_caption", negative_caption)):

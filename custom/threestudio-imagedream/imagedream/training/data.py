@@ -176,7 +176,9 @@ class SampleCache:
                 self._shards[shard] = tensors, json.loads(file.metadata()["captions"])
         return self._shards[shard]
 
-    def batch(self, indices: Integer[Tensor, " batch"], generator: torch.Generator) -> dict[str, Tensor | list[str]]:
+    def batch(
+        self, indices: Integer[Tensor, " batch"], generator: torch.Generator
+    ) -> dict[str, Tensor | list[str]]:
         """Samples of the given objects, one random group and one random prompt each, as floats in [0, 1].
 
         Returns:
@@ -287,7 +289,10 @@ class ToyboxData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Endless batches from the trainer's step on."""
         dataset = StepBatches(
-            self.training, self.config.batch_size, self.seed, self.trainer.global_step * self.trainer.accumulate_grad_batches
+            self.training,
+            self.config.batch_size,
+            self.seed,
+            self.trainer.global_step * self.trainer.accumulate_grad_batches,
         )
         return DataLoader(dataset, batch_size=None)
 

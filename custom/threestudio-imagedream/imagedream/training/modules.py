@@ -1,7 +1,7 @@
 """What is learned, in order: picture and text towers, autoencoder, multi-view network."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import open_clip
@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate, mse_loss
 
 from imagedream.cameras import camera_condition, look_at_origin
@@ -184,7 +184,9 @@ class EncoderTraining(Training):
         images = self.model.encode_image(pixels.to(self.device)).embedding
         texts = self.model.embed_text(batch["captions"])
         scale = self.model.clip.logit_scale.clamp(max=math.log(100)).exp()
-        accuracy = ((images @ texts.T).argmax(1) == torch.arange(len(texts), device=texts.device)).float().mean()
+        accuracy = (
+            ((images @ texts.T).argmax(1) == torch.arange(len(texts), device=texts.device)).float().mean()
+        )
         return {"loss": self.contrast(images, texts, scale), "accuracy": accuracy.detach()}
 
     def finish(self, _: list[dict]) -> ImageTextEncoder:
@@ -253,7 +255,9 @@ class DiffusionTraining(Training):
         dropped = torch.rand(groups, 2, generator=generator) < torch.tensor(
             [self.conditioning.prompt_dropout, self.conditioning.caption_dropout]
         )
-        captions = ["" if drop else caption for drop, caption in zip(dropped[:, 1], batch["captions"], strict=True)]
+        captions = [
+            "" if drop else caption for drop, caption in zip(dropped[:, 1], batch["captions"], strict=True)
+        ]
         condition = Condition(
             self.pipeline.encoder.encode_text(captions),
             self.pipeline.image_features(prompts),

@@ -41,8 +41,10 @@ def lay_principal_components(vae: AutoencoderKL, pixels: Float[Tensor, "batch 3 
             f"got {config.layers_per_block} and {config.norm_num_groups}"
         )
     if 2 * config.latent_channels >= channels[-1]:
-        raise ValueError(f"{config.latent_channels} latent channels need more than {2 * config.latent_channels} "
-                         f"channels in the last block, got {channels[-1]}")
+        raise ValueError(
+            f"{config.latent_channels} latent channels need more than {2 * config.latent_channels} "
+            f"channels in the last block, got {channels[-1]}"
+        )
     for block in (*encoder.down_blocks, encoder.mid_block):
         for resnet in block.resnets:
             _zero(resnet.conv2)

@@ -1,0 +1,94 @@
+import pytest
+import torch
+
+from imagedream import checkpoints
+from imagedream.cameras import look_at_origin
+from imagedream.image_prompt import composite
+from imagedream.pipeline import ImageDreamPipeline
+from tests.tiny import tiny_pipeline
+
+
+def disc(size: int = 24) -> torch.Tensor:
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    inside = ((x - size / 2) ** 2 + (y - size / 2) ** 2 < (size / 3) ** 2).float()
+    return torch.stack([inside, inside * 0.2, inside * 0.1, inside])
+
+
+def sample(pipeline, seed=0, **options):
+    options = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(seed), **options}
+    return pipeline(disc(), caption="a red ball", **options)
+
+
+@pytest.mark.parametrize("controllers", ["global", "local", "pixel"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_four_views_with_their_cameras(controllers, prediction_type):
+    output = sample(tiny_pipeline(controllers, prediction_type), elevation_deg=10.0, azimuth_deg=20.0)
+    assert output.images.shape == (4, 3, 16, 16)
+    assert output.images.min() >= 0
+    assert output.images.max() <= 1
+    assert output.azimuths_deg == (20.0, 110.0, 200.0, 290.0)
+    expected = look_at_origin(torch.tensor(10.0), torch.tensor(output.azimuths_deg), torch.tensor(1.0))
+    torch.testing.assert_close(output.camera_to_world, expected)
+
+
+def test_the_generator_decides():
+    pipeline = tiny_pipeline()
+    first, again, other = sample(pipeline, 1), sample(pipeline, 1), sample(pipeline, 2)
+    torch.testing.assert_close(first.images, again.images)
+    assert (first.images - other.images).abs().max() > 1e-3
+
+
+def test_the_picture_and_its_background_matter():
+    pipeline = tiny_pipeline()
+    white = sample(pipeline, guidance_scale=1.0).images
+    black = sample(pipeline, guidance_scale=1.0, background=(0.0, 0.0, 0.0)).images
+    assert (white - black).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("controllers", ["global", "local", "pixel"])
+def test_saved_and_loaded_is_the_same_model(controllers, tmp_path):
+    pipeline = tiny_pipeline(controllers)
+    pipeline.save_pretrained(tmp_path / "model")
+    for loaded in (
+        checkpoints.load(tmp_path / "model"),
+        ImageDreamPipeline.from_pretrained(tmp_path / "model"),
+    ):
+        loaded.set_progress_bar_config(disable=True)
+        assert loaded.unet.config.controllers == controllers
+        torch.testing.assert_close(sample(loaded).images, sample(pipeline).images)
+
+
+def test_no_prompt_is_the_one_definition_of_no_condition():
+    pipeline = tiny_pipeline()
+    background = torch.ones(3)
+    with_prompt = pipeline.encode_condition(disc(), "a ball", background)
+    without = pipeline.encode_condition(None, "a ball", background)
+    torch.testing.assert_close(without.image_features, with_prompt.without_image().image_features)
+    torch.testing.assert_close(without.prompt_latents, with_prompt.without_image().prompt_latents)
+
+
+def test_prompt_latents_are_the_encoded_composite():
+    pipeline = tiny_pipeline()
+    background = torch.tensor([0.2, 0.4, 0.6])
+    condition = pipeline.encode_condition(disc(16), "", background)
+    with torch.no_grad():
+        expected = pipeline.encode_images(composite(disc(16), background)[None])
+    torch.testing.assert_close(condition.prompt_latents[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"guidance_scale": -1.0}, "guidance_scale is -1.0"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"elevation_deg": 90.0}, "elevation_deg is 90.0"),
+    ],
+)
+def test_bad_numbers_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        sample(tiny_pipeline(), **options)
+
+
+def test_a_caption_that_is_not_text():
+    with pytest.raises(TypeError, match="caption must be text, got int 3"):
+        tiny_pipeline().check_inputs(3, "", 5.0, 50, 5.0)
