@@ -378,7 +378,8 @@ def _training_extras(cfg: Any, arguments: Arguments) -> tuple[list, list]:
     from threestudio.utils.config import config_to_primitive
 
     trial = Path(cfg.trial_dir)
-    options = config_to_primitive(cfg.checkpoint)
+    # a resumed trial goes on with the same last.ckpt instead of starting a last-v1.ckpt
+    options = {"enable_version_counter": False, **config_to_primitive(cfg.checkpoint)}
     _check_keys_of(ModelCheckpoint.__init__, options, "checkpoint", without=("dirpath",))
     callbacks = [
         ModelCheckpoint(dirpath=str(trial / "ckpts"), **options),
@@ -535,11 +536,16 @@ def is_user_error(error: BaseException) -> bool:
         return True
     if type(error).__module__.split(".")[0] in ("omegaconf", "yaml"):
         return True
-    return type(error).__name__ == "MisconfigurationException" or _is_weights_mismatch(error)
+    is_config_error = type(error).__name__ == "MisconfigurationException"
+    return is_config_error or _is_weights_mismatch(error) or _is_failed_save(error)
 
 
 def _is_weights_mismatch(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error)
+
+
+def _is_failed_save(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and "PytorchStreamWriter failed" in str(error)
 
 
 def one_line(error: BaseException) -> str:
@@ -552,6 +558,8 @@ def one_line(error: BaseException) -> str:
         text = str(error) or type(error).__name__
     if _is_weights_mismatch(error):
         text = "the checkpoint does not fit this config: " + text
+    if _is_failed_save(error):
+        text = "a checkpoint could not be written (is the disk full?): " + text
     return " ".join(text.split())
 
 

@@ -101,8 +101,13 @@ def test_ctrl_c_ends_training_and_still_exports(tmp_path, capsys):
     timings = json.loads((save / "timings.json").read_text())
     assert timings["interrupted"] is True
     assert timings["steps"] == 4
-    assert torch.load(tmp_path / "toy" / "run" / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 4
+    checkpoints = tmp_path / "toy" / "run" / "ckpts"
+    assert torch.load(checkpoints / "last.ckpt", weights_only=True)["global_step"] == 4
     assert "Stopped at step 4 of 100000" in capsys.readouterr().err
+
+    assert launch(arguments[0], "trainer.max_steps=6", f"resume={checkpoints / 'last.ckpt'}") == 0
+    assert torch.load(checkpoints / "last.ckpt", weights_only=True)["global_step"] == 6
+    assert not list(checkpoints.glob("last-v*"))
 
 
 @pytest.mark.parametrize(
