@@ -24,7 +24,7 @@ def test_published_weights_that_are_not_there(tmp_path):
 def test_a_folder_that_is_no_model(tmp_path):
     (tmp_path / "unet").mkdir()
     with pytest.raises(
-        checkpoints.CheckpointError, match="model_index.json, vae, encoder, scheduler missing"
+        checkpoints.CheckpointError, match=r"model_index\.json, vae, encoder, scheduler missing"
     ):
         checkpoints.load(tmp_path)
 

@@ -141,7 +141,7 @@ class Render(_Verb):
     """Height angle of the cameras."""
     fov_y_deg: float = 47.5
     """Field of view of the cameras."""
-    relative_distance: float = 0.65
+    relative_distance: float = 0.73
     """Half the frame's height at the object's centre; the object's longest side is 1."""
     light: bool = True
     """Shade the object; otherwise its plain colours are seen."""

@@ -106,6 +106,7 @@ class MultiViewAttnProcessor:
         attention_mask: Tensor | None = None,
         frames: int = 1,
     ) -> Tensor:
+        """Attend; `frames` is how many rows of the batch belong to a group."""
         batch, token, width = hidden_states.shape
         joined = hidden_states.reshape(batch // frames, frames * token, width)
         return self.attend(attn, joined, encoder_hidden_states, attention_mask).reshape(batch, token, width)
@@ -122,6 +123,7 @@ class ImagePromptAttnProcessor(IPAdapterAttnProcessor2_0):
         attention_mask: Tensor | None = None,
         frames: int = 1,
     ) -> Tensor:
+        """Attend to the caption and, where the context is a pair, to the image tokens; `frames` plays no part."""
         if not isinstance(encoder_hidden_states, tuple):
             return AttnProcessor2_0()(attn, hidden_states, encoder_hidden_states, attention_mask)
         return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)

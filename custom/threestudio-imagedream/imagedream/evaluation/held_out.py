@@ -27,7 +27,7 @@ class Orbit:
     azimuths_deg: tuple[float, ...] = (0.0, 90.0, 180.0, 270.0)
     elevation_deg: float = 10.0
     fov_y_deg: float = 47.5
-    relative_distance: float = 0.65
+    relative_distance: float = 0.73
     """Half the frame's height at the origin in world units: the middle of what the small model is trained on."""
 
     def views(self, mesh: trimesh.Trimesh, size: int, lit: bool = True) -> Views:

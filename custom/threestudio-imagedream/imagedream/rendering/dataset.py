@@ -32,7 +32,7 @@ class Ring:
     """A multiple of 4, so that front, left, back and right are among them."""
     elevation_deg: float = 10.0
     fov_y_deg: float = 47.5
-    relative_distance: float = 0.65
+    relative_distance: float = 0.73
     """Half the frame's height at the origin, in world units; the object's longest side is 1."""
 
     def __post_init__(self):

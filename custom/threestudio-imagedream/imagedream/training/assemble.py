@@ -1,0 +1,67 @@
+"""The trained parts put together into one model folder, small enough to ship."""
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from imagedream import checkpoints
+from imagedream.files import atomic_folder, atomic_path
+
+logger = logging.getLogger(__name__)
+
+
+def assemble(network: Path, autoencoder: Path, out: Path, dtype: torch.dtype = torch.float16) -> Path:
+    """A model folder from a trained network and a (perhaps further trained) autoencoder with the same encoder.
+
+    Args:
+        network: run folder of the multi-view network; its `model/` is a whole pipeline.
+        autoencoder: run folder of the autoencoder; its decoder is used.
+        out: folder to write; a model card that is already there stays.
+        dtype: of the written weights.
+
+    Raises:
+        ValueError: if the autoencoder's encoder is not the one that the network was trained with.
+    """
+    from diffusers import AutoencoderKL
+
+    pipeline = checkpoints.load(network / "model")
+    vae = checkpoints.load_component(AutoencoderKL, autoencoder / "model", torch.float32)
+    state, trained_with = vae.state_dict(), pipeline.vae.state_dict()
+    different = [
+        key
+        for key in state
+        if key.startswith(("encoder.", "quant_conv.")) and not torch.equal(state[key], trained_with[key])
+    ]
+    if different or vae.config.scaling_factor != pipeline.vae.config.scaling_factor:
+        raise ValueError(
+            f"{autoencoder} has another encoder than {network} was trained with: {different[:3]}"
+        )
+    pipeline.register_modules(vae=vae)
+    kept = [file for file in out.glob("*") if file.suffix in (".md", ".png")]
+    with atomic_folder(out, replace=True) as folder:
+        for part in (pipeline.unet, pipeline.vae, pipeline.encoder):
+            part.to(dtype)
+        pipeline.save_pretrained(folder, safe_serialization=True)
+        for file in kept:
+            (folder / file.name).write_bytes(file.read_bytes())
+    return out
+
+
+def plot_curves(runs: list[Path], out: Path) -> Path:
+    """The loss curves of training runs, side by side in one picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * len(runs), 3), layout="constrained")
+    for axis, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
+        lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+        for name, style in (("train/loss", {"alpha": 0.4}), ("validation/loss", {"marker": "o"})):
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=name.split("/")[0], **style)
+        axis.set(title=run.name, xlabel="step", ylabel="loss", yscale="log")
+        axis.legend()
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, dpi=110)
+    return out

@@ -1,0 +1,115 @@
+"""The three trainings through their real entry, at a size that tests can afford."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from imagedream import checkpoints
+from imagedream.training import train
+from imagedream.training.assemble import assemble, plot_curves
+from imagedream.training.run import TrainConfig, read_config
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "train"
+SMALL = [
+    "data.objects=4",
+    "data.validation_objects=2",
+    "data.batch_size=2",
+    "data.workers=1",
+    "steps=2",
+    "validate_every=2",
+    "log_every=1",
+    "precision=32-true",
+]
+
+# Lightning speaks of its own internals and of choices made on purpose here
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:torch.utils._pytree"),
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """All three parts of the shipped recipes, two steps each."""
+    root = tmp_path_factory.mktemp("train")
+    common = [*SMALL, f"data.cache={root / 'cache'}"]
+    for part in ("autoencoder", "encoder"):
+        train(CONFIGS / f"toybox-{part}.yaml", [*common, f"out={root / part}"])
+    parts = [f"{part}={root / part / 'model'}" for part in ("autoencoder", "encoder")]
+    train(CONFIGS / "toybox-diffusion.yaml", [*common, *parts, f"out={root / 'diffusion'}"])
+    return root
+
+
+def test_every_recipe_takes_two_steps(trained):
+    for part in ("autoencoder", "encoder", "diffusion"):
+        lines = [json.loads(line) for line in (trained / part / "stats.jsonl").read_text().splitlines()]
+        assert {"train/loss", "validation/loss"} <= {key for line in lines for key in line}
+        assert lines[-1]["step"] == 2
+        assert (trained / part / "config.yaml").exists()
+        assert (trained / part / "checkpoints" / "last.ckpt").exists()
+
+
+def test_the_parts_make_a_model(trained):
+    out = assemble(trained / "diffusion", trained / "autoencoder", trained / "model")
+    pipeline = checkpoints.load(out)
+    pipeline.set_progress_bar_config(disable=True)
+    output = pipeline(torch.rand(4, 64, 64), "a toy", num_inference_steps=1)
+    assert output.images.shape == (4, 3, 64, 64)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    assert size < 40 * 2**20
+
+
+def test_parts_that_do_not_belong_together(trained, tmp_path):
+    common = [*SMALL, f"data.cache={trained / 'cache'}", "seed=5"]
+    train(CONFIGS / "toybox-autoencoder.yaml", [*common, f"out={tmp_path / 'other'}"])
+    with pytest.raises(ValueError, match="another encoder"):
+        assemble(trained / "diffusion", tmp_path / "other", tmp_path / "model")
+
+
+def test_an_interrupted_run_equals_an_uninterrupted_one(trained, tmp_path):
+    common = [*SMALL, f"data.cache={trained / 'cache'}"]
+    recipe = CONFIGS / "toybox-encoder.yaml"
+    # the schedule's length is part of the run, so the first half is stopped by its own step count
+    long, short = ["steps=4", "optimizer.final_fraction=1.0"], ["steps=2", "optimizer.final_fraction=1.0"]
+    train(recipe, [*common, *long, f"out={tmp_path / 'whole'}"])
+    train(recipe, [*common, *short, f"out={tmp_path / 'halves'}"])
+    train(recipe, [*common, *long, f"out={tmp_path / 'halves'}"])
+    whole, halves = (
+        load_file(tmp_path / run / "model" / "diffusion_pytorch_model.safetensors")
+        for run in ("whole", "halves")
+    )
+    for key in whole:
+        torch.testing.assert_close(halves[key], whole[key])
+
+
+def test_curves_are_drawn(trained, tmp_path):
+    picture = plot_curves([trained / "encoder", trained / "diffusion"], tmp_path / "curves.png")
+    assert picture.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_parses(path):
+    assert isinstance(read_config(path), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stepz=3", "stepz"),
+        ("data.objectz=3", "objectz"),
+        ("steps=many", "steps"),
+        ("part=music", "encoder, auto"),
+    ],
+)
+def test_mistakes_are_named(override, message):
+    with pytest.raises(ValueError, match=message):
+        read_config(CONFIGS / "toybox-encoder.yaml", [override])
+
+
+def test_a_config_that_is_not_there():
+    with pytest.raises(ValueError, match=r"no training config at nowhere\.yaml"):
+        read_config("nowhere.yaml")
