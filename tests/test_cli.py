@@ -54,7 +54,7 @@ def test_views_writes_the_labelled_strip(picture, model, tmp_path, capsys):
 
 
 def test_evaluate_views_prints_json_and_writes_the_table(model, tmp_path, capsys):
-    arguments = ["--weights", str(model), "--toys", "1", "--steps", "1", "--device", "cpu", "--json"]
+    arguments = ["--weights", str(model), "--n", "1", "--steps", "1", "--device", "cpu", "--json"]
     assert main(["evaluate", "views", *arguments, "--out", str(tmp_path / "scores")]) == 0
     assert "psnr_db" in json.loads(capsys.readouterr().out)["mean"]["model"]
     assert "silhouette IoU" in (tmp_path / "scores" / "views.md").read_text()
@@ -96,7 +96,7 @@ def test_render_writes_views_and_cameras(tmp_path, capsys):
         (["train", "--config", "missing.yaml"], "--config is missing.yaml, there is no such file"),
         (["train", "--config", "missing.yaml", "steps"], "'steps' is not of the form key=value"),
         (["evaluate", "views", "--weights", "nowhere"], "no weights at nowhere"),
-        (["evaluate", "views", "--toys", "0"], "--toys is 0"),
+        (["evaluate", "views", "--n", "0"], "--n is 0"),
         (["views", "{picture}", "--weights", "{picture}"], "toy.png is a file"),
         (["render", "missing.glb"], "missing.glb"),
         (["render", "{picture}", "--views", "6"], "must be a multiple of 4"),

@@ -178,6 +178,30 @@ class Train(_Verb):
 
 
 @dataclass(frozen=True)
+class Assemble(_Verb):
+    """Trained parts -> one model folder in half precision, with a picture of the loss curves."""
+
+    out: Path = tyro.MISSING
+    """Folder to write."""
+    network: Path = Path("outputs/train/toybox-diffusion")
+    """Run folder of the multi-view network."""
+    autoencoder: Path = Path("outputs/train/toybox-autoencoder")
+    """Run folder of the autoencoder, whose decoder may have learned on since the network began."""
+    encoder: Path = Path("outputs/train/toybox-encoder")
+    """Run folder of the towers, for their curve."""
+
+    def run(self) -> None:  # noqa: D102
+        for run in (self.network, self.autoencoder, self.encoder):
+            if not (run / "stats.jsonl").is_file():
+                raise FileNotFoundError(f"{run} is no run folder of `train`: it has no stats.jsonl")
+        from imagedream.training.assemble import assemble, plot_curves
+
+        assemble(self.network, self.autoencoder, self.out)
+        plot_curves([self.encoder, self.autoencoder, self.network], self.out / "curves.png")
+        _say(self.out)
+
+
+@dataclass(frozen=True)
 class Evaluate(_Verb):
     """Metrics of a model on toys it has never seen, beside trivial answers, as a table."""
 
@@ -185,8 +209,8 @@ class Evaluate(_Verb):
     """`views`: the four views against the true ones."""
     weights: str = "toybox"
     """`toybox` (the small model that ships) or a model folder."""
-    toys: int = 16
-    """How many."""
+    n: int = 16
+    """How many toys."""
     seed: int = 0
     """Decides toys, cameras and noise."""
     kinds: tuple[str, ...] = ()
@@ -205,7 +229,7 @@ class Evaluate(_Verb):
     """`auto`, `cpu`, `cuda`, ..."""
 
     def run(self) -> None:  # noqa: D102
-        for name, value in (("--toys", self.toys), ("--steps", self.steps)):
+        for name, value in (("--n", self.n), ("--steps", self.steps)):
             if value < 1:
                 raise ValueError(f"{name} is {value}, must be at least 1")
         from imagedream import checkpoints
@@ -218,7 +242,7 @@ class Evaluate(_Verb):
         pipeline.set_progress_bar_config(disable=True)
         evaluation = evaluate_views(
             pipeline,
-            self.toys,
+            self.n,
             seed=self.seed,
             kinds=self.kinds or None,
             guidance_scale=self.guidance_scale,
@@ -346,6 +370,7 @@ Verb = (
     | Annotated[Views, tyro.conf.subcommand("views")]
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Assemble, tyro.conf.subcommand("assemble")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

@@ -42,7 +42,9 @@ def assemble(network: Path, autoencoder: Path, out: Path, dtype: torch.dtype = t
     kept = [file for file in out.glob("*") if file.suffix in (".md", ".png")]
     with atomic_folder(out, replace=True) as folder:
         for part in (pipeline.unet, pipeline.vae, pipeline.encoder):
-            part.to(dtype)
+            torch.nn.Module.to(
+                part, dtype
+            )  # diffusers' own warns of modules to keep in float32: there are none
         pipeline.save_pretrained(folder, safe_serialization=True)
         for file in kept:
             (folder / file.name).write_bytes(file.read_bytes())
