@@ -76,7 +76,6 @@ class ImageDreamSystem(BaseLift3DSystem):
     def on_fit_start(self) -> None:
         """Read the prompt, load the diffusion model, show what it makes of the picture."""
         super().on_fit_start()
-        self.preflight(self.cfg)
         start = time.perf_counter()
         self.prompt_processor = threestudio.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
         self.prompt_utils = self.prompt_processor()
