@@ -78,12 +78,25 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(trained, tmp_path):
     train(recipe, [*common, *long, f"out={tmp_path / 'whole'}"])
     train(recipe, [*common, *short, f"out={tmp_path / 'halves'}"])
     train(recipe, [*common, *long, f"out={tmp_path / 'halves'}"])
+    assert [file.name for file in (tmp_path / "halves" / "checkpoints").iterdir()] == ["last.ckpt"]
     whole, halves = (
         load_file(tmp_path / run / "model" / "diffusion_pytorch_model.safetensors")
         for run in ("whole", "halves")
     )
     for key in whole:
         torch.testing.assert_close(halves[key], whole[key])
+
+
+def test_training_goes_on_from_finished_weights(trained, tmp_path):
+    common = [*SMALL, f"data.cache={trained / 'cache'}", "optimizer.learning_rate=0.0"]
+    weights = trained / "encoder" / "model"
+    train(CONFIGS / "toybox-encoder.yaml", [*common, f"initial={weights}", f"out={tmp_path / 'more'}"])
+    before, after = (
+        load_file(folder / "diffusion_pytorch_model.safetensors")
+        for folder in (weights, tmp_path / "more" / "model")
+    )
+    for key in before:
+        torch.testing.assert_close(after[key], before[key])
 
 
 def test_curves_are_drawn(trained, tmp_path):

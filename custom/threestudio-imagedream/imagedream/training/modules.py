@@ -43,6 +43,7 @@ class Training(pl.LightningModule):
     def __init__(self, optimizer: OptimizerConfig, steps: int, seed: int) -> None:
         super().__init__()
         self.optimizer_config, self.steps, self.seed = optimizer, steps, seed
+        self.started_from_weights = False
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW and its schedule."""
@@ -62,6 +63,18 @@ class Training(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def start_from(self, initial: torch.nn.Module) -> None:
+        """Begin with another model's weights, which must fit exactly.
+
+        Raises:
+            ValueError: if keys or shapes differ.
+        """
+        try:
+            self.model.load_state_dict(initial.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"initial weights do not fit the model: {error}") from error
+        self.started_from_weights = True
 
     def loss(self, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
         """Named values of one batch, `loss` among them; everything random comes from the generator."""
@@ -128,8 +141,8 @@ class AutoencoderTraining(Training):
             self.model.quant_conv.requires_grad_(False)
 
     def on_fit_start(self) -> None:
-        """Principal components of the first batches, unless a checkpoint brought an encoder along."""
-        if self.principal_encoder and self.trainer.global_step == 0:
+        """Principal components of the first batches, unless a checkpoint or initial weights brought an encoder."""
+        if self.principal_encoder and self.trainer.global_step == 0 and not self.started_from_weights:
             generator = step_generator(self.seed, 0)
             batches = self.trainer.datamodule.first_batches(16)
             pixels = torch.cat([composite_views(batch, generator) for batch in batches]) * 2 - 1
@@ -202,6 +215,16 @@ class ConditioningConfig:
     """Probability of `Condition.without_image` (paper §4)."""
     caption_dropout: float = 0.1
     """Probability of the empty caption."""
+    timestep_bias: float = 1.0
+    """Timesteps are drawn with density ∝ t^(bias − 1): 1 is uniform, 2 prefers noise levels at which only the
+    conditions tell what the object looks like."""
+
+    def __post_init__(self):
+        for name in ("prompt_dropout", "caption_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"conditioning.{name} is {getattr(self, name)}, must be in [0, 1]")
+        if self.timestep_bias <= 0:
+            raise ValueError(f"conditioning.timestep_bias is {self.timestep_bias}, must be greater than 0")
 
 
 class DiffusionTraining(Training):
@@ -215,7 +238,6 @@ class DiffusionTraining(Training):
         steps: length of the training.
         seed: of all draws.
         conditioning: dropout of prompt and caption.
-        initial: folder of a `MultiViewUNet` to start from.
     """
 
     def __init__(
@@ -272,9 +294,10 @@ class DiffusionTraining(Training):
         """Mean squared error of the network's output against its target in the scheduler's parametrisation."""
         latents, cameras, condition = self.encode(batch, generator)
         scheduler = self.pipeline.scheduler
-        timesteps = torch.randint(
-            scheduler.config.num_train_timesteps, (len(latents),), generator=generator
-        ).to(self.device)
+        uniform = torch.rand(len(latents), generator=generator)
+        steps = scheduler.config.num_train_timesteps
+        timesteps = (steps * uniform ** (1 / self.conditioning.timestep_bias)).long().clamp_max(steps - 1)
+        timesteps = timesteps.to(self.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         noisy = scheduler.add_noise(latents, noise, timesteps)
         output = predict_noise(

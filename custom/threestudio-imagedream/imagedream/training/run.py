@@ -43,6 +43,8 @@ class TrainConfig:
     """Arguments of `ImageTextEncoder`, `AutoencoderKL` or `MultiViewUNet`."""
     scheduler: dict[str, Any] = field(default_factory=dict)
     """Arguments of `DDIMScheduler` (diffusion)."""
+    initial: str = ""
+    """Folder of a trained part (`.../unet`, `.../vae`, `.../encoder`) to start from; empty: random weights."""
     autoencoder: str = ""
     """Folder of the trained autoencoder (diffusion)."""
     encoder: str = ""
@@ -105,22 +107,33 @@ def read_config(path: str | Path, overrides: list[str] | None = None) -> TrainCo
 
 def build_module(config: TrainConfig) -> Training:
     """The Lightning module that a config describes."""
-    common = {"optimizer": config.optimizer, "steps": config.steps, "seed": config.seed}
-    torch.manual_seed(config.seed)
-    if config.part == "encoder":
-        return EncoderTraining(config.model, **common)
-    if config.part == "autoencoder":
-        return AutoencoderTraining(config.model, **common, principal_encoder=config.principal_encoder)
     from diffusers import AutoencoderKL
 
     from imagedream.encoders import ImageTextEncoder
+    from imagedream.model import MultiViewUNet
 
-    base = (
-        checkpoints.load_component(AutoencoderKL, Path(config.autoencoder), torch.float32),
-        checkpoints.load_component(ImageTextEncoder, Path(config.encoder), torch.float32),
-    )
+    common = {"optimizer": config.optimizer, "steps": config.steps, "seed": config.seed}
+    base = ()
+    if config.part == "diffusion":
+        base = (
+            checkpoints.load_component(AutoencoderKL, Path(config.autoencoder), torch.float32),
+            checkpoints.load_component(ImageTextEncoder, Path(config.encoder), torch.float32),
+        )
     torch.manual_seed(config.seed)
-    return DiffusionTraining(config.model, config.scheduler, base, **common, conditioning=config.conditioning)
+    if config.part == "encoder":
+        module = EncoderTraining(config.model, **common)
+    elif config.part == "autoencoder":
+        principal = config.principal_encoder
+        module = AutoencoderTraining(config.model, **common, principal_encoder=principal)
+    else:
+        module = DiffusionTraining(
+            config.model, config.scheduler, base, **common, conditioning=config.conditioning
+        )
+    if config.initial:
+        part = {"encoder": ImageTextEncoder, "autoencoder": AutoencoderKL, "diffusion": MultiViewUNet}
+        initial = checkpoints.load_component(part[config.part], Path(config.initial), torch.float32)
+        module.start_from(initial)
+    return module
 
 
 def train(path: str | Path, overrides: list[str] | None = None) -> Path:
@@ -163,6 +176,8 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
                 save_top_k=0,
                 train_time_interval=timedelta(minutes=config.checkpoint_minutes),
                 save_on_train_epoch_end=False,
+                save_on_exception=True,
+                enable_version_counter=False,
             ),
             pl.callbacks.TQDMProgressBar(refresh_rate=config.log_every),
         ],
