@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import fast_simplification
+import manifold3d
 import numpy as np
 import torch
 import trimesh
@@ -319,21 +320,34 @@ def clean_surface(
 
 
 def _simplify(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh:
-    best = None
-    for aggressiveness in (7, 5, 3):  # gentler orders pinch fewer edges, but may not get all the way
-        vertices, faces = fast_simplification.simplify(
-            mesh.vertices, mesh.faces, target_count=target_faces, agg=aggressiveness
-        )
-        simple = trimesh.Trimesh(vertices, faces)
-        # two faces back to back on the same corners enclose nothing
-        _, group, members = np.unique(np.sort(simple.faces), axis=0, return_inverse=True, return_counts=True)
-        simple.update_faces((members[group.reshape(-1)] == 1) & simple.nondegenerate_faces())
-        simple.remove_unreferenced_vertices()
-        if best is None or (simple.is_watertight and len(simple.faces) <= target_faces):
+    # manifold keeps a closed surface closed, but takes a tolerance and not a number: search for it, up to
+    # 1/256 of the size, as large tolerances eat whole parts
+    solid = manifold3d.Manifold(
+        manifold3d.Mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
+    )
+    exponent, step, best = np.log2(mesh.scale) - 11, 2.0, None
+    largest = exponent + 3
+    while step > 0.1 and exponent <= largest and not solid.is_empty():
+        simple = solid.simplify(2.0**exponent)
+        if 0 < simple.num_tri() <= target_faces:
             best = simple
-        if best.is_watertight:
-            break
-    return best
+            if simple.num_tri() > 0.9 * target_faces:
+                break
+        exponent += step if simple.num_tri() > target_faces else -step
+        step /= 2
+    if best is not None:
+        arrays = best.to_mesh()
+        # not merged again: touching corners of a closed surface stay apart
+        return trimesh.Trimesh(arrays.vert_properties[:, :3], arrays.tri_verts, process=False)
+    # few faces asked for: collapse edges until their number is reached, though that may pinch some
+    simple = trimesh.Trimesh(
+        *fast_simplification.simplify(mesh.vertices, mesh.faces, target_count=target_faces)
+    )
+    # two faces back to back on the same corners enclose nothing
+    _, group, members = np.unique(np.sort(simple.faces), axis=0, return_inverse=True, return_counts=True)
+    simple.update_faces((members[group.reshape(-1)] == 1) & simple.nondegenerate_faces())
+    simple.remove_unreferenced_vertices()
+    return simple
 
 
 def sphere_views(half_extent: float, count: int = 8, fov_y_deg: float = 40.0) -> tuple[Tensor, Tensor]:
