@@ -87,6 +87,18 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(trained, tmp_path):
         torch.testing.assert_close(halves[key], whole[key])
 
 
+def test_a_resumed_autoencoder_keeps_its_encoder(trained, tmp_path):
+    out, weights = tmp_path / "autoencoder", "diffusion_pytorch_model.safetensors"
+    common = [*SMALL, f"data.cache={trained / 'cache'}", f"out={out}"]
+    train(CONFIGS / "toybox-autoencoder.yaml", common)
+    before = load_file(out / "model" / weights)
+    train(CONFIGS / "toybox-autoencoder.yaml", [*common, "steps=3", "data.objects=3"])  # other pictures
+    after = load_file(out / "model" / weights)
+    for key in before:
+        if key.startswith("encoder."):
+            assert torch.equal(before[key], after[key]), key
+
+
 def test_training_goes_on_from_finished_weights(trained, tmp_path):
     common = [*SMALL, f"data.cache={trained / 'cache'}", "optimizer.learning_rate=0.0"]
     weights = trained / "encoder" / "model"

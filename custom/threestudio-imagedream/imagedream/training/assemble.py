@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 
 import torch
@@ -34,10 +35,12 @@ def assemble(network: Path, autoencoder: Path, out: Path, dtype: torch.dtype = t
         for key in state
         if key.startswith(("encoder.", "quant_conv.")) and not torch.equal(state[key], trained_with[key])
     ]
-    if different or vae.config.scaling_factor != pipeline.vae.config.scaling_factor:
+    factors = [part.config.scaling_factor for part in (vae, pipeline.vae)]
+    if different or not math.isclose(*factors, rel_tol=1e-3):
         raise ValueError(
             f"{autoencoder} has another encoder than {network} was trained with: {different[:3]}"
         )
+    vae.register_to_config(scaling_factor=factors[1])
     pipeline.register_modules(vae=vae)
     kept = [file for file in out.glob("*") if file.suffix in (".md", ".png")]
     with atomic_folder(out, replace=True) as folder:

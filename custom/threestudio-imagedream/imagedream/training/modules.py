@@ -76,6 +76,10 @@ class Training(pl.LightningModule):
             raise ValueError(f"initial weights do not fit the model: {error}") from error
         self.started_from_weights = True
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note that weights came along (the trainer restores its step count only later)."""
+        self.started_from_weights = True
+
     def loss(self, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
         """Named values of one batch, `loss` among them; everything random comes from the generator."""
         raise NotImplementedError
@@ -142,7 +146,7 @@ class AutoencoderTraining(Training):
 
     def on_fit_start(self) -> None:
         """Principal components of the first batches, unless a checkpoint or initial weights brought an encoder."""
-        if self.principal_encoder and self.trainer.global_step == 0 and not self.started_from_weights:
+        if self.principal_encoder and not self.started_from_weights:
             generator = step_generator(self.seed, 0)
             batches = self.trainer.datamodule.first_batches(16)
             pixels = torch.cat([composite_views(batch, generator) for batch in batches]) * 2 - 1
