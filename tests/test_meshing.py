@@ -194,6 +194,21 @@ def test_rendered_opacity_of_a_ball_is_analytic():
     assert rgba[:, 3, 0, 0].max() == 0
 
 
+def test_silhouettes_are_cut_at_half_opacity():
+    opacity = torch.tensor([[[0.9, 0.6, 0.4, 0.0]]])
+    assert meshing.silhouette_iou(torch.tensor([[[1.0, 1.0, 0.0, 0.0]]]), opacity) == 1
+    assert meshing.silhouette_iou(torch.tensor([[[1.0, 1.0, 1.0, 1.0]]]), opacity) == 0.5
+    # a faint field is cut at half of its largest opacity, here 0.09
+    assert meshing.silhouette_iou(torch.tensor([[[1.0, 1.0, 0.0, 0.0]]]), opacity * 0.2) == 1
+
+
+def test_soft_field_is_reported(caplog):
+    soft = meshing.MeshSettings(resolution=32, texture_size=64, target_faces=500, level=19.0)
+    with caplog.at_level(logging.WARNING, "imagedream.meshing"):
+        meshing.mesh_field(ball(0.3, highest=20.0, sharpness=20.0), grey, soft)
+    assert "poor picture of the field: silhouette IoU" in caplog.text
+
+
 def test_floating_pieces_and_cavities_are_removed():
     def field(points):
         shell = ball(0.4)(points) - ball(0.2)(points)

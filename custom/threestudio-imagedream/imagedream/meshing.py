@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 FORMATS = ("glb", "obj", "glb+obj")
 """What `fmt` may be."""
 
+_POOR_IOU = 0.7
 _POINTS_PER_CALL = 2**18
 _RAYS_PER_CALL = 2**16
 _AIR = 0.03  # density per unit length: 3% opacity over one unit
@@ -143,7 +144,7 @@ class MeshStatistics:
 
     level: float
     iou: float
-    """Silhouette IoU of the final mesh with the field's rendered opacity."""
+    """Silhouette IoU of the final mesh with the field's rendered opacity, see `silhouette_iou`."""
     psnr_db: float
     """Renders of the textured mesh against renders of the field, both over white."""
     vertices: int
@@ -432,9 +433,16 @@ def composite(
     return out
 
 
-def soft_iou(a: Float[Tensor, "*batch"], b: Float[Tensor, "*batch"]) -> float:
-    """Σ min(a, b) / Σ max(a, b) of two opacities: intersection over union when both are 0 or 1."""
-    return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum().clamp_min(1e-8))
+def silhouette_iou(
+    alpha: Float[Tensor, "view height width"], opacity: Float[Tensor, "view height width"]
+) -> float:
+    """Intersection over union of a mesh's silhouettes and a field's: where its rendered opacity exceeds ½.
+
+    That outline is the opaque shape with the least squared error. A field that is never half opaque is cut at half
+    of its largest opacity.
+    """
+    field, mesh = opacity > min(0.5, float(opacity.max()) / 2), alpha > 0.5
+    return float((field & mesh).sum() / (field | mesh).sum().clamp_min(1))
 
 
 def choose_level(
@@ -473,7 +481,7 @@ def choose_level(
         silhouette = render(
             surface, camera_to_world, fov_y_deg, opacity.shape[-1], light=None, supersample=1
         ).rgba[:, 3]
-        tried[level] = soft_iou(silhouette, opacity)
+        tried[level] = silhouette_iou(silhouette, opacity)
 
     levels = np.geomspace(lowest, highest, candidates)
     for level in levels:
@@ -751,6 +759,14 @@ def mesh_field(
             f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in asdict(statistics).items()
         ),
     )
+    if iou < _POOR_IOU:
+        logger.warning(
+            "the mesh is a poor picture of the field: silhouette IoU %.2f (good is above %.2f), PSNR %.1f dB; "
+            "the field is too soft to have one surface, longer optimisation makes it firmer",
+            iou,
+            _POOR_IOU,
+            psnr_db,
+        )
     return MeshedField(mesh, texture, statistics, choice)
 
 
@@ -765,4 +781,4 @@ def compare(
     mesh_white = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
     field_white = field_views[:, :3] + 1 - field_views[:, 3:]
     error = float((mesh_white - field_white).square().mean())
-    return soft_iou(rgba[:, 3], field_views[:, 3]), -10 * float(np.log10(max(error, 1e-10)))
+    return silhouette_iou(rgba[:, 3], field_views[:, 3]), -10 * float(np.log10(max(error, 1e-10)))
