@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/python launch.py --config imagedream-toybox.yaml \
 		system.prompt_processor.image_path=launch_examples/robot.png \
-		"system.prompt_processor.prompt=a green robot with white arms" \
+		"system.prompt_processor.prompt=a gray robot with orange arms, white legs and a green backpack" \
 		name=demo tag=robot use_timestamp=false
 
 test: $(VENV)/.installed
