@@ -177,7 +177,7 @@ def score_trial(case: HeldOutCase, trial: Path, pixels: int = 64) -> dict:
         },
         "ellipsoid chamfer": chamfer_distance(ellipsoid(case.toy), case.toy.mesh),
         "faces": len(mesh.faces),
-        "phases": json.loads(timings.read_text()) if timings.exists() else {},
+        "phases": json.loads(timings.read_text())["seconds"] if timings.exists() else {},
     }
 
 
