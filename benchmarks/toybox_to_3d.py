@@ -87,11 +87,11 @@ class Settings:
 
 @cache
 def fingerprint(*paths: Path) -> str:
-    """A short hash of files and of all files in folders; what does not exist counts as empty."""
+    """A short hash of files and of the weights and settings in folders (not of their cards and pictures)."""
     digest = hashlib.sha256()
     for path in paths:
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
-            if file.is_file():
+            if file == path or file.suffix in (".safetensors", ".json"):
                 digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -99,13 +99,17 @@ def test_finished_toys_are_not_run_again(case, tmp_path, monkeypatch):
         assert prompt.mode == "RGBA"
 
 
-def test_fingerprint_follows_content(tmp_path):
+def test_fingerprint_follows_what_the_model_computes_with(tmp_path):
+    def fingerprint():
+        return benchmark.fingerprint.__wrapped__(tmp_path / "weights", tmp_path / "missing.yaml")
+
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "a.bin").write_bytes(b"1")
-    first = benchmark.fingerprint.__wrapped__(tmp_path / "weights", tmp_path / "missing.yaml")
-    assert benchmark.fingerprint.__wrapped__(tmp_path / "weights", tmp_path / "missing.yaml") == first
-    (tmp_path / "weights" / "a.bin").write_bytes(b"2")
-    assert benchmark.fingerprint.__wrapped__(tmp_path / "weights", tmp_path / "missing.yaml") != first
+    (tmp_path / "weights" / "a.safetensors").write_bytes(b"1")
+    first = fingerprint()
+    (tmp_path / "weights" / "README.md").write_text("a card")
+    assert fingerprint() == first
+    (tmp_path / "weights" / "a.safetensors").write_bytes(b"2")
+    assert fingerprint() != first
 
 
 def test_measured_reports_exit_code_time_and_memory(tmp_path):

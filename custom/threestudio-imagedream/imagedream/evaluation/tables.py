@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 def markdown_table(rows: Sequence[Mapping[str, str | int | float | None]]) -> str:
     """A table with a column for each key of the rows, in the order they first appear; None and missing are a dash.
 
-    >>> print(markdown_table([{"toy": "mug", "dB": 18.25}, {"toy": "mean", "dB": None}]))
-    | toy  | dB    |
-    | ---- | ----- |
-    | mug  | 18.25 |
-    | mean | -     |
+    >>> markdown_table([{"toy": "mug", "dB": 18.25}, {"toy": "mean", "dB": None}]).splitlines()
+    ['| toy  | dB    |', '| ---- | ----- |', '| mug  | 18.25 |', '| mean | -     |']
     """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
