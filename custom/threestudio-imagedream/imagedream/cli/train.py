@@ -1,0 +1,52 @@
+"""`train` and `assemble`: from data to a model folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from imagedream.cli.verb import Verb, say
+
+
+@dataclass(frozen=True)
+class Train(Verb):
+    """Train the diffusion model or one of its parts; resumes where the run folder's checkpoint stopped."""
+
+    config: Path = tyro.MISSING
+    """YAML file, see configs/train/."""
+    overrides: tyro.conf.Positional[tuple[str, ...]] = ()
+    """`key=value`, `key.sub=value`: what to change in it."""
+
+    def run(self) -> None:  # noqa: D102
+        wrong = [override for override in self.overrides if "=" not in override]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is not of the form key=value")
+        if not self.config.is_file():
+            raise FileNotFoundError(f"--config is {self.config}, there is no such file")
+        from imagedream.training import train
+
+        say(train(self.config, list(self.overrides)))
+
+
+@dataclass(frozen=True)
+class Assemble(Verb):
+    """Trained parts -> one model folder in half precision, with a picture of the loss curves."""
+
+    out: Path = tyro.MISSING
+    """Folder to write."""
+    network: Path = Path("outputs/train/toybox-diffusion")
+    """Run folder of the multi-view network."""
+    autoencoder: Path = Path("outputs/train/toybox-autoencoder")
+    """Run folder of the autoencoder, whose decoder may have learned on since the network began."""
+    encoder: Path = Path("outputs/train/toybox-encoder")
+    """Run folder of the towers, for their curve."""
+
+    def run(self) -> None:  # noqa: D102
+        for run in (self.network, self.autoencoder, self.encoder):
+            if not (run / "stats.jsonl").is_file():
+                raise FileNotFoundError(f"{run} is no run folder of `train`: it has no stats.jsonl")
+        from imagedream.training.assemble import assemble, plot_curves
+
+        assemble(self.network, self.autoencoder, self.out)
+        plot_curves([self.encoder, self.autoencoder, self.network], self.out / "curves.png")
+        say(self.out)
