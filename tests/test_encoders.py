@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tests.tiny import tiny_encoder
@@ -45,3 +46,29 @@ def test_pictures_of_any_size_are_resized_and_normalised():
         (0.5 - m) / s for m, s in zip(encoder.config.image_mean, encoder.config.image_std, strict=True)
     ]
     torch.testing.assert_close(grey[0, :, 3, 3], torch.tensor(expected))
+
+
+def test_an_encoder_without_image_tower_reads_captions_the_same_way():
+    whole, text = tiny_encoder(), tiny_encoder(vision_cfg=None)
+    text.load_state_dict({k: v for k, v in whole.state_dict().items() if not k.startswith("clip.visual.")})
+    captions = ["a red robot"]
+    torch.testing.assert_close(text.encode_text(captions), whole.encode_text(captions))
+    torch.testing.assert_close(text.embed_text(captions), whole.embed_text(captions))
+    with pytest.raises(ValueError, match="no image tower"):
+        text.encode_image(torch.rand(1, 3, 16, 16))
+
+
+def test_an_encoder_without_last_text_block_and_projections_gives_the_same_tokens():
+    whole = tiny_encoder()
+    text_cfg = {**whole.config.text_cfg, "layers": 2}
+    cut = tiny_encoder(text_cfg=text_cfg, caption_tokens="last", joint_embedding=False)
+    own = cut.state_dict().keys()
+    assert whole.state_dict().keys() - own >= {"clip.text_projection", "clip.visual.proj", "clip.logit_scale"}
+    cut.load_state_dict({k: v for k, v in whole.state_dict().items() if k in own})
+    captions, pixels = ["a red robot"], torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(cut.encode_text(captions), whole.encode_text(captions))
+    features = cut.encode_image(pixels)
+    torch.testing.assert_close(features.hidden, whole.encode_image(pixels).hidden)
+    assert features.embedding is None
+    with pytest.raises(ValueError, match="no joint embedding"):
+        cut.embed_text(captions)

@@ -5,7 +5,7 @@ from imagedream import checkpoints
 from imagedream.cameras import look_at_origin
 from imagedream.image_prompt import composite
 from imagedream.pipeline import ImageDreamPipeline
-from tests.tiny import tiny_pipeline
+from tests.tiny import tiny_encoder, tiny_pipeline, tiny_scheduler, tiny_unet, tiny_vae
 
 
 def disc(size: int = 24) -> torch.Tensor:
@@ -92,3 +92,20 @@ def test_bad_numbers_are_named(options, message):
 def test_a_caption_that_is_not_text():
     with pytest.raises(TypeError, match="caption must be text, got int 3"):
         tiny_pipeline().check_inputs(3, "", 5.0, 50, 5.0)
+
+
+def test_a_model_without_controllers_reads_captions_only(tmp_path):
+    pipeline = ImageDreamPipeline(
+        tiny_unet("none"), tiny_vae(), tiny_encoder(vision_cfg=None), tiny_scheduler()
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(tmp_path)
+    views = [
+        model(None, caption, num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images
+        for model in (pipeline, checkpoints.load(tmp_path))
+        for caption in ("a red robot", "a green house")
+    ]
+    assert (views[0] != views[1]).any()
+    torch.testing.assert_close(views[0], views[2])
+    with pytest.raises(ValueError, match="reads captions only"):
+        pipeline("nowhere.png", "a red robot")

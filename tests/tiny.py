@@ -22,7 +22,9 @@ def tiny_unet(controllers: str = "pixel", seed: int = 0) -> MultiViewUNet:
         cross_attention_dim=16,
         use_linear_projection=True,
     )
-    if controllers == "global":
+    if controllers == "none":
+        projection = None
+    elif controllers == "global":
         projection = dict(image_embed_dim=24, num_image_text_embeds=4)
     else:
         projection = dict(embed_dims=32, hidden_dims=32, depth=1, dim_head=16, heads=2, num_queries=4)
@@ -41,13 +43,14 @@ def tiny_vae(seed: int = 0) -> AutoencoderKL:
     ).eval()
 
 
-def tiny_encoder(seed: int = 0) -> ImageTextEncoder:
+def tiny_encoder(seed: int = 0, **changed) -> ImageTextEncoder:
     torch.manual_seed(seed)
-    return ImageTextEncoder(
+    config = dict(
         embed_dim=24,
         vision_cfg=dict(image_size=16, patch_size=8, width=32, layers=3, head_width=16),
         text_cfg=dict(context_length=12, vocab_size=49408, width=16, heads=2, layers=3),
-    ).eval()
+    )
+    return ImageTextEncoder(**{**config, **changed}).eval()
 
 
 def tiny_scheduler(prediction_type: str = "v_prediction") -> DDIMScheduler:

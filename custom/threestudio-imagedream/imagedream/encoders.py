@@ -1,7 +1,7 @@
 """The OpenCLIP towers: captions to tokens, pictures to features. The only file that imports open_clip."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import open_clip
 import torch
@@ -15,8 +15,8 @@ from torch.nn.functional import interpolate, normalize
 class ImageFeatures(NamedTuple):
     """What the controllers read off a picture (paper §3.3)."""
 
-    embedding: Float[Tensor, "batch embedding"]
-    """L2-normalised joint embedding: the global controller's input."""
+    embedding: Float[Tensor, "batch embedding"] | None
+    """L2-normalised joint embedding: the global controller's input; None without the projection to it."""
     hidden: Float[Tensor, "batch patch feature"]
     """Class and patch tokens after the second-to-last block, before any final norm: the local controller's input."""
 
@@ -24,10 +24,15 @@ class ImageFeatures(NamedTuple):
 class ImageTextEncoder(ModelMixin, ConfigMixin):
     """An `open_clip.CLIP` of any size, saved like a diffusers model.
 
+    Published models leave out what they do not use: text-only ones the image tower, the diffusers conversions the last
+    block of the text tower and the projections to the joint embedding.
+
     Args:
         embed_dim: width of the joint embedding.
-        vision_cfg: open_clip's `CLIPVisionCfg` as a dict.
+        vision_cfg: open_clip's `CLIPVisionCfg` as a dict; None for no image tower.
         text_cfg: open_clip's `CLIPTextCfg` as a dict.
+        caption_tokens: which block's output, after `ln_final`, the caption tokens are.
+        joint_embedding: whether the projections to the joint embedding are there.
         image_mean: mean that pixel values in [0, 1] are normalised with.
         image_std: standard deviation, likewise.
     """
@@ -36,14 +41,27 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
     def __init__(
         self,
         embed_dim: int,
-        vision_cfg: dict[str, Any],
+        vision_cfg: dict[str, Any] | None,
         text_cfg: dict[str, Any],
+        caption_tokens: Literal["penultimate", "last"] = "penultimate",
+        joint_embedding: bool = True,
         image_mean: Sequence[float] = open_clip.OPENAI_DATASET_MEAN,
         image_std: Sequence[float] = open_clip.OPENAI_DATASET_STD,
     ) -> None:
         super().__init__()
-        self.clip = open_clip.CLIP(embed_dim, dict(vision_cfg), dict(text_cfg))
+        smallest_tower = dict(image_size=1, patch_size=1, width=1, layers=0, head_width=1)
+        self.clip = open_clip.CLIP(embed_dim, dict(vision_cfg or smallest_tower), dict(text_cfg))
+        if not joint_embedding:
+            del self.clip.logit_scale
+            self.clip.text_projection = self.clip.visual.proj = None
+        if vision_cfg is None:
+            del self.clip.visual
         self.tokenizer = open_clip.SimpleTokenizer(context_length=text_cfg["context_length"])
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether there is an image tower."""
+        return self.config.vision_cfg is not None
 
     @property
     def image_size(self) -> int:
@@ -65,21 +83,41 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
         return ((pixels - mean) / std).to(self.dtype)
 
     def encode_image(self, pixels: Float[Tensor, "batch 3 height width"]) -> ImageFeatures:
-        """Features of pictures with values in [0, 1]."""
+        """Features of pictures with values in [0, 1].
+
+        Raises:
+            ValueError: if there is no image tower.
+        """
+        if not self.reads_images:
+            raise ValueError(
+                "this encoder has no image tower: it comes from a model that reads captions only"
+            )
         output = self.clip.visual.forward_intermediates(
             self.preprocess(pixels), indices=2, output_fmt="NLC", output_extra_tokens=True
         )
         hidden = torch.cat([output["image_intermediates_prefix"][0], output["image_intermediates"][0]], dim=1)
-        return ImageFeatures(normalize(output["image_features"], dim=-1), hidden)
+        embedding = normalize(output["image_features"], dim=-1) if self.config.joint_embedding else None
+        return ImageFeatures(embedding, hidden)
 
     def encode_text(self, captions: list[str]) -> Float[Tensor, "batch token width"]:
         """Caption tokens: output of the second-to-last block, then `ln_final` (as in Stable Diffusion 2)."""
         ids = self.tokenize(captions).to(self.device)
         output = self.clip.forward_intermediates(
-            text=ids, text_indices=2, normalize_intermediates=True, intermediates_only=True
+            text=ids,
+            text_indices=2 if self.config.caption_tokens == "penultimate" else 1,
+            normalize_intermediates=True,
+            intermediates_only=True,
         )
         return output["text_intermediates"][0]
 
     def embed_text(self, captions: list[str]) -> Float[Tensor, "batch embedding"]:
-        """L2-normalised joint embeddings of captions."""
+        """L2-normalised joint embeddings of captions.
+
+        Raises:
+            ValueError: if the projection to the joint embedding is not there.
+        """
+        if not self.config.joint_embedding:
+            raise ValueError(
+                "this encoder has no joint embedding: its published form leaves the projections out"
+            )
         return self.clip.encode_text(self.tokenize(captions).to(self.device), normalize=True)

@@ -18,8 +18,8 @@ from diffusers.models.embeddings import ImageProjection, IPAdapterPlusImageProje
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-Controllers = Literal["global", "local", "pixel"]
-"""`pixel` is local + pixel, as in the paper's final model."""
+Controllers = Literal["none", "global", "local", "pixel"]
+"""`pixel` is local + pixel, as in the paper's final model; `none` reads captions only, as MVDream does."""
 
 CAMERA_DIM = 16
 
@@ -112,6 +112,21 @@ class MultiViewAttnProcessor:
         return self.attend(attn, joined, encoder_hidden_states, attention_mask).reshape(batch, token, width)
 
 
+class CaptionAttnProcessor(AttnProcessor2_0):
+    """Cross-attention to the caption alone."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        frames: int = 1,
+    ) -> Tensor:
+        """Attend; `frames` plays no part."""
+        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
+
+
 class ImagePromptAttnProcessor(IPAdapterAttnProcessor2_0):
     """Decoupled cross-attention (IP-Adapter) that also works without image tokens."""
 
@@ -137,14 +152,17 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         controllers: which image controllers the network has.
         image_projection_config: arguments of `IPAdapterPlusImageProjection` (local, pixel: `embed_dims`, `hidden_dims`,
             `depth`, `dim_head`, `heads`, `num_queries`) or of `ImageProjection` (global: `image_embed_dim`,
-            `num_image_text_embeds`); the output width is the UNet's `cross_attention_dim`.
+            `num_image_text_embeds`); the output width is the UNet's `cross_attention_dim`. None without controllers.
     """
 
     _supports_gradient_checkpointing = True
 
     @register_to_config
     def __init__(
-        self, unet_config: dict[str, Any], controllers: Controllers, image_projection_config: dict[str, Any]
+        self,
+        unet_config: dict[str, Any],
+        controllers: Controllers,
+        image_projection_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if controllers not in get_args(Controllers):
@@ -155,23 +173,31 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
             **unet_config, class_embed_type="projection", projection_class_embeddings_input_dim=CAMERA_DIM
         )
         width = self.unet.config.cross_attention_dim
+        tokens = None
         if controllers == "global":
             self.image_projection = ImageProjection(cross_attention_dim=width, **image_projection_config)
             tokens = image_projection_config["num_image_text_embeds"]
-        else:
+        elif controllers != "none":
             self.image_projection = IPAdapterPlusImageProjection(output_dims=width, **image_projection_config)
             tokens = image_projection_config["num_queries"]
         self.unet.set_attn_processor(self._processors(width, tokens))
 
-    def _processors(self, width: int, tokens: int) -> Mapping[str, Any]:
+    def _processors(self, width: int, tokens: int | None) -> Mapping[str, Any]:
         processors = {}
         for name in self.unet.attn_processors:
             if name.endswith("attn1.processor"):
                 processors[name] = MultiViewAttnProcessor()
+            elif tokens is None:
+                processors[name] = CaptionAttnProcessor()
             else:
                 hidden_size = self.unet.get_submodule(name.removesuffix(".processor")).inner_dim
                 processors[name] = ImagePromptAttnProcessor(hidden_size, width, num_tokens=(tokens,))
         return processors
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether there are image controllers at all."""
+        return self.config.controllers != "none"
 
     @property
     def uses_prompt_frame(self) -> bool:
@@ -205,6 +231,8 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
             return tensor.repeat_interleave(frames, dim=0)
 
         context = per_frame(text_tokens)
+        if image_features is not None and not self.reads_images:
+            raise ValueError("image_features given, but this network reads captions only (controllers: none)")
         if image_features is not None:
             context = (context, [per_frame(self.image_projection(image_features))])
         output = self.unet(

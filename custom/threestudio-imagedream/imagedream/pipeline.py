@@ -91,7 +91,10 @@ class ImageDreamPipeline(DiffusionPipeline):
             caption: what the object is; may be empty.
             background: RGB in [0, 1], the colour behind the views that will be made.
         """
+        self.check_reads(prompt)
         text_tokens = self.encoder.encode_text([caption])
+        if not self.unet.reads_images:
+            return Condition(text_tokens.to(self.unet.dtype))
         size = self.image_size
         if prompt is None:
             pixels = torch.zeros(1, 3, size, size, device=self.device)
@@ -105,6 +108,11 @@ class ImageDreamPipeline(DiffusionPipeline):
             latents = self.encode_images(pixels)[:, None].to(self.unet.dtype)
         condition = Condition(text_tokens.to(self.unet.dtype), features.to(self.unet.dtype), latents)
         return condition.without_image() if prompt is None else condition
+
+    def check_reads(self, image: Any) -> None:
+        """Raise ValueError for a picture given to a model that reads captions only."""
+        if image is not None and not self.unet.reads_images:
+            raise ValueError("this model reads captions only (controllers: none), but a picture was given")
 
     def check_inputs(
         self,
@@ -188,6 +196,7 @@ class ImageDreamPipeline(DiffusionPipeline):
             background: RGB in [0, 1] behind the views.
         """
         self.check_inputs(caption, negative_caption, guidance_scale, num_inference_steps, elevation_deg)
+        self.check_reads(image)
         if isinstance(image, ImagePrompt):
             prompt = image.rgba
         elif image is None or isinstance(image, Tensor):
