@@ -56,7 +56,11 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
             self.clip.text_projection = self.clip.visual.proj = None
         if vision_cfg is None:
             del self.clip.visual
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=text_cfg["context_length"])
+        # no file holds the causal mask; on an explicit device it is there even in models built on the meta device
+        length = text_cfg["context_length"]
+        mask = torch.full((length, length), float("-inf"), device="cpu").triu(1)
+        self.clip.register_buffer("attn_mask", mask, persistent=False)
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=length)
 
     @property
     def reads_images(self) -> bool:
