@@ -22,6 +22,8 @@ SMALL_MODEL_WARNING = (
     "colour. For real pictures use configs/imagedream.yaml with the published weights."
 )
 
+PROMPT_BACKGROUNDS = ("match", "mean_grey")
+
 
 @threestudio.register("imagedream-guidance")
 class ImageDreamGuidance(BaseObject):
@@ -48,6 +50,9 @@ class ImageDreamGuidance(BaseObject):
         """Half precision on CUDA; a CPU always computes in single precision."""
         groups_per_call: int | None = None
         """Most groups the network sees at once (each group counts twice, for guidance); None is all."""
+        prompt_background: str = "match"
+        """`match`: the prompt is shown on the colour behind its group's renders. `mean_grey`: on the grey of the whole
+        batch's mean, as in the released code."""
         encoding_cache_size: int = 32
         """Encodings of the prompt that are kept, one for each background colour (8 bits a channel)."""
 
@@ -55,11 +60,18 @@ class ImageDreamGuidance(BaseObject):
 
     @classmethod
     def preflight(cls, cfg: Any) -> None:
-        """Raise a ValueError that says what is wrong with the weights, without loading them."""
-        checkpoints.check(parse_structured(cls.Config, cfg).weights)
+        """Raise a ValueError that says what is wrong with the settings or the weights, without loading them."""
+        cfg = parse_structured(cls.Config, cfg)
+        if cfg.prompt_background not in PROMPT_BACKGROUNDS:
+            allowed = " or ".join(map(repr, PROMPT_BACKGROUNDS))
+            raise ValueError(
+                f"system.guidance.prompt_background is {cfg.prompt_background!r}, must be {allowed}"
+            )
+        checkpoints.check(cfg.weights)
 
     def configure(self) -> None:
         """Load the model."""
+        self.preflight(self.cfg)
         if self.cfg.weights == "toybox":
             threestudio.warn(SMALL_MODEL_WARNING)
         cuda = torch.device(self.device).type == "cuda"
@@ -154,6 +166,8 @@ class ImageDreamGuidance(BaseObject):
             latents = self.encode_images(rgb.float(), rgb_as_latents).unflatten(0, (groups, views))
             if comp_rgb_bg is None:
                 colours = latents.new_ones(1, 3)
+            elif self.cfg.prompt_background == "mean_grey":
+                colours = comp_rgb_bg.detach().float().mean().expand(1, 3)
             else:
                 colours = (
                     comp_rgb_bg.detach().float().expand_as(rgb).unflatten(0, (groups, views)).mean((1, 2, 3))

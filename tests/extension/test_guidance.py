@@ -77,6 +77,21 @@ def test_prompt_is_shown_on_each_groups_own_colour(guidance, prompt):
     assert (nothing.image_features == 0).all()
 
 
+def test_prompt_can_be_shown_on_the_mean_grey(extension, weights, prompt):
+    """As the released code does, which tests/parity compares with on this grey."""
+    config = OmegaConf.create({"weights": weights, "prompt_background": "mean_grey"})
+    guidance = threestudio.find("imagedream-guidance")(config)
+    rgb, batch = renders()
+    colours = torch.tensor([[1.0, 0.0, 0.5], [0.0, 0.2, 1.0]]).repeat_interleave(4, dim=0)
+    guidance(rgb, prompt, **batch, comp_rgb_bg=colours[:, None, None].expand(8, 16, 16, 3))
+    assert set(guidance._conditions) == {(115, 115, 115)}  # 255 * 2.7 / 6 = 114.75
+
+
+def test_other_prompt_backgrounds_are_an_error(extension, weights):
+    with pytest.raises(ValueError, match="prompt_background is 'grey', must be 'match' or 'mean_grey'"):
+        threestudio.find("imagedream-guidance")({"weights": weights, "prompt_background": "grey"})
+
+
 def test_cache_forgets_the_oldest_colour(extension, weights, prompt):
     config = OmegaConf.create({"weights": weights, "encoding_cache_size": 2})
     guidance = threestudio.find("imagedream-guidance")(config)
