@@ -13,6 +13,7 @@ from typing import Annotated
 
 import tyro
 
+from imagedream.cli.convert import Convert
 from imagedream.cli.doctor import Doctor
 from imagedream.cli.evaluate import Evaluate
 from imagedream.cli.prepare import Prepare
@@ -55,6 +56,7 @@ def _one_line(error: BaseException) -> str:
 AnyVerb = (
     Annotated[Prepare, tyro.conf.subcommand("prepare")]
     | Annotated[Views, tyro.conf.subcommand("views")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Assemble, tyro.conf.subcommand("assemble")]

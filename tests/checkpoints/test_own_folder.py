@@ -38,9 +38,9 @@ def test_missing_unexpected_and_misshapen_keys_are_listed(folder):
     with pytest.raises(checkpoints.CheckpointError) as error:
         checkpoints.load(folder)
     for part in (
-        "1 missing: unet.conv_in.bias",
-        "1 unexpected: unet.surprise",
-        "unet.conv_out.bias (7,) instead of (4,)",
+        "1 missing: unet/unet.conv_in.bias",
+        "1 unexpected: unet/unet.surprise",
+        "unet/unet.conv_out.bias (7,) instead of (4,)",
     ):
         assert part in str(error.value)
 

@@ -1,0 +1,208 @@
+"""Every published format of the model -> the same `ImageDreamPipeline`, strictly.
+
+A source is `toybox` (the small model that ships), a folder, a file, or an id on the Hugging Face hub. What it holds is
+found out from names and shapes alone (`layouts`); every tensor must be accounted for before any is read; and reading
+needs little memory besides the model itself (`tensors`).
+"""
+
+import logging
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from imagedream.checkpoints.errors import CheckpointError, differences
+from imagedream.checkpoints.hub import (
+    PUBLISHED,
+    TOYBOX,
+    check_source,
+    describe_source,
+    fetch,
+    local_path,
+    published_controllers,
+)
+from imagedream.checkpoints.layouts import (
+    Blueprint,
+    Component,
+    check_folder,
+    read_blueprint,
+    read_json,
+)
+from imagedream.checkpoints.tensors import Piece, Tensors, in_portions, open_tensors
+
+if TYPE_CHECKING:
+    from imagedream.pipeline import ImageDreamPipeline
+
+__all__ = [
+    "PUBLISHED",
+    "TOYBOX",
+    "CheckpointError",
+    "check",
+    "load",
+    "load_component",
+    "load_scheduler",
+    "local_path",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def check(source: str | Path) -> None:
+    """Raise CheckpointError, in no time and without reading weights, if `load` cannot succeed with `source`."""
+    check_source(source)
+    path = local_path(source)
+    if path is not None and path.is_dir():
+        check_folder(path)
+
+
+def load(
+    source: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    controllers: str | None = None,
+) -> "ImageDreamPipeline":
+    """A ready pipeline.
+
+    Args:
+        source: `toybox`, a folder, a file, or a hub id (`owner/name`, `owner/name/file.pt`), which is downloaded.
+        dtype: of all weights.
+        device: where they go.
+        controllers: `local` or `pixel`, for a file that holds image tokens: the published local and pixel models
+            have the same tensors, so nothing in a file tells them apart. None takes what a folder of ours says, what is
+            known of a download, or `pixel`.
+
+    Raises:
+        CheckpointError: if there is nothing usable at `source`, or names or shapes do not fit.
+    """
+    # heavy imports wait until the cheap checks have passed
+    check(source)
+    path = fetch(source)
+    blueprint = read_blueprint(path)
+
+    from diffusers import AutoencoderKL
+
+    from imagedream.encoders import ImageTextEncoder
+    from imagedream.model import MultiViewUNet
+    from imagedream.pipeline import ImageDreamPipeline
+
+    parts = {
+        "unet": (MultiViewUNet, _choose_controllers(blueprint, path, controllers)),
+        "vae": (AutoencoderKL, blueprint.vae),
+        "encoder": (ImageTextEncoder, blueprint.encoder),
+    }
+    models = {name: _empty(model_class, part.config) for name, (model_class, part) in parts.items()}
+    _check_names(models, blueprint, path)
+    logger.info("%s: %s", describe_source(source), blueprint.description)
+    for name, model in models.items():
+        _fill(model, blueprint.tensors, getattr(blueprint, name).piece, dtype)
+    pipeline = ImageDreamPipeline(**models, scheduler=_scheduler(blueprint.scheduler, path))
+    return pipeline.to(device)
+
+
+def load_component(model_class, folder: Path, dtype: torch.dtype):
+    """A model from a folder with its `config.json` and safetensors, every key and shape accounted for.
+
+    Raises:
+        CheckpointError: if keys are missing or unexpected, or shapes differ.
+    """
+    tensors = open_tensors(folder)
+    model = _empty(model_class, read_json(folder / "config.json"))
+    pieces = {name: Piece((name,)) for name in model.state_dict()}
+    problem = differences(_shapes(model), tensors.shapes)
+    if problem:
+        raise CheckpointError(f"{folder} does not fit {model_class.__name__}: {problem}")
+    return _fill(model, tensors, pieces.get, dtype)
+
+
+def load_scheduler(folder: Path):
+    """The scheduler whose class `scheduler_config.json` names."""
+    return _scheduler(read_json(folder / "scheduler_config.json"), folder)
+
+
+def _scheduler(config: Mapping[str, Any], path: Path):
+    import diffusers
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+    scheduler_class = getattr(diffusers, config["_class_name"], None)
+    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)):
+        raise CheckpointError(f"{path}: {config['_class_name']!r} is not a scheduler of diffusers")
+    return scheduler_class.from_config(config)
+
+
+def _choose_controllers(blueprint: Blueprint, path: Path, wanted: str | None) -> Component:
+    """The network's settings with the controllers that were asked for."""
+    found = blueprint.unet.config["controllers"]
+    if wanted is None and not blueprint.names_controllers and found == "pixel":
+        wanted = published_controllers(path)
+        if wanted is None:
+            logger.info(
+                "local and pixel models have the same tensors; taken as pixel (controllers=local for the other)"
+            )
+    if wanted is None or wanted == found:
+        return blueprint.unet
+    if {wanted, found} != {"local", "pixel"}:
+        raise CheckpointError(f"controllers is {wanted!r}, but these weights have {found!r} controllers")
+    return Component({**blueprint.unet.config, "controllers": wanted}, blueprint.unet.piece)
+
+
+def _empty(model_class, config: Mapping[str, Any]):
+    """A model whose parameters have shapes but no memory yet."""
+    from accelerate import init_empty_weights
+
+    settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    with init_empty_weights():
+        return model_class.from_config(settings)
+
+
+def _shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _check_names(models: Mapping[str, torch.nn.Module], blueprint: Blueprint, path: Path) -> None:
+    """Every tensor of the models must be in the files with its shape, and every weight there in a model."""
+    known = blueprint.tensors.shapes
+    expected, found, used = {}, {}, set()
+    for part, model in models.items():
+        for name, shape in _shapes(model).items():
+            piece = getattr(blueprint, part).piece(name)
+            if piece is None:
+                continue
+            expected[piece.label] = shape
+            if all(source in known for source in piece.names):
+                found[piece.label] = piece.shape(known)
+            used.update(piece.names)
+    problem = differences(
+        expected, found, {name for name in known if name not in used and not blueprint.ignores(name)}
+    )
+    if problem:
+        raise CheckpointError(f"{path} looks like {blueprint.description}, but does not fit: {problem}")
+
+
+def _fill(model, tensors: Tensors, piece, dtype: torch.dtype):
+    """Read a model's tensors in its final precision; those without a place start anew, silent."""
+    state = model.state_dict()
+    pieces = {name: piece(name) for name in state}
+    new = {name: tuple(state[name].shape) for name in state if pieces[name] is None}
+    placed = {name: place for name, place in pieces.items() if place is not None}
+    for portion in chain([_new_tensors(new)], in_portions(tensors, placed)):
+        # copies: a part of a larger tensor must not keep the whole of it
+        copies = {
+            name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True).contiguous()
+            for name, tensor in portion.items()
+        }
+        model.load_state_dict(copies, strict=False, assign=True)
+    # masks and the like, which are in no file; diffusers' own `to` warns even with nothing to keep in float32
+    return torch.nn.Module.to(model, dtype).eval().requires_grad_(False)
+
+
+def _new_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Starting values of what the source does not have: a camera embedding whose last layer is zero has no influence."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    for name, tensor in tensors.items():
+        if name.endswith("linear_1.weight"):
+            tensor.uniform_(-1, 1, generator=generator).div_(tensor.shape[1] ** 0.5)
+    return tensors

@@ -1,0 +1,192 @@
+"""Where weights are: shipped with the code, on this disk, or in a repository of the Hugging Face hub."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imagedream.checkpoints.errors import CheckpointError
+from imagedream.checkpoints.tensors import PICKLED, SAFETENSORS
+
+logger = logging.getLogger(__name__)
+
+TOYBOX = Path(__file__).resolve().parents[1] / "weights" / "toybox"
+"""The small model that ships with the code; its name in configs is `toybox`."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that somebody else published."""
+
+    repository: str
+    what: str
+    size: str
+    sha256: str = ""
+    """What is known of the file's hash: its first digits."""
+    controllers: str | None = None
+    """What the tensors cannot tell: the local and the pixel model have the same ones."""
+
+
+PUBLISHED: Mapping[str, Published] = {
+    "sd-v2.1-base-4view-ipmv.pt": Published(
+        "Peng-Wang/ImageDream", "pixel model", "8.05 GB", "43d00758", "pixel"
+    ),
+    "sd-v2.1-base-4view-ipmv-local.pt": Published(
+        "Peng-Wang/ImageDream", "local model", "8.05 GB", "54f2338a", "local"
+    ),
+    "sd-v2.1-base-4view.pt": Published("MVDream/MVDream", "MVDream, reads captions only", "5.22 GB"),
+}
+"""By file name."""
+
+_HUB = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(/(?P<file>[\w./-]+))?")
+
+
+def check_source(source: str | Path) -> None:
+    """Raise CheckpointError, without downloading or opening anything big, if nothing can be at `source`."""
+    path = local_path(source)
+    if path is None:
+        return
+    if not path.exists():
+        raise CheckpointError(f"no weights at {path}: {_where_to_get(path)}")
+    if path.is_file() and path.suffix not in (*SAFETENSORS, *PICKLED):
+        raise CheckpointError(
+            f"{path} is no weights file: its name must end in one of {', '.join((*SAFETENSORS, *PICKLED))}"
+        )
+
+
+def _where_to_get(path: Path) -> str:
+    known = PUBLISHED.get(path.name)
+    if known:
+        hub = f"{known.repository}/{path.name}"
+        return (
+            f"{path.name} ({known.what}, {known.size}) is published on the Hugging Face hub in {known.repository}; download "
+            f"it and point to your copy with system.guidance.weights=/path/to/{path.name}, or let it be downloaded with "
+            f"system.guidance.weights={hub}"
+        )
+    published = "; ".join(
+        f"{entry.repository}/{name} ({entry.what}, {entry.size})" for name, entry in PUBLISHED.items()
+    )
+    return (
+        "allowed are 'toybox' (the small model that ships), a folder or file of weights on this disk, and hub ids such as "
+        + published
+    )
+
+
+def local_path(source: str | Path) -> Path | None:
+    """The path that a source names; None if it is an id on the hub.
+
+    An id is `owner/name` or `owner/name/file.pt` when there is no such path here.
+    """
+    if str(source) == "toybox":
+        return TOYBOX
+    path = Path(source).expanduser()
+    if isinstance(source, str) and not path.exists() and _HUB.fullmatch(source) and not _looks_local(source):
+        return None
+    return path
+
+
+def _looks_local(source: str) -> bool:
+    """Whether a path that is not there was surely meant as one: `outputs/model.pt`, or in a folder that exists."""
+    match = _HUB.fullmatch(source)
+    return Path(source).parent.is_dir() or Path(match["repository"]).suffix in (*SAFETENSORS, *PICKLED)
+
+
+def fetch(source: str | Path) -> Path:
+    """The path of a source, downloaded into the hub's cache if need be (resumed, checked, shown with progress).
+
+    `HF_HUB_OFFLINE`, `HF_HOME` and `HF_ENDPOINT` count as for every user of the hub; no token is needed.
+
+    Raises:
+        CheckpointError: if it is neither here nor to be had.
+    """
+    check_source(source)
+    path = local_path(source)
+    if path is not None:
+        return path
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    match = _HUB.fullmatch(str(source))
+    repository, file = match["repository"], match["file"]
+    try:
+        if file is None:
+            return Path(snapshot_download(repository, allow_patterns=_folder_patterns(repository)))
+        fresh = not _cached(repository, file)
+        path = Path(hf_hub_download(repository, file))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{source} is no path here, and as an id on the Hugging Face hub it could not be had: {reason}"
+        ) from error
+    if fresh:
+        _check_hash(path, PUBLISHED.get(path.name), repository)
+    return path
+
+
+def _cached(repository: str, file: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repository, file), str)
+
+
+def _folder_patterns(repository: str) -> list[str]:
+    """Settings and weights; of weights in two forms only the safetensors."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import is_offline_mode
+
+    settings = ["*.json"]
+    if is_offline_mode():
+        return [*settings, "*.safetensors", "*.bin"]
+    files = HfApi().list_repo_files(repository)
+    chosen = []
+    for folder in sorted(
+        {str(Path(file).parent) for file in files if Path(file).suffix in (".safetensors", ".bin")}
+    ):
+        here = [file for file in files if str(Path(file).parent) == folder]
+        forms = [form for form in (".safetensors", ".bin") if any(file.endswith(form) for file in here)]
+        plain = [
+            file for file in here if file.endswith(forms[0]) and not re.search(r"\.(fp16|non_ema)\.", file)
+        ]
+        chosen += plain or [file for file in here if file.endswith(forms[0])]
+    if not any("/" in file for file in chosen):
+        names = ", ".join(file for file in files if Path(file).suffix in (*SAFETENSORS, *PICKLED)) or "none"
+        raise CheckpointError(
+            f"{repository} is no model folder; name one of its files, {repository}/FILE: {names}"
+        )
+    return [*settings, *chosen]
+
+
+def _check_hash(path: Path, known: Published | None, repository: str) -> None:
+    """Compare a new download with what is known of it."""
+    if known is None or not known.sha256 or known.repository != repository:
+        return
+    logger.info("checking %s", path.name)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(known.sha256):
+        path.resolve().unlink()
+        raise CheckpointError(
+            f"the download of {path.name} is damaged: its sha256 begins with {found[:8]} instead of {known.sha256}; "
+            "it was removed, try again"
+        )
+
+
+def published_controllers(path: Path) -> str | None:
+    """The controllers of a published file that was downloaded from the hub, whose cache names files by their hash."""
+    stored = path.resolve().name
+    return next(
+        (
+            entry.controllers
+            for entry in PUBLISHED.values()
+            if entry.sha256 and stored.startswith(entry.sha256)
+        ),
+        None,
+    )
+
+
+def describe_source(source: Any) -> str:
+    """A source in words, for logs."""
+    return "the small model that ships" if str(source) == "toybox" else str(source)

@@ -1,0 +1,141 @@
+"""Files of random weights in every published layout, of any size: what the loading tests read."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import save_file
+
+from imagedream.checkpoints import layouts
+from imagedream.checkpoints.official import official_state
+from imagedream.checkpoints.tensors import put_back
+from imagedream.pipeline import ImageDreamPipeline
+from tests.tiny import tiny_scheduler
+
+SCHEDULE = {name: torch.rand(1000) for name in ("betas", "alphas_cumprod", "sqrt_recip_alphas_cumprod")}
+"""Buffers that the official files carry besides weights."""
+
+
+def reduced_pipeline(controllers: str = "pixel", seed: int = 0) -> ImageDreamPipeline:
+    """A small model that obeys the family's rules: heads of 64 channels, 32x32 latents."""
+    from imagedream.encoders import ImageTextEncoder
+    from imagedream.model import MultiViewUNet
+
+    torch.manual_seed(seed)
+    unet = dict(
+        sample_size=32,
+        block_out_channels=(64, 128),
+        layers_per_block=2,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=(1, 2),
+        cross_attention_dim=64,
+        use_linear_projection=True,
+    )
+    projection = dict(embed_dims=128, hidden_dims=64, depth=2, dim_head=64, heads=3, num_queries=5)
+    if controllers == "global":
+        projection = dict(image_embed_dim=64, num_image_text_embeds=4)
+    encoder = ImageTextEncoder(
+        embed_dim=64,
+        vision_cfg=None
+        if controllers == "none"
+        else dict(image_size=28, patch_size=14, width=128, layers=3, head_width=64),
+        text_cfg=dict(context_length=77, vocab_size=50, width=64, heads=1, layers=4),
+    )
+    network = MultiViewUNet(unet, controllers, None if controllers == "none" else projection)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 32, 64),
+        layers_per_block=2,
+        sample_size=128,
+    )
+    pipeline = ImageDreamPipeline(network, vae, encoder, tiny_scheduler("epsilon"))
+    for component in ("unet", "vae", "encoder"):  # nothing may be zero by initialisation
+        for parameter in getattr(pipeline, component).parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return pipeline
+
+
+def write_official(pipeline: ImageDreamPipeline, path: Path) -> Path:
+    """The official `.pt`; MVDream's when the model reads captions only."""
+    torch.save({**official_state(pipeline), **SCHEDULE}, path)
+    return path
+
+
+def write_stable_diffusion(pipeline: ImageDreamPipeline, path: Path) -> Path:
+    """A latent-diffusion checkpoint without cameras: `.safetensors`, or `.ckpt` with a training state around it."""
+    state = {
+        name: tensor for name, tensor in official_state(pipeline).items() if ".camera_embed." not in name
+    }
+    state["model_ema.decay"] = torch.tensor(0.9999)
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state, "global_step": 875000}, path)
+    return path
+
+
+def write_diffusers(pipeline: ImageDreamPipeline, folder: Path, form: str, dtype=torch.float16) -> Path:
+    """A diffusers folder.
+
+    Args:
+        form: `mv_unet` (official names in the UNet), `split` (stock UNet and an IP-Adapter file) or `stable-diffusion`.
+    """
+    config = pipeline.unet.config.unet_config
+    state = pipeline.unet.state_dict()
+    if form == "mv_unet":
+        place = layouts.latent_diffusion_pieces(pipeline, "", "", "")["unet"]
+        _save(put_back(state, place), folder / "unet", dtype)
+    else:
+        numbers = layouts._processor_numbers(config)
+        whole = put_back(state, layouts.split_piece(numbers))
+        unet = {
+            name.removeprefix("unet/"): tensor for name, tensor in whole.items() if name.startswith("unet/")
+        }
+        adapter = {
+            name.removeprefix("ip_adapter/"): tensor for name, tensor in whole.items() if name not in unet
+        }
+        adapter = {name: tensor for name, tensor in adapter.items() if not name.startswith("unet/")}
+        if form == "stable-diffusion":
+            unet = {name: tensor for name, tensor in unet.items() if not name.startswith("class_embedding.")}
+        _save(unet, folder / "unet", dtype)
+        if adapter:
+            nested: dict = {"image_proj": {}, "ip_adapter": {}}
+            for name, tensor in adapter.items():
+                part, rest = name.split(".", 1)
+                nested[part][rest] = tensor.to(dtype)
+            (folder / "ip_adapter").mkdir()
+            torch.save(nested, folder / "ip_adapter" / "ip-adapter-plus_imagedream.bin")
+    pipeline.vae.save_pretrained(folder / "vae")
+    pipeline.scheduler.save_pretrained(folder / "scheduler")
+    # transformers' towers without the last text block and without projections, as in these conversions
+    layers = pipeline.encoder.config.text_cfg["layers"]
+    dropped = (
+        f"clip.transformer.resblocks.{layers - 1}.",
+        "clip.text_projection",
+        "clip.visual.proj",
+        "clip.logit_scale",
+    )
+    towers = {
+        name.removeprefix("clip."): tensor
+        for name, tensor in pipeline.encoder.state_dict().items()
+        if not name.startswith(dropped)
+    }
+    from imagedream.checkpoints import names
+
+    text = {name: tensor for name, tensor in towers.items() if not name.startswith("visual.")}
+    vision = {name: tensor for name, tensor in towers.items() if name.startswith("visual.")}
+    _save(put_back(text, names.transformers_text_piece), folder / "text_encoder", dtype)
+    if vision:
+        _save(put_back(vision, names.transformers_vision_piece), folder / "image_encoder", dtype)
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "MVDreamPipeline"}))
+    return folder
+
+
+def _save(state: dict[str, torch.Tensor], folder: Path, dtype: torch.dtype) -> None:
+    folder.mkdir(parents=True)
+    state = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
+    save_file(state, folder / "model.safetensors")
+    (folder / "config.json").write_text("{}")

@@ -1,0 +1,224 @@
+"""Every published layout becomes the same model, strictly."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from safetensors.torch import load_file, save_file
+
+from imagedream import checkpoints
+from imagedream.checkpoints import tensors
+from imagedream.checkpoints.official import official_state
+from imagedream.cli import main
+from imagedream.model import predict_noise
+from tests.checkpoints.published import (
+    reduced_pipeline,
+    write_diffusers,
+    write_official,
+    write_stable_diffusion,
+)
+
+
+def assert_same(loaded, original, parts=("unet", "vae", "encoder"), without=(), tolerance=0.0):
+    for part in parts:
+        ours, theirs = (getattr(pipeline, part).state_dict() for pipeline in (loaded, original))
+        names = [name for name in theirs if not any(word in name for word in without)]
+        assert set(names) == set(ours) - {name for name in ours if any(word in name for word in without)}
+        for name in names:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("controllers", ["none", "global", "pixel"])
+def test_official_files(controllers, tmp_path):
+    original = reduced_pipeline(controllers)
+    loaded = checkpoints.load(write_official(original, tmp_path / "renamed.pt"))
+    assert_same(loaded, original)
+    for part in ("unet", "vae"):
+        mine, theirs = (dict(getattr(pipeline, part).config) for pipeline in (loaded, original))
+        for config in (mine, theirs):
+            config.pop("_use_default_values", None)
+        if part == "unet":
+            for key in ("block_out_channels", "down_block_types", "up_block_types", "attention_head_dim"):
+                mine["unet_config"][key] = tuple(mine["unet_config"][key])
+            mine["unet_config"].pop("in_channels"), mine["unet_config"].pop("out_channels")
+            assert mine["unet_config"] == theirs["unet_config"]
+            assert mine["controllers"] == controllers
+            assert mine["image_projection_config"] == theirs["image_projection_config"]
+        else:
+            assert {
+                key: mine[key] for key in ("block_out_channels", "scaling_factor", "latent_channels")
+            } == {
+                "block_out_channels": [32, 32, 64],
+                "scaling_factor": 0.18215,
+                "latent_channels": 4,
+            }
+    assert dict(loaded.encoder.config)["text_cfg"] == original.encoder.config.text_cfg
+    assert loaded.scheduler.config.prediction_type == "epsilon"
+
+
+def test_local_and_pixel_files_look_the_same_so_one_is_asked_for(tmp_path, caplog):
+    file = write_official(reduced_pipeline("pixel"), tmp_path / "model.pt")
+    with caplog.at_level("INFO", "imagedream"):
+        assert checkpoints.load(file).unet.config.controllers == "pixel"
+    assert "controllers=local" in caplog.text
+    assert checkpoints.load(file, controllers="local").unet.config.controllers == "local"
+    with pytest.raises(
+        checkpoints.CheckpointError, match="controllers is 'global', but these weights have 'pixel'"
+    ):
+        checkpoints.load(file, controllers="global")
+
+
+def test_names_agree_with_diffusers_own_converters():
+    pipeline = reduced_pipeline("none")
+    config = dict(pipeline.unet.config.unet_config, class_embed_type=None)
+    stock = UNet2DConditionModel(**config)
+    state = {name: tensor for name, tensor in official_state(pipeline).items()}
+    unet = {name: tensor for name, tensor in state.items() if "camera_embed" not in name}
+    stock.load_state_dict(convert_ldm_unet_checkpoint(unet, config))
+    for name, tensor in stock.state_dict().items():
+        assert torch.equal(tensor, pipeline.unet.state_dict()[f"unet.{name}"])
+    vae = AutoencoderKL.from_config(pipeline.vae.config)
+    vae.load_state_dict(convert_ldm_vae_checkpoint(state, pipeline.vae.config))
+    for name, tensor in vae.state_dict().items():
+        assert torch.equal(tensor, pipeline.vae.state_dict()[name])
+
+
+@pytest.mark.parametrize("form", ["mv_unet", "split"])
+def test_diffusers_conversions_of_imagedream(form, tmp_path):
+    original = reduced_pipeline("pixel")
+    loaded = checkpoints.load(write_diffusers(original, tmp_path / "m", form, torch.float32))
+    assert_same(loaded, original, ("unet", "vae"))
+    assert loaded.unet.config.controllers == "pixel"
+    assert loaded.encoder.config.caption_tokens == "last"
+    pixels = torch.rand(1, 3, 28, 28)
+    torch.testing.assert_close(
+        loaded.encoder.encode_image(pixels).hidden, original.encoder.encode_image(pixels).hidden
+    )
+    tokens = torch.randint(0, 50, (1, 77))
+    for pipeline in (loaded, original):
+        pipeline.encoder.tokenize = lambda captions: tokens
+    torch.testing.assert_close(loaded.encoder.encode_text([""]), original.encoder.encode_text([""]))
+
+
+@pytest.mark.parametrize("form", ["mv_unet", "split"])
+def test_diffusers_conversions_of_mvdream(form, tmp_path):
+    original = reduced_pipeline("none")
+    loaded = checkpoints.load(write_diffusers(original, tmp_path / "m", form, torch.float32))
+    assert_same(loaded, original, ("unet", "vae"))
+    assert not loaded.encoder.reads_images
+
+
+@pytest.mark.parametrize("form", ["model.safetensors", "model.ckpt", "folder"])
+def test_stable_diffusion_starts_without_influence_of_cameras(form, tmp_path):
+    original = reduced_pipeline("none")
+    if form == "folder":
+        path = write_diffusers(original, tmp_path / form, "stable-diffusion", torch.float32)
+    else:
+        path = write_stable_diffusion(original, tmp_path / form)
+    loaded = checkpoints.load(path)
+    assert_same(loaded, original, ("unet", "vae"), without=("class_embedding",))
+    latents, cameras = torch.randn(1, 4, 4, 8, 8), torch.randn(2, 1, 4, 16)
+    first, second = (
+        predict_noise(
+            loaded.unet, latents, torch.tensor([500]), camera, torch.randn(1, 77, 64, generator=seed)
+        )
+        for camera, seed in ((cameras[i], torch.Generator().manual_seed(0)) for i in (0, 1))
+    )
+    assert torch.equal(first, second)
+    assert loaded.unet.state_dict()["unet.class_embedding.linear_1.weight"].std() > 0
+
+
+def test_half_precision_is_the_rounded_model(tmp_path):
+    original = reduced_pipeline("pixel")
+    loaded = checkpoints.load(write_official(original, tmp_path / "m.pt"), dtype=torch.float16)
+    for name, tensor in loaded.unet.state_dict().items():
+        assert torch.equal(tensor, original.unet.state_dict()[name].half())
+
+
+def test_reading_in_small_portions_is_the_same(tmp_path, monkeypatch):
+    original = reduced_pipeline("pixel")
+    file = write_official(original, tmp_path / "m.pt")
+    monkeypatch.setattr(tensors, "READ_AT_ONCE", 100_000)
+    assert_same(checkpoints.load(file), original)
+
+
+def test_missing_unexpected_and_misshapen_weights_stop_it_before_anything_is_read(tmp_path):
+    state = official_state(reduced_pipeline("pixel"))
+    for index in range(3):
+        state[f"model.diffusion_model.surprise.{index}.weight"] = torch.zeros(2)
+    del state["model.diffusion_model.out.2.bias"]
+    state["vae_model.quant_conv.bias"] = torch.zeros(5)
+    torch.save(state, tmp_path / "m.pt")
+    with pytest.raises(checkpoints.CheckpointError) as error:
+        checkpoints.load(tmp_path / "m.pt")
+    for part in (
+        "looks like an ImageDream checkpoint (pixel)",
+        "1 missing: model.diffusion_model.out.2.bias",
+        "3 unexpected: model.diffusion_model.* (3)",
+        "vae_model.quant_conv.bias (5,) instead of (8,)",
+    ):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("state", "guess"),
+    [
+        ({"image_proj.latents": torch.zeros(1)}, "an IP-Adapter without its UNet"),
+        ({"lora_unet_down.lora_up.weight": torch.zeros(1)}, "a LoRA"),
+        ({"decoder.conv_in.weight": torch.zeros(1)}, "an autoencoder alone"),
+        ({"something": torch.zeros(1)}, "nothing known: 1 tensors"),
+        ({}, "an empty file"),
+    ],
+)
+def test_other_files_are_guessed(state, guess, tmp_path):
+    torch.save(state, tmp_path / "m.pt")
+    with pytest.raises(checkpoints.CheckpointError, match=guess):
+        checkpoints.load(tmp_path / "m.pt")
+
+
+class Malicious:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (open, (str(self.marker), "w"))
+
+
+def test_no_code_in_a_file_is_run(tmp_path):
+    torch.save({"weights": Malicious(tmp_path / "ran")}, tmp_path / "m.pt")
+    with pytest.raises(checkpoints.CheckpointError, match="could run code"):
+        checkpoints.load(tmp_path / "m.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
+def test_cut_off_files_are_named(name, tmp_path):
+    file = tmp_path / name
+    (torch.save if name.endswith("pt") else save_file)({"a": torch.zeros(1000)}, file)
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(checkpoints.CheckpointError, match=name):
+        checkpoints.load(file)
+
+
+def test_convert_there_and_back_gives_the_same_tensors(tmp_path, capsys):
+    official = write_official(reduced_pipeline("pixel"), tmp_path / "a.pt")
+    assert main(["convert", str(official), "--out", str(tmp_path / "folder")]) == 0
+    assert (
+        main(["convert", str(tmp_path / "folder"), "--out", str(tmp_path / "b.pt"), "--to", "official"]) == 0
+    )
+    first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("a.pt", "b.pt"))
+    weights = {name for name in first if "." in name}
+    assert weights == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in weights)
+    capsys.readouterr()
+    assert main(["convert", str(official), "--out", str(tmp_path / "folder")]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_convert_in_half_precision_and_as_local(tmp_path):
+    official = write_official(reduced_pipeline("pixel"), tmp_path / "a.pt")
+    arguments = ["--dtype", "float16", "--controllers", "local"]
+    assert main(["convert", str(official), "--out", str(tmp_path / "m"), *arguments]) == 0
+    stored = load_file(next((tmp_path / "m" / "unet").glob("*.safetensors")))
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    assert checkpoints.load(tmp_path / "m").unet.config.controllers == "local"
