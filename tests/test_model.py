@@ -24,15 +24,7 @@ def inputs(controllers: str = "pixel", groups: int = GROUPS, seed: int = 0):
 
 
 def predict(unet, latents, timesteps, cameras, condition):
-    return predict_noise(
-        unet,
-        latents,
-        timesteps,
-        cameras,
-        condition.text_tokens,
-        condition.image_features,
-        condition.prompt_latents,
-    )
+    return predict_noise(unet, latents, timesteps, cameras, *condition.inputs)
 
 
 @pytest.mark.parametrize("controllers", ["global", "local", "pixel"])

@@ -171,13 +171,7 @@ def guided_output(
         for start in range(0, repeats * groups, size):
             part = slice(start, start + size)
             rows = joined.map(lambda tensor, part=part: tensor[part])
-            output = predict(
-                unet,
-                *(tensor[part] for tensor in inputs),
-                rows.text_tokens,
-                rows.image_features,
-                rows.prompt_latents,
-            )
+            output = predict(unet, *(tensor[part] for tensor in inputs), *rows.inputs)
             outputs.append(output.to(noisy.dtype))
     output = torch.cat(outputs)
     if repeats == 1:

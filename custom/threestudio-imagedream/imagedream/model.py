@@ -7,21 +7,26 @@ prompt frame of the pixel controller and drops its output again.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import torch
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from diffusers.models.embeddings import ImageProjection, IPAdapterPlusImageProjection
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from imagedream.attention import CaptionAttnProcessor, ImagePromptAttnProcessor, MultiViewAttnProcessor
 
 Controllers = Literal["none", "global", "local", "pixel"]
 """`pixel` is local + pixel, as in the paper's final model; `none` reads captions only, as MVDream does."""
 
 CAMERA_DIM = 16
+
+ImageFeatures = Float[Tensor, "group *picture feature"]
+"""CLIP features of the prompt: "group patch feature" for the local and the pixel controller, "group feature" for the
+global one; of several prompts "group prompt patch feature" and "group prompt feature"."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +35,18 @@ class Condition:
 
     text_tokens: Float[Tensor, "group token text_width"]
     """Caption tokens."""
-    image_features: Float[Tensor, "group patch feature"] | Float[Tensor, "group feature"] | None = None
+    image_features: ImageFeatures | None = None
     """CLIP hidden states (local controller), CLIP embedding (global controller), or None: no image tokens."""
     prompt_latents: Float[Tensor, "group prompt channel height width"] | None = None
-    """Clean latents of the prompt (pixel controller), or None: no prompt frame."""
+    """Clean latents of the prompts (pixel controller), or None: no prompt frames."""
+    prompt_bias: Float[Tensor, "group view prompt"] | None = None
+    """How much less than fully each view heeds each prompt (log weight, see `imagedream.attention`), or None: all alike."""
+
+    @property
+    def inputs(self) -> tuple[Tensor | None, ...]:
+        """What `predict_noise` takes after the cameras, in order; `prompt_bias` only where there is one."""
+        tensors = (self.text_tokens, self.image_features, self.prompt_latents)
+        return tensors if self.prompt_bias is None else (*tensors, self.prompt_bias)
 
     def without_image(self) -> "Condition":
         """The one definition of "no image prompt": zero CLIP features and zero latents, in frames that stay there.
@@ -53,12 +66,18 @@ class Condition:
 
     def map(self, function) -> "Condition":
         """`function` applied to every tensor that is there."""
-        tensors = (self.text_tokens, self.image_features, self.prompt_latents)
-        return Condition(*(None if tensor is None else function(tensor) for tensor in tensors))
+        return Condition(*(None if tensor is None else function(tensor) for tensor in self.inputs))
 
     def repeat(self, groups: int) -> "Condition":
         """A condition of one group repeated for `groups` groups."""
         return self.map(lambda tensor: tensor.expand(groups, *tensor.shape[1:]))
+
+    def with_prompt_bias(self, prompt_bias: Float[Tensor, "group view prompt"] | None) -> "Condition":
+        """The same condition with each view heeding the prompts by its own weights; a single row becomes one per group."""
+        if prompt_bias is None:
+            return replace(self, prompt_bias=None)
+        rows = self.repeat(len(prompt_bias)) if len(self.text_tokens) == 1 else self
+        return replace(rows, prompt_bias=prompt_bias.to(self.text_tokens))
 
     def drop_image(self, dropped: "torch.Tensor") -> "Condition":
         """The condition with the image prompt of the groups marked in `dropped` (bool, one per group) removed."""
@@ -89,59 +108,7 @@ def concatenate_conditions(conditions: "list[Condition]") -> Condition:
             )
         return torch.cat(tensors)
 
-    return Condition(join("text_tokens"), join("image_features"), join("prompt_latents"))
-
-
-class MultiViewAttnProcessor:
-    """Self-attention over the tokens of all frames of a group: `(group frame) token width -> group (frame token) width`."""
-
-    def __init__(self) -> None:
-        self.attend = AttnProcessor2_0()
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        frames: int = 1,
-    ) -> Tensor:
-        """Attend; `frames` is how many rows of the batch belong to a group."""
-        batch, token, width = hidden_states.shape
-        joined = hidden_states.reshape(batch // frames, frames * token, width)
-        return self.attend(attn, joined, encoder_hidden_states, attention_mask).reshape(batch, token, width)
-
-
-class CaptionAttnProcessor(AttnProcessor2_0):
-    """Cross-attention to the caption alone."""
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        frames: int = 1,
-    ) -> Tensor:
-        """Attend; `frames` plays no part."""
-        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
-
-
-class ImagePromptAttnProcessor(IPAdapterAttnProcessor2_0):
-    """Decoupled cross-attention (IP-Adapter) that also works without image tokens."""
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | tuple[Tensor, list[Tensor]] | None = None,
-        attention_mask: Tensor | None = None,
-        frames: int = 1,
-    ) -> Tensor:
-        """Attend to the caption and, where the context is a pair, to the image tokens; `frames` plays no part."""
-        if not isinstance(encoder_hidden_states, tuple):
-            return AttnProcessor2_0()(attn, hidden_states, encoder_hidden_states, attention_mask)
-        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
+    return Condition(*(join(field.name) for field in fields(Condition)))
 
 
 class MultiViewUNet(ModelMixin, ConfigMixin):
@@ -216,15 +183,26 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
             if isinstance(processor, ImagePromptAttnProcessor):
                 processor.scale = [weight]
 
+    def per_prompt(self, image_features: ImageFeatures) -> Float[Tensor, "group prompt *of_one"]:
+        """The features with their prompt axis, which those of a single prompt may lack."""
+        axes = 3 if self.config.controllers == "global" else 4
+        return image_features if image_features.ndim == axes else image_features[:, None]
+
+    def image_tokens(self, image_features: ImageFeatures) -> Float[Tensor, "group token width"]:
+        """Image tokens of all prompts, one prompt after another (MultiImageDream)."""
+        features = self.per_prompt(image_features)
+        return self.image_projection(features.flatten(0, 1)).unflatten(0, features.shape[:2]).flatten(1, 2)
+
     def forward(
         self,
         latents: Float[Tensor, "group frame channel height width"],
         timesteps: Int[Tensor, " group"],
         cameras: Float[Tensor, "group frame 16"],
         text_tokens: Float[Tensor, "group token text_width"],
-        image_features: Tensor | None = None,
+        image_features: ImageFeatures | None = None,
+        prompt_bias: Float[Tensor, "group view prompt"] | None = None,
     ) -> Float[Tensor, "group frame channel height width"]:
-        """The network's output for all frames; `predict_noise` is the friendlier way in."""
+        """The network's output for all frames, views first; `predict_noise` is the friendlier way in."""
         frames = latents.shape[1]
 
         def per_frame(tensor: Tensor) -> Tensor:
@@ -234,13 +212,13 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         if image_features is not None and not self.reads_images:
             raise ValueError("image_features given, but this network reads captions only (controllers: none)")
         if image_features is not None:
-            context = (context, [per_frame(self.image_projection(image_features))])
+            context = (context, [per_frame(self.image_tokens(image_features))])
         output = self.unet(
             latents.flatten(0, 1),
             per_frame(timesteps),
             encoder_hidden_states=context,
             class_labels=cameras.flatten(0, 1),
-            cross_attention_kwargs={"frames": frames},
+            cross_attention_kwargs={"frames": frames, "prompt_bias": prompt_bias},
             return_dict=False,
         )[0]
         return output.unflatten(0, (-1, frames))
@@ -252,8 +230,9 @@ def predict_noise(
     timesteps: Int[Tensor, " group"],
     cameras: Float[Tensor, "group view 16"],
     text_tokens: Float[Tensor, "group token text_width"],
-    image_features: Float[Tensor, "group patch feature"] | Float[Tensor, "group feature"] | None = None,
+    image_features: ImageFeatures | None = None,
     prompt_latents: Float[Tensor, "group prompt channel height width"] | None = None,
+    prompt_bias: Float[Tensor, "group view prompt"] | None = None,
 ) -> Float[Tensor, "group view channel height width"]:
     """What the network says of noisy views, in the parametrisation it was trained in (ε, v or x₀: the scheduler knows).
 
@@ -266,11 +245,13 @@ def predict_noise(
         timesteps: one timestep per group, shared by its views.
         cameras: `imagedream.cameras.camera_condition` of each view.
         text_tokens: caption tokens.
-        image_features: CLIP hidden states (local) or embedding (global); None switches the image tokens off.
+        image_features: CLIP hidden states (local) or embedding (global) of one prompt, or with a prompt axis after the
+            group's of several; None switches the image tokens off.
         prompt_latents: clean latents of one or more prompt pictures; None adds no frame.
+        prompt_bias: log weight of each prompt in each view, at most 0; None weights all alike.
 
     Raises:
-        ValueError: if prompt latents are given to a network without pixel controller.
+        ValueError: if prompt latents are given to a network without pixel controller, or the numbers of prompts differ.
     """
     views = latents.shape[1]
     if prompt_latents is not None:
@@ -280,4 +261,9 @@ def predict_noise(
             )
         latents = torch.cat([latents, prompt_latents.to(latents)], dim=1)
         cameras = nn.functional.pad(cameras, (0, 0, 0, prompt_latents.shape[1]))
-    return unet(latents, timesteps, cameras, text_tokens, image_features)[:, :views]
+    if prompt_bias is not None:
+        features = None if image_features is None else unet.per_prompt(image_features)
+        counts = [part.shape[1] for part in (features, prompt_latents) if part is not None]
+        if any(count != prompt_bias.shape[2] for count in counts):
+            raise ValueError(f"prompt_bias is for {prompt_bias.shape[2]} prompts, the condition has {counts}")
+    return unet(latents, timesteps, cameras, text_tokens, image_features, prompt_bias)[:, :views]

@@ -157,9 +157,7 @@ class ImageDreamPipeline(DiffusionPipeline):
                     scaled.repeat(repeats, 1, 1, 1, 1),
                     timestep.expand(groups * repeats),
                     cameras.repeat(repeats, 1, 1),
-                    both.text_tokens,
-                    both.image_features,
-                    both.prompt_latents,
+                    *both.inputs,
                 )
                 if guided:
                     with_condition, without = output.chunk(2)

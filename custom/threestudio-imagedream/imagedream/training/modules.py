@@ -304,15 +304,7 @@ class DiffusionTraining(Training):
         timesteps = timesteps.to(self.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         noisy = scheduler.add_noise(latents, noise, timesteps)
-        output = predict_noise(
-            self.model,
-            noisy,
-            timesteps,
-            cameras,
-            condition.text_tokens,
-            condition.image_features,
-            condition.prompt_latents,
-        )
+        output = predict_noise(self.model, noisy, timesteps, cameras, *condition.inputs)
         return {"loss": mse_loss(output.float(), self.target(latents, noise, timesteps))}
 
     def target(
