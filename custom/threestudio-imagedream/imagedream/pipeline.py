@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 NEGATIVE_CAPTION = (
     "uniform low no texture ugly, boring, bad anatomy, blurry, pixelated, obscure, unnatural colors, poor lighting, "
-    "dull, and unclear"
+    "dull, and unclear."
 )
 """The released sampler's negative caption."""
 
