@@ -34,7 +34,9 @@ class ImageDreamGuidance(BaseObject):
         """Keys of `system.guidance`; those typed Any may be schedules in threestudio's list form."""
 
         weights: str = "toybox"
-        """`toybox` (the small model that ships) or the folder of a saved pipeline."""
+        """`toybox` (the small model that ships), a file or folder of weights, or an id on the Hugging Face hub."""
+        controllers: str | None = None
+        """`local` or `pixel`, for a published file: the two have the same tensors. None is pixel, unless known."""
         guidance_scale: Any = 5.0
         min_step_percent: Any = 0.02
         max_step_percent: Any = 0.98
@@ -76,7 +78,9 @@ class ImageDreamGuidance(BaseObject):
             threestudio.warn(SMALL_MODEL_WARNING)
         cuda = torch.device(self.device).type == "cuda"
         dtype = torch.float16 if cuda and self.cfg.half_precision_weights else torch.float32
-        self.pipeline = checkpoints.load(self.cfg.weights, dtype=dtype, device=self.device)
+        self.pipeline = checkpoints.load(
+            self.cfg.weights, dtype=dtype, device=self.device, controllers=self.cfg.controllers
+        )
         self.pipeline.set_progress_bar_config(desc="Four views", leave=False)
         self.generator = torch.Generator().manual_seed(torch.initial_seed() + 2)
         self._conditions: OrderedDict[tuple[int, ...], Any] = OrderedDict()

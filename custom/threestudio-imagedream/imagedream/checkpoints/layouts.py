@@ -128,17 +128,8 @@ def _latent_diffusion_file(path: Path) -> Blueprint:
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}; it looks like {guess(shapes)}")
     unet = _official_unet(shapes, UNET)
-    controllers = unet.config["controllers"]
-    cameras = f"{UNET}camera_embed.0.weight" in shapes
-    kind = (
-        f"ImageDream ({controllers})"
-        if controllers != "none"
-        else "MVDream"
-        if cameras
-        else "Stable Diffusion 2"
-    )
     return Blueprint(
-        f"a {kind} checkpoint",
+        _kind(unet, "checkpoint"),
         tensors,
         unet,
         _latent_diffusion_vae(shapes, vae),
@@ -179,11 +170,8 @@ def _kind(unet: Component, form: str) -> str:
     """What a model is, in words."""
     if unet.config["controllers"] != "none":
         return f"an ImageDream {form} ({unet.config['controllers']})"
-    return (
-        f"an MVDream {form}"
-        if unet.piece("unet.class_embedding.linear_1.weight")
-        else f"a Stable Diffusion 2 {form}"
-    )
+    cameras = unet.piece("unet.class_embedding.linear_1.weight") is not None
+    return f"an MVDream {form}" if cameras else f"a Stable Diffusion 2 {form}"
 
 
 def _folder_tensors(path: Path, folders) -> Tensors:

@@ -1,6 +1,6 @@
 """Tensors in files: their names and shapes at once, their values a few at a time.
 
-A file is opened again for every few hundred MiB, so that what was read through the memory map goes away and loading
+A file is opened again for every hundred MiB or so, so that what was read through the memory map goes away and loading
 never needs much more than the model itself.
 """
 
@@ -20,7 +20,7 @@ from imagedream.checkpoints.errors import CheckpointError
 
 SAFETENSORS = (".safetensors",)
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
-READ_AT_ONCE = 256 * 2**20
+READ_AT_ONCE = 128 * 2**20
 """Bytes that may be held besides the model while it is read."""
 
 
@@ -35,7 +35,7 @@ class Tensors:
     """File and name there, by name."""
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Copies of some tensors, as they are stored."""
+        """Some tensors, as they are stored; they may be views of the files, so copy what stays."""
         by_file: dict[Path, dict[str, str]] = {}
         for name in names:
             path, stored = self.places[name]
@@ -65,7 +65,7 @@ def _read(path: Path, stored: Mapping[str, str]) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(key) for key, name in stored.items()}
     tensors = _unpickle(path)
-    return {name: tensors[key].clone() for key, name in stored.items()}
+    return {name: tensors[key] for key, name in stored.items()}
 
 
 def open_tensors(path: Path) -> Tensors:
@@ -199,7 +199,7 @@ def put_back(state: Mapping[str, Tensor], piece: Callable[[str], Piece | None]) 
 
 
 def in_portions(tensors: Tensors, pieces: Mapping[str, Piece]) -> Iterator[dict[str, Tensor]]:
-    """The tensors of some pieces, a few hundred MiB at a time."""
+    """The tensors of some pieces, about a hundred MiB at a time."""
     portion: dict[str, Piece] = {}
     held = 0
 
