@@ -4,13 +4,20 @@ import math
 from dataclasses import replace
 
 import jaxtyping
+import PIL.Image
 import pytest
 import torch
 
+from imagedream import checkpoints
 from imagedream.attention import MultiViewAttnProcessor
+from imagedream.distillation import image_prompt_score_distillation
+from imagedream.image_prompt import prepare_image_prompt
 from imagedream.model import Condition, predict_noise
+from imagedream.pipeline import ImageDreamPipeline
+from imagedream.several_prompts import angle_bias, with_azimuths
 from tests.test_model import VIEWS, inputs, predict
-from tests.tiny import tiny_unet
+from tests.test_pipeline import disc
+from tests.tiny import tiny_pipeline, tiny_scheduler, tiny_unet
 
 CONTROLLERS = ("global", "local", "pixel")
 UNSEEN = -50.0  # e⁻⁵⁰ is nothing, yet adding it costs few digits of the logits
@@ -183,3 +190,170 @@ def test_counts_of_prompts_must_agree():
     three = replace(biased, image_features=condition.image_features)
     with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="prompt"):
         predict_noise(unet, *arguments, *three.inputs)
+
+
+# ------------------------------------------------------------------------------------------ weights between prompts
+
+
+def test_weights_by_hand():
+    # cosines of the angles to the front picture: 1, ½, 0, −1; to the left one: 0, ½√3, 1, 0
+    views = torch.tensor([[0.0, 60.0, 90.0, 180.0]])
+    bias = angle_bias(views, [0.0, 90.0], temperature=0.5)
+    expected = torch.tensor([[1, 0], [0.5, 0.75**0.5], [0, 1], [-1, 0]])
+    expected = (expected - expected.amax(1, keepdim=True)) / 0.5
+    torch.testing.assert_close(bias, expected[None])
+    assert bias.max() == 0
+
+
+def test_weights_turn_with_the_object_and_know_no_full_turns():
+    views = torch.rand(2, 4, generator=torch.Generator().manual_seed(0)) * 360
+    bias = angle_bias(views, [0.0, 90.0, 200.0])
+    torch.testing.assert_close(angle_bias(views + 77, [77.0, 167.0, 277.0]), bias, atol=1e-5, rtol=0)
+    torch.testing.assert_close(angle_bias(views - 360, [0.0, 450.0, -160.0]), bias, atol=1e-5, rtol=0)
+
+
+def test_temperature_is_between_the_nearest_alone_and_all_alike():
+    views = torch.tensor([[10.0, 100.0, 190.0, 280.0]])
+    sharp = angle_bias(views, [0.0, 90.0, 180.0, 270.0], temperature=1e-3).softmax(-1)
+    torch.testing.assert_close(sharp, torch.eye(4)[None])
+    assert angle_bias(views, [0.0, 180.0], temperature=1e6).abs().max() < 1e-5
+    with pytest.raises(ValueError, match=r"prompt_temperature is 0\.0"):
+        angle_bias(views, [0.0, 180.0], temperature=0.0)
+
+
+def test_prompts_of_unknown_sides_weigh_alike_everywhere():
+    views = torch.tensor([[0.0, 180.0]])
+    assert angle_bias(views, [None, None]) is None
+    assert angle_bias(views, [90.0]) is None
+    mixed = angle_bias(views, [None, 180.0], temperature=1.0)
+    torch.testing.assert_close(mixed, torch.tensor([[[0.0, -2.0], [0.0, 0.0]]]))
+
+
+def test_sides_in_their_order():
+    sides = {"right": "r", "front": "f", "back": None}
+    assert with_azimuths(["a"], sides) == [("a", None), ("f", 0.0), ("r", 270.0)]
+
+
+# --------------------------------------------------------------------------------------------------------- pipeline
+
+
+def coloured(*rgb: float) -> torch.Tensor:
+    return torch.cat([torch.tensor(rgb)[:, None, None] * disc()[3:], disc()[3:]])
+
+
+RED, GREEN, BLUE = coloured(1, 0, 0), coloured(0, 1, 0), coloured(0, 0, 1)
+
+
+def sample(pipeline: ImageDreamPipeline, *arguments, **options) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return pipeline(
+        *arguments, caption="a ball", num_inference_steps=2, generator=generator, **options
+    ).images
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+def test_encoded_prompts_are_the_encodings_of_each(controllers):
+    pipeline = tiny_pipeline(controllers)
+    white = torch.ones(3)
+    together = pipeline.encode_condition([RED, GREEN, BLUE[:, 4:20, 4:20]], "a ball", white)
+    for index, prompt in enumerate((RED, GREEN, BLUE[:, 4:20, 4:20])):
+        alone = pipeline.encode_condition(prompt, "a ball", white)
+        assert torch.equal(together.image_features[:, index], alone.image_features)
+        if controllers == "pixel":
+            assert torch.equal(together.prompt_latents[:, index : index + 1], alone.prompt_latents)
+    stacked = pipeline.encode_condition(torch.stack([RED, GREEN]), "a ball", white)
+    assert torch.equal(stacked.image_features, together.image_features[:, :2])
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+def test_one_of_several_is_the_one_picture_to_the_bit(controllers):
+    pipeline = tiny_pipeline(controllers)
+    one = sample(pipeline, RED)
+    assert torch.equal(sample(pipeline, images=[RED]), one)
+    assert torch.equal(sample(pipeline, back=RED), one)  # alone, it is heeded by all views
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+def test_every_picture_reaches_the_views(controllers):
+    pipeline = tiny_pipeline(controllers)
+    both = sample(pipeline, images=[RED, GREEN])
+    for other in (
+        sample(pipeline, RED),
+        sample(pipeline, images=[RED, BLUE]),
+        sample(pipeline, images=2 * [RED]),
+    ):
+        assert (both - other).abs().max() > 1e-5
+    torch.testing.assert_close(sample(pipeline, RED, images=[GREEN]), both)
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+def test_named_sides_matter_and_a_high_temperature_levels_them(controllers):
+    pipeline = tiny_pipeline(controllers)
+    unnamed = sample(pipeline, images=[RED, GREEN])
+    assert (sample(pipeline, front=RED, back=GREEN) - unnamed).abs().max() > 1e-5
+    level = sample(pipeline, front=RED, back=GREEN, prompt_temperature=1e6)
+    torch.testing.assert_close(level, unnamed, atol=1e-4, rtol=0)
+
+
+def test_pictures_may_know_where_they_were_taken_from():
+    pipeline = tiny_pipeline()
+    picture = PIL.Image.fromarray((RED.permute(1, 2, 0) * 255).byte().numpy(), "RGBA")
+    prompt = prepare_image_prompt(picture, 24)
+    known = [replace(prompt, azimuth_deg=90.0), replace(prompt, rgba=GREEN, azimuth_deg=270.0)]
+    torch.testing.assert_close(
+        sample(pipeline, images=known), sample(pipeline, left=prompt, right=GREEN), rtol=0, atol=0
+    )
+
+
+def test_a_model_that_reads_captions_only_refuses_pictures():
+    with pytest.raises(ValueError, match="captions only"):
+        sample(tiny_pipeline("none"), images=[RED, GREEN])
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+def test_distillation_follows_the_weights_of_each_group(controllers):
+    pipeline = tiny_pipeline(controllers)
+    condition = pipeline.encode_condition([RED, GREEN], "a ball", torch.ones(3))
+    azimuths = torch.tensor([[0.0, 90.0, 180.0, 270.0], [45.0, 135.0, 225.0, 315.0]])
+    biased = condition.with_prompt_bias(angle_bias(azimuths, [0.0, 180.0]))
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, VIEWS, 4, 4, 4, generator=generator)
+    given = {
+        "cameras": torch.randn(2, VIEWS, 16, generator=generator),
+        "noise": torch.randn(2, VIEWS, 4, 4, 4, generator=generator),
+        "timesteps": torch.tensor([300, 700]),
+    }
+
+    def distil(rows, condition, **options):
+        z = latents[rows].clone().requires_grad_(True)
+        result = image_prompt_score_distillation(
+            pipeline.unet,
+            tiny_scheduler(),
+            z,
+            condition=condition,
+            unconditional=condition.without_image(),
+            **{name: value[rows] for name, value in given.items()},
+            **options,
+        )
+        (gradient,) = torch.autograd.grad(result.loss, z)
+        return gradient
+
+    both = distil(slice(0, 2), biased)
+    torch.testing.assert_close(distil(slice(0, 2), biased, groups_per_call=1), both, atol=1e-5, rtol=1e-4)
+    for group in range(2):
+        row = slice(group, group + 1)
+        alone = distil(row, biased.map(lambda tensor, row=row: tensor[row]))
+        torch.testing.assert_close(alone / 2, both[row], atol=1e-5, rtol=1e-4)
+    assert (distil(slice(0, 2), condition) - both).abs().max() > 1e-6
+
+
+def test_the_guidance_that_suits_a_model_is_saved_with_it(tmp_path):
+    tiny = tiny_pipeline()
+    assert tiny.config.guidance_scale == 5.0  # the paper's
+    parts = {name: getattr(tiny, name) for name in ("unet", "vae", "encoder", "scheduler")}
+    pipeline = ImageDreamPipeline(**parts, guidance_scale=1.5)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(tmp_path)
+    assert torch.equal(sample(pipeline, RED), sample(tiny, RED, guidance_scale=1.5))
+    for loaded in (checkpoints.load(tmp_path), ImageDreamPipeline.from_pretrained(tmp_path)):
+        assert loaded.config.guidance_scale == 1.5

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 import threestudio
 from imagedream import checkpoints
 from imagedream.cameras import camera_condition
+from imagedream.several_prompts import PROMPT_TEMPERATURE, angle_bias
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import C
@@ -55,8 +56,10 @@ class ImageDreamGuidance(BaseObject):
         prompt_background: str = "match"
         """`match`: the prompt is shown on the colour behind its group's renders. `mean_grey`: on the grey of the whole
         batch's mean, as in the released code."""
+        prompt_temperature: float = PROMPT_TEMPERATURE
+        """How little it matters from which side a picture was taken, where several are given; see `angle_bias`."""
         encoding_cache_size: int = 32
-        """Encodings of the prompt that are kept, one for each background colour (8 bits a channel)."""
+        """Encodings of the prompts that are kept, one for each background colour (8 bits a channel)."""
 
     cfg: Config
 
@@ -101,7 +104,7 @@ class ImageDreamGuidance(BaseObject):
         """(condition, "no condition") of one group in front of a background colour, from the cache if it is there.
 
         Args:
-            prompt: picture and captions.
+            prompt: pictures and captions.
             background: RGB in [0, 1]; rounded to 8 bits a channel.
         """
         if prompt is not self._prompt:
@@ -110,7 +113,8 @@ class ImageDreamGuidance(BaseObject):
         key = tuple((background.detach().float().cpu().clamp(0, 1) * 255).round().int().tolist())
         if key not in self._conditions:
             colour = torch.tensor(key, device=self.device) / 255
-            condition = self.pipeline.encode_condition(prompt.image.rgba, prompt.caption, colour)
+            pictures = [image.rgba for image in prompt.images]
+            condition = self.pipeline.encode_condition(pictures, prompt.caption, colour)
             with torch.no_grad():
                 negative = self.pipeline.encoder.encode_text([prompt.negative_caption])
             nothing = condition.without_image().with_text(negative.to(condition.text_tokens.dtype))
@@ -148,7 +152,7 @@ class ImageDreamGuidance(BaseObject):
             rgb: renders `(batch, height, width, 3)` in [0, 1]; n_view rows in turn are a group.
             prompt_utils: what `imagedream-prompt-processor` returned.
             elevation: in degrees, one per image; the cameras' matrices say the same.
-            azimuth: in degrees, one per image; likewise.
+            azimuth: in degrees, one per image; likewise, and it decides which of several prompts an image heeds most.
             camera_distances: one per image; likewise.
             c2w: camera-to-world matrices `(batch, 4, 4)`.
             rgb_as_latents: whether `rgb` holds latents (as many channels) scaled to [0, 1].
@@ -182,6 +186,12 @@ class ImageDreamGuidance(BaseObject):
             condition, unconditional = (
                 concatenate_conditions(list(rows)) for rows in zip(*pairs, strict=True)
             )
+            bias = angle_bias(
+                azimuth.float().unflatten(0, (groups, views)),
+                [image.azimuth_deg for image in prompt_utils.images],
+                self.cfg.prompt_temperature,
+            )
+            condition, unconditional = (one.with_prompt_bias(bias) for one in (condition, unconditional))
             settings = {
                 "timestep_range": self.timestep_range,
                 "guidance_scale": self.guidance_scale,

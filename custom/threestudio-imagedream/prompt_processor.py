@@ -1,9 +1,10 @@
-"""The prompt: a picture, and if wanted a caption."""
+"""The prompt: a picture or several of the same object, and if wanted a caption."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import threestudio
+from imagedream.cameras import VIEW_NAMES
 from imagedream.image_prompt import (
     OBJECT_FRACTION,
     ImagePrompt,
@@ -11,6 +12,7 @@ from imagedream.image_prompt import (
     load_image_prompt,
     open_picture,
 )
+from imagedream.several_prompts import with_azimuths
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
 
@@ -19,14 +21,14 @@ from threestudio.utils.config import parse_structured
 class PromptOutput:
     """What `imagedream-guidance` needs to know of the prompt."""
 
-    image: ImagePrompt
+    images: tuple[ImagePrompt, ...]
     caption: str
     negative_caption: str
 
 
 @threestudio.register("imagedream-prompt-processor")
 class ImageDreamPromptProcessor(BaseObject):
-    """Reads and prepares the picture. It has no text encoder: the diffusion model brings its own."""
+    """Reads and prepares the pictures. It has no text encoder: the diffusion model brings its own."""
 
     @dataclass
     class Config:
@@ -35,13 +37,20 @@ class ImageDreamPromptProcessor(BaseObject):
         image_path: Any = None
         """A picture file; what is transparent in it, or looks like its border, is background."""
         mask_path: Any = None
-        """A picture of the same aspect, white where the object is."""
+        """A picture of the same aspect as that of `image_path`, white where the object is."""
+        image_paths: list[Any] = field(default_factory=list)
+        """Further pictures of the same object, from wherever."""
+        front_path: Any = None
+        """A picture of the object's front; rendered views heed the pictures from their own side most."""
+        left_path: Any = None
+        back_path: Any = None
+        right_path: Any = None
         prompt: Any = ""
         """Caption: what the object is."""
         negative_prompt: Any = ""
         """What guidance moves away from."""
         image_size: int = 256
-        """Side in pixels of the prepared picture."""
+        """Side in pixels of the prepared pictures."""
         object_fraction: float = OBJECT_FRACTION
         """The object's longest side over the picture's side."""
 
@@ -49,7 +58,7 @@ class ImageDreamPromptProcessor(BaseObject):
 
     @classmethod
     def preflight(cls, cfg: Any) -> None:
-        """Raise a ValueError that says what is wrong with the picture file or the captions; takes milliseconds."""
+        """Raise a ValueError that says what is wrong with the picture files or the captions; takes milliseconds."""
         cfg = parse_structured(cls.Config, cfg)
         for key in ("prompt", "negative_prompt"):
             text = getattr(cfg, key)
@@ -57,21 +66,44 @@ class ImageDreamPromptProcessor(BaseObject):
                 raise ValueError(
                     f"system.prompt_processor.{key} must be text, got {text!r} ({type(text).__name__}); quote it"
                 )
-        if not isinstance(cfg.image_path, str) or not cfg.image_path:
-            raise ImagePromptError(
-                f"system.prompt_processor.image_path is {cfg.image_path!r}, must be the path of a picture file"
-            )
-        for path in (cfg.image_path, cfg.mask_path):
-            if path is not None:
-                open_picture(path)
+        for path, _ in cls._paths(cfg):
+            open_picture(path)
+        if cfg.mask_path is not None:
+            if cfg.image_path is None:
+                raise ImagePromptError("system.prompt_processor.mask_path needs image_path, whose mask it is")
+            open_picture(cfg.mask_path)
+
+    @staticmethod
+    def _paths(cfg: Config) -> list[tuple[str, float | None]]:
+        """The picture files, each with the azimuth it was taken from where that is known."""
+        key = "system.prompt_processor."
+        single = {
+            name: getattr(cfg, name) for name in ("image_path", *(f"{side}_path" for side in VIEW_NAMES))
+        }
+        given = {
+            **{key + name: path for name, path in single.items() if path is not None},
+            **{f"{key}image_paths[{index}]": path for index, path in enumerate(cfg.image_paths)},
+        }
+        if not given:
+            raise ImagePromptError(f"{key}image_path is None, must be the path of a picture file")
+        for name, path in given.items():
+            if not isinstance(path, str) or not path:
+                raise ImagePromptError(f"{name} is {path!r}, must be the path of a picture file")
+        unnamed = [path for path in (cfg.image_path, *cfg.image_paths) if path is not None]
+        return with_azimuths(unnamed, {side: single[f"{side}_path"] for side in VIEW_NAMES})
 
     def configure(self) -> None:
-        """Read and prepare the prompt."""
+        """Read and prepare the prompts."""
         cfg = self.cfg
         self.preflight(cfg)
-        image = load_image_prompt(cfg.image_path, cfg.image_size, cfg.object_fraction, cfg.mask_path)
-        self.output = PromptOutput(image, cfg.prompt, cfg.negative_prompt)
+        images = []
+        for path, azimuth_deg in self._paths(cfg):
+            # a mask is that of image_path, which comes first
+            mask = None if images else cfg.mask_path
+            image = load_image_prompt(path, cfg.image_size, cfg.object_fraction, mask)
+            images.append(replace(image, azimuth_deg=azimuth_deg))
+        self.output = PromptOutput(tuple(images), cfg.prompt, cfg.negative_prompt)
 
     def __call__(self) -> PromptOutput:
-        """The prepared prompt."""
+        """The prepared prompts."""
         return self.output

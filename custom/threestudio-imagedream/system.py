@@ -79,8 +79,10 @@ class ImageDreamSystem(BaseLift3DSystem):
         start = time.perf_counter()
         self.prompt_processor = threestudio.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
         self.prompt_utils = self.prompt_processor()
-        self.prompt_utils.image.save(self.get_save_path("prompt.png"))
-        notes = list(self.prompt_utils.image.warnings)
+        notes = []
+        for number, image in enumerate(self.prompt_utils.images, 1):
+            image.save(self.get_save_path("prompt.png" if number == 1 else f"prompt-{number}.png"))
+            notes += [warning for warning in image.warnings if warning not in notes]
         if self.cfg.guidance.get("weights") == "toybox":
             notes.append(SMALL_MODEL_WARNING)
         self._note(caption=self.prompt_utils.caption, warnings=notes)
@@ -97,8 +99,9 @@ class ImageDreamSystem(BaseLift3DSystem):
     def save_views(self) -> None:
         """Sample the diffusion model's four views into `views.png` and `save/views.npz`."""
         output = self.guidance.pipeline(
-            self.prompt_utils.image,
-            self.prompt_utils.caption,
+            images=self.prompt_utils.images,
+            caption=self.prompt_utils.caption,
+            prompt_temperature=self.guidance.cfg.prompt_temperature,
             guidance_scale=self.views.guidance_scale,
             num_inference_steps=self.views.steps,
             elevation_deg=self.views.elevation_deg,
@@ -221,8 +224,9 @@ class ImageDreamSystem(BaseLift3DSystem):
         save = Path(self.get_save_dir())
         record = self._read_record()
         parts: dict[str, Any] = {
-            "title": record.get("caption") or Path(str(self.cfg.prompt_processor.get("image_path"))).stem,
-            "prompt_image": save / "prompt.png",
+            "title": record.get("caption")
+            or Path(self.cfg.prompt_processor.get("image_path") or self.trial_dir.name).stem,
+            "prompt_image": [save / "prompt.png", *sorted(save.glob("prompt-*.png"))],
             "timings": record.get("seconds"),
             "settings": OmegaConf.to_container(self.cfg),
             "warnings": record.get("warnings", ()),

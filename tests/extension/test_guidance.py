@@ -70,7 +70,7 @@ def test_prompt_is_shown_on_each_groups_own_colour(guidance, prompt):
     # what is cached is what the pipeline makes of that colour
     condition, nothing = guidance._conditions[(0, 64, 255)]
     colour = torch.tensor([0, 64, 255]) / 255
-    expected = guidance.pipeline.encode_condition(prompt.image.rgba, "a brick", colour)
+    expected = guidance.pipeline.encode_condition(prompt.images[0].rgba, "a brick", colour)
     torch.testing.assert_close(condition.prompt_latents, expected.prompt_latents)
     torch.testing.assert_close(condition.image_features, expected.image_features)
     assert (nothing.prompt_latents == 0).all()

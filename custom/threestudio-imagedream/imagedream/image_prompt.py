@@ -48,6 +48,8 @@ class ImagePrompt:
     """Where the alpha comes from: "alpha" (the picture's own), "mask" (given), "rembg" or "grabcut"."""
     warnings: tuple[str, ...] = ()
     """What may spoil the result, one sentence each."""
+    azimuth_deg: float | None = None
+    """From where the picture was taken: 0 is the object's front; None where nobody knows."""
 
     def to_pil(self) -> PIL.Image.Image:
         """The prompt as an RGBA picture of 8 bits a channel."""

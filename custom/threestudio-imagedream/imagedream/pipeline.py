@@ -1,6 +1,7 @@
 """Picture + caption -> four views of the object (paper §3; released sampler settings: DDIM, 50 steps, guidance 5)."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from imagedream.cameras import camera_condition, check_angles, look_at_origin, o
 from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt import ImagePrompt, composite, load_image_prompt
 from imagedream.model import Condition, MultiViewUNet, concatenate_conditions, predict_noise
+from imagedream.several_prompts import PROMPT_TEMPERATURE, angle_bias, with_azimuths
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,8 @@ NEGATIVE_CAPTION = (
     "dull, and unclear."
 )
 """The released sampler's negative caption."""
+
+PAPER_GUIDANCE_SCALE = 5.0
 
 WHITE = (1.0, 1.0, 1.0)
 
@@ -47,13 +51,21 @@ class ImageDreamPipeline(DiffusionPipeline):
         vae: autoencoder of the views and the prompt.
         encoder: OpenCLIP towers.
         scheduler: noise schedule, parametrisation and sampler.
+        guidance_scale: strength of guidance that suits this network, saved in `model_index.json`; calls that name none
+            use it.
     """
 
     def __init__(
-        self, unet: MultiViewUNet, vae: AutoencoderKL, encoder: ImageTextEncoder, scheduler: SchedulerMixin
+        self,
+        unet: MultiViewUNet,
+        vae: AutoencoderKL,
+        encoder: ImageTextEncoder,
+        scheduler: SchedulerMixin,
+        guidance_scale: float = PAPER_GUIDANCE_SCALE,
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, vae=vae, encoder=encoder, scheduler=scheduler)
+        self.register_to_config(guidance_scale=guidance_scale)
 
     @property
     def latent_size(self) -> int:
@@ -82,36 +94,52 @@ class ImageDreamPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def encode_condition(
-        self, prompt: Float[Tensor, "4 height width"] | None, caption: str, background: Float[Tensor, " 3"]
+        self,
+        prompt: Float[Tensor, "*prompt 4 height width"] | Sequence[Float[Tensor, "4 _ _"]] | None,
+        caption: str,
+        background: Float[Tensor, " 3"],
     ) -> Condition:
         """The condition of one group of views.
 
         Args:
-            prompt: RGBA prompt with straight alpha in [0, 1]; None for no image prompt.
+            prompt: RGBA prompt with straight alpha in [0, 1], or several of them; None for no image prompt.
             caption: what the object is; may be empty.
             background: RGB in [0, 1], the colour behind the views that will be made.
+
+        Returns:
+            Image features with a prompt axis where there are several prompts, as `predict_noise` takes them.
         """
-        self.check_reads(prompt)
-        text_tokens = self.encoder.encode_text([caption])
-        if not self.unet.reads_images:
-            return Condition(text_tokens.to(self.unet.dtype))
-        size = self.image_size
         if prompt is None:
-            pixels = torch.zeros(1, 3, size, size, device=self.device)
+            prompts = []
         else:
-            pixels = composite(prompt.to(self.device), background.to(self.device))[None]
-        features = self.image_features(pixels)
+            prompts = [prompt] if isinstance(prompt, Tensor) and prompt.ndim == 3 else list(prompt)
+        self.check_reads(prompts)
+        text_tokens = self.encoder.encode_text([caption]).to(self.unet.dtype)
+        if not self.unet.reads_images:
+            return Condition(text_tokens)
+        if prompts:
+            pictures = [composite(one.to(self.device), background.to(self.device))[None] for one in prompts]
+        else:
+            pictures = [torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)]
+        features = [self.image_features(picture).to(self.unet.dtype) for picture in pictures]
         latents = None
         if self.unet.uses_prompt_frame:
-            if pixels.shape[-2:] != (size, size):
-                pixels = interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-            latents = self.encode_images(pixels)[:, None].to(self.unet.dtype)
-        condition = Condition(text_tokens.to(self.unet.dtype), features.to(self.unet.dtype), latents)
-        return condition.without_image() if prompt is None else condition
+            latents = torch.stack([self.encode_images(self._resize(one)) for one in pictures], dim=1)
+            latents = latents.to(self.unet.dtype)
+        several = len(features) > 1
+        condition = Condition(text_tokens, torch.stack(features, 1) if several else features[0], latents)
+        return condition if prompts else condition.without_image()
 
-    def check_reads(self, image: Any) -> None:
-        """Raise ValueError for a picture given to a model that reads captions only."""
-        if image is not None and not self.unet.reads_images:
+    def _resize(self, pixels: Float[Tensor, "1 3 _ _"]) -> Float[Tensor, "1 3 size size"]:
+        """Pixels of the size of a view."""
+        size = (self.image_size, self.image_size)
+        if pixels.shape[-2:] == size:
+            return pixels
+        return interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+
+    def check_reads(self, images: Sequence[Any]) -> None:
+        """Raise ValueError for pictures given to a model that reads captions only."""
+        if images and not self.unet.reads_images:
             raise ValueError("this model reads captions only (controllers: none), but a picture was given")
 
     def check_inputs(
@@ -169,43 +197,58 @@ class ImageDreamPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        image: Any,
+        image: Any = None,
         caption: str = "",
         negative_caption: str = NEGATIVE_CAPTION,
-        guidance_scale: float = 5.0,
+        guidance_scale: float | None = None,
         num_inference_steps: int = 50,
         elevation_deg: float = 5.0,
         azimuth_deg: float = 0.0,
         generator: torch.Generator | None = None,
         background: tuple[float, float, float] = WHITE,
+        *,
+        images: Sequence[Any] = (),
+        front: Any = None,
+        left: Any = None,
+        back: Any = None,
+        right: Any = None,
+        prompt_temperature: float = PROMPT_TEMPERATURE,
     ) -> ImageDreamOutput:
-        """Four views of the object in a picture, 90° apart.
+        """Four views of the object in a picture or in several pictures, 90° apart.
 
         Args:
             image: an `ImagePrompt`, a path, an RGBA tensor `(4, height, width)` in [0, 1] with straight alpha, or
-                None to sample from the caption alone.
+                None; without any picture the views are sampled from the caption alone.
             caption: what the object is.
             negative_caption: what guidance moves away from.
-            guidance_scale: strength of classifier-free guidance; 1 for none.
+            guidance_scale: strength of classifier-free guidance; 1 for none, None for what suits the model.
             num_inference_steps: sampler steps.
             elevation_deg: of all four cameras.
             azimuth_deg: of the first camera; 0 is the object's front.
             generator: source of the initial noise.
             background: RGB in [0, 1] behind the views.
+            images: further pictures of the same object, from wherever.
+            front: a picture that shows the object's front; each view heeds the pictures from its own side most.
+            left: likewise, the object's own left side.
+            back: likewise.
+            right: likewise.
+            prompt_temperature: the larger, the less the sides matter, see `angle_bias`.
         """
+        if guidance_scale is None:
+            guidance_scale = self.config.guidance_scale
         self.check_inputs(caption, negative_caption, guidance_scale, num_inference_steps, elevation_deg)
-        self.check_reads(image)
-        if isinstance(image, ImagePrompt):
-            prompt = image.rgba
-        elif image is None or isinstance(image, Tensor):
-            prompt = image
-        else:
-            prompt = load_image_prompt(image, size=max(self.image_size, self.encoder.image_size)).rgba
-        condition = self.encode_condition(prompt, caption, torch.tensor(background))
+        unnamed = [*([] if image is None else [image]), *images]
+        pictures = with_azimuths(unnamed, {"front": front, "left": left, "back": back, "right": right})
+        self.check_reads(pictures)
+        prompts = [self._as_prompt(picture, prompt_azimuth) for picture, prompt_azimuth in pictures]
+        condition = self.encode_condition([rgba for rgba, _ in prompts], caption, torch.tensor(background))
+        azimuths = orthogonal_azimuths(azimuth_deg)
+        if prompts:
+            bias = angle_bias(azimuths[None], [angle for _, angle in prompts], prompt_temperature)
+            condition = condition.with_prompt_bias(bias)
         negative = self.encoder.encode_text([negative_caption]).to(self.unet.dtype)
         unconditional = condition.without_image().with_text(negative)
 
-        azimuths = orthogonal_azimuths(azimuth_deg)
         camera_to_world = look_at_origin(torch.tensor(float(elevation_deg)), azimuths, torch.tensor(1.0))
         cameras = camera_condition(camera_to_world)[None].to(self.device, self.unet.dtype)
         device = self.device if generator is None else generator.device
@@ -221,3 +264,11 @@ class ImageDreamPipeline(DiffusionPipeline):
         )
         images = self.decode_latents(latents[0]).float()
         return ImageDreamOutput(images, camera_to_world, tuple(azimuths.tolist()), float(elevation_deg))
+
+    def _as_prompt(self, picture: Any, azimuth_deg: float | None) -> tuple[Tensor, float | None]:
+        """RGBA pixels of anything that may be a prompt, and the azimuth it was taken from."""
+        if isinstance(picture, Tensor):
+            return picture, azimuth_deg
+        if not isinstance(picture, ImagePrompt):
+            picture = load_image_prompt(picture, size=max(self.image_size, self.encoder.image_size))
+        return picture.rgba, picture.azimuth_deg if azimuth_deg is None else azimuth_deg

@@ -32,7 +32,7 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     title: str,
-    prompt_image: Picture | None = None,
+    prompt_image: Picture | Sequence[Picture] | None = None,
     views: Picture | Sequence[Picture] | None = None,
     view_names: Sequence[str] = VIEW_NAMES,
     snapshots: Sequence[Picture | tuple[str, Picture]] = (),
@@ -48,7 +48,7 @@ def write_report(
     Args:
         path: HTML file to write.
         title: heading, for example the caption.
-        prompt_image: what the model was shown.
+        prompt_image: what the model was shown, one picture or several.
         views: the diffusion model's views of it, one picture each; or one picture of all of them with their labels.
         view_names: labels of the views.
         snapshots: pictures over time, oldest first, with labels or labelled by their files' names.
@@ -121,10 +121,11 @@ def _bullets(heading: str, sentences: Sequence[str], style: str) -> str:
     return f'<section class="{style}"><h2>{heading}</h2><ul>{items}</ul></section>'
 
 
-def _prompt(picture: Picture | None) -> str:
-    if picture is None:
+def _prompt(pictures: Picture | Sequence[Picture] | None) -> str:
+    if pictures is None:
         raise _Missing("No picture: the model was given the caption alone.")
-    return f'<div class="checks">{_image(picture, "the prompt")}</div>'
+    shown = pictures if isinstance(pictures, list | tuple) else [pictures]
+    return "".join(f'<div class="checks">{_image(picture, "the prompt")}</div>' for picture in shown)
 
 
 def _views(views: Sequence[Picture] | Tensor | None, names: Sequence[str]) -> str:

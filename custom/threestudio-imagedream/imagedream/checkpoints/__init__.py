@@ -98,7 +98,8 @@ def load(
     logger.info("%s: %s", describe_source(source), blueprint.description)
     for name, model in models.items():
         _fill(model, blueprint.tensors, getattr(blueprint, name).piece, dtype)
-    pipeline = ImageDreamPipeline(**models, scheduler=_scheduler(blueprint.scheduler, path))
+    scheduler = _scheduler(blueprint.scheduler, path)
+    pipeline = ImageDreamPipeline(**models, scheduler=scheduler, **blueprint.pipeline)
     return pipeline.to(device)
 
 

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ class Blueprint:
     scheduler: Mapping[str, Any]
     names_controllers: bool = False
     """Whether the settings name the controllers; otherwise pixel and local models look the same."""
+    pipeline: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the pipeline besides its parts."""
 
     def ignores(self, name: str) -> bool:
         """Whether a name in the files is none of the model's weights."""
@@ -100,14 +102,19 @@ def check_folder(path: Path) -> None:
 
 
 def _own_folder(path: Path) -> Blueprint:
-    read_json(path / "model_index.json")
+    index = read_json(path / "model_index.json")
     tensors = _folder_tensors(path, COMPONENTS[:3])
     parts = {
         name: Component(read_json(path / name / "config.json"), _at(f"{name}/")) for name in COMPONENTS[:3]
     }
     scheduler = read_json(path / "scheduler" / "scheduler_config.json")
     return Blueprint(
-        "a folder of this project", tensors, **parts, scheduler=scheduler, names_controllers=True
+        "a folder of this project",
+        tensors,
+        **parts,
+        scheduler=scheduler,
+        names_controllers=True,
+        pipeline={key: index[key] for key in ("guidance_scale",) if key in index},
     )
 
 

@@ -1,0 +1,157 @@
+"""Several prompts from the configuration to the network's inputs."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import threestudio
+from imagedream.cameras import look_at_origin, orthogonal_azimuths
+from imagedream.several_prompts import angle_bias
+from tests.tiny import tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A file for each of some colours."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, colour in (("red", (200, 0, 0)), ("green", (0, 200, 0)), ("blue", (0, 0, 200))):
+        pixels = np.zeros((40, 40, 4), np.uint8)
+        pixels[10:30, 5:35] = (*colour, 255)
+        PIL.Image.fromarray(pixels).save(folder / f"{name}.png")
+    return {path.stem: str(path) for path in folder.glob("*.png")}
+
+
+def process(**settings):
+    processor = threestudio.find("imagedream-prompt-processor")
+    return processor(OmegaConf.create({"prompt": "a brick", "image_size": 32, **settings}))()
+
+
+def colour(image) -> int:
+    return int(image.rgba[:3, 16, 16].argmax())
+
+
+def test_all_pictures_of_the_config_are_prompts(extension, pictures):
+    one = process(image_path=pictures["red"]).images
+    assert [(colour(image), image.azimuth_deg) for image in one] == [(0, None)]
+    some = process(
+        image_path=pictures["red"], image_paths=[pictures["green"]], left_path=pictures["blue"]
+    ).images
+    assert [(colour(image), image.azimuth_deg) for image in some] == [(0, None), (1, None), (2, 90.0)]
+    named = process(back_path=pictures["red"], front_path=pictures["green"]).images
+    assert [(colour(image), image.azimuth_deg) for image in named] == [(1, 0.0), (0, 180.0)]
+
+
+def test_a_mask_is_for_the_picture_of_image_path(extension, pictures, tmp_path):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:30, 5:15] = 255
+    PIL.Image.fromarray(mask).save(tmp_path / "mask.png")
+    given = dict(
+        image_path=pictures["red"], back_path=pictures["green"], mask_path=str(tmp_path / "mask.png")
+    )
+    first, second = process(**given).images
+    assert (first.background_removal, second.background_removal) == ("mask", "alpha")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "image_path is None"),
+        ({"image_paths": ["nowhere.png"]}, r"nowhere\.png: no such file"),
+        ({"image_paths": [3]}, r"image_paths\[0\] is 3, must be the path"),
+        ({"front_path": "nowhere.png"}, r"nowhere\.png: no such file"),
+        ({"left_path": ""}, "left_path is '', must be the path"),
+        ({"back_path": "{red}", "mask_path": "{red}"}, "mask_path needs image_path"),
+        ({"top_path": "{red}"}, "top_path"),
+    ],
+)
+def test_bad_pictures_are_errors(extension, pictures, settings, message):
+    settings = {
+        key: value.format(**pictures) if isinstance(value, str) else value for key, value in settings.items()
+    }
+    with pytest.raises((ValueError, TypeError), match=message):
+        threestudio.find("imagedream-prompt-processor").preflight(OmegaConf.create(settings))
+
+
+@pytest.mark.parametrize("controllers", ["global", "local", "pixel"])
+@pytest.mark.parametrize("same_background", [True, False])
+def test_the_network_is_told_all_of_it(
+    extension, pictures, tmp_path, monkeypatch, controllers, same_background
+):
+    tiny_pipeline(controllers).save_pretrained(tmp_path / "model")
+    guidance = threestudio.find("imagedream-guidance")(
+        OmegaConf.create({"weights": str(tmp_path / "model"), "prompt_temperature": 0.7})
+    )
+    prompt = process(image_path=pictures["red"], left_path=pictures["blue"])
+    called = []
+    predict = guidance._predict
+    monkeypatch.setattr(guidance, "_predict", lambda *inputs: called.append(inputs) or predict(*inputs))
+
+    azimuth = orthogonal_azimuths(torch.tensor([0.0, 30.0])).flatten()
+    elevation, distance = torch.full_like(azimuth, 5.0), torch.full_like(azimuth, 1.5)
+    rgb = torch.rand(8, 16, 16, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    colours = torch.ones(8, 3) if same_background else torch.eye(3)[:2].repeat_interleave(4, dim=0)
+    guidance(
+        rgb,
+        prompt,
+        elevation=elevation,
+        azimuth=azimuth,
+        camera_distances=distance,
+        c2w=look_at_origin(elevation, azimuth, distance),
+        comp_rgb_bg=colours[:, None, None].expand(8, 16, 16, 3),
+    )["loss_sds"].backward()
+    assert (rgb.grad.abs().sum((1, 2, 3)) > 0).all()
+
+    (_, _, _, _, _, features, latents, bias), *more = called
+    assert more == []
+    expected = angle_bias(azimuth.unflatten(0, (2, 4)), [None, 90.0], 0.7)
+    torch.testing.assert_close(bias, torch.cat([expected, expected]))  # with and without conditions
+    assert expected[0].tolist() == [
+        [0, pytest.approx(-1 / 0.7)],
+        [0, 0],
+        [0, pytest.approx(-1 / 0.7)],
+        [0, pytest.approx(-2 / 0.7)],
+    ]
+    for group in range(2):
+        condition = guidance.pipeline.encode_condition(
+            [image.rgba for image in prompt.images], "a brick", colours[4 * group]
+        )
+        torch.testing.assert_close(features[group], condition.image_features[0])
+        if controllers == "pixel":
+            torch.testing.assert_close(latents[group], condition.prompt_latents[0])
+            assert latents[2 + group].abs().max() == 0
+        else:
+            assert latents is None
+        assert features[2 + group].abs().max() == 0
+
+
+def test_several_prompts_in_the_main_job(extension, pictures, weights, tmp_path):
+    """The shipped configuration with several pictures, up to the first views and the report."""
+    from threestudio.utils.config import merge_config
+
+    config = Path(__file__).parents[2] / "configs" / "imagedream-toybox.yaml"
+    overrides = [
+        f"system.prompt_processor.image_path={pictures['red']}",
+        f"system.prompt_processor.back_path={pictures['blue']}",
+        f"system.prompt_processor.image_paths=[{pictures['green']}]",
+        f"system.guidance.weights={weights}",
+        "system.views.steps=1",
+    ]
+    cfg = merge_config(str(config), cli_args=overrides)
+    system_class = threestudio.find(cfg.system_type)
+    system_class.preflight(cfg.system)
+    system = system_class(cfg.system)
+    system.set_save_dir(str(tmp_path / "trial" / "save"))
+    system.on_fit_start()
+    save = tmp_path / "trial" / "save"
+    shown = [
+        PIL.Image.open(save / name).getpixel((32, 32))[:3]
+        for name in ("prompt.png", "prompt-2.png", "prompt-3.png")
+    ]
+    assert [np.argmax(pixel) for pixel in shown] == [0, 1, 2]
+    assert (tmp_path / "trial" / "views.png").exists()
+    system.write_report()
+    assert (tmp_path / "trial" / "report.html").read_text().count('alt="the prompt"') == 3
