@@ -23,7 +23,7 @@ def psnr(
     """Peak signal-to-noise ratio of each image in dB, −10 log10(mean squared error), for pixels in [0, 1].
 
     >>> psnr(torch.full((1, 3, 2, 2), 0.6), torch.full((1, 3, 2, 2), 0.5))
-    tensor([20.])
+    tensor([20.0000])
     """
     error = (images - targets).square().flatten(1).mean(1)
     return (-10 * torch.log10(error.clamp_min(1e-30))).clamp(max=LARGEST_PSNR_DB)

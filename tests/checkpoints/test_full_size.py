@@ -1,0 +1,74 @@
+"""The published sizes: random files in every layout are loaded strictly, within the memory bound.
+
+Each case writes up to 8 GB below pytest's temporary folder and takes minutes.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from imagedream.architectures import published_architecture, random_pipeline
+from tests.checkpoints.published import write_diffusers, write_official, write_stable_diffusion
+
+LOAD = """
+import json, re, sys, time
+import torch
+from imagedream import checkpoints
+from imagedream.encoders import ImageTextEncoder
+from imagedream.pipeline import ImageDreamPipeline
+def peak_kib():
+    # getrusage would count the memory of the process that started this one
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+before = peak_kib()
+start = time.perf_counter()
+pipeline = checkpoints.load(sys.argv[1], dtype=getattr(torch, sys.argv[2]))
+seconds = time.perf_counter() - start
+peak = peak_kib()
+parts = (pipeline.unet, pipeline.vae, pipeline.encoder)
+size = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+print(json.dumps({
+    "controllers": pipeline.unet.config.controllers, "seconds": seconds, "model_gib": size / 2**30,
+    "libraries_gib": before / 2**20, "above_model_gib": (peak - before) / 2**20 - size / 2**30,
+}))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A temporary folder whose files go as soon as the test ends: they are large."""
+    yield tmp_path
+    for file in sorted(tmp_path.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="peak memory is read from /proc, as on Linux"
+)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("layout", ["official", "mvdream", "mv_unet", "split", "stable-diffusion"])
+def test_loading_needs_the_model_and_at_most_one_gibibyte_more(layout, dtype, folder, record_property):
+    controllers = "none" if layout in ("mvdream", "stable-diffusion") else "pixel"
+    pipeline = random_pipeline(published_architecture(controllers))
+    path = folder / "weights"
+    if layout == "official" or layout == "mvdream":
+        path = write_official(pipeline, path.with_suffix(".pt"))
+    elif layout == "stable-diffusion":
+        path = write_stable_diffusion(pipeline, path.with_suffix(".ckpt"))
+    else:
+        write_diffusers(pipeline, path, layout)
+    del pipeline
+    done = subprocess.run([sys.executable, "-c", LOAD, str(path), dtype], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    sys.stdout.write(f"{layout} {dtype}: {found}\n")
+    assert found["controllers"] == controllers
+    assert found["above_model_gib"] < 1
+    assert (
+        torch.finfo(getattr(torch, dtype)).bits // 8 * 0.25 < found["model_gib"]
+    )  # at least a milliard of numbers
