@@ -46,13 +46,21 @@ def link_extension(threestudio: Path) -> None:
 
 
 def absolute_paths(overrides: list[str]) -> list[str]:
-    """Overrides whose value is a file or folder here, made independent of the folder threestudio runs in."""
+    """Overrides whose value is a file or folder here, or a list of them, made independent of threestudio's own folder."""
     result = []
     for override in overrides:
         key, _, value = override.partition("=")
-        exists_here = value and ("/" in value or "." in value) and Path(value).exists()
-        result.append(f"{key}={Path(value).resolve()}" if exists_here else override)
+        if value.startswith("[") and value.endswith("]"):
+            items = [_absolute(item.strip()) for item in value[1:-1].split(",")]
+            result.append(f"{key}=[{','.join(items)}]")
+        else:
+            result.append(f"{key}={_absolute(value)}")
     return result
+
+
+def _absolute(value: str) -> str:
+    exists_here = value and ("/" in value or "." in value) and Path(value).exists()
+    return str(Path(value).resolve()) if exists_here else value
 
 
 def run_in_threestudio(folder: Path, arguments, launcher) -> int:

@@ -155,3 +155,34 @@ def test_several_prompts_in_the_main_job(extension, pictures, weights, tmp_path)
     assert (tmp_path / "trial" / "views.png").exists()
     system.write_report()
     assert (tmp_path / "trial" / "report.html").read_text().count('alt="the prompt"') == 3
+
+
+def test_a_real_threestudio_finds_the_pictures_from_its_own_folder(pictures, tmp_path, monkeypatch):
+    from launch import absolute_paths
+
+    folder = Path(pictures["red"]).parent
+    monkeypatch.chdir(folder.parent)
+    here = folder.name
+    overrides = [
+        f"a.image_paths=[{here}/red.png, nowhere.png]",
+        f"a.left_path={here}/blue.png",
+        "b=[0,5.0,100]",
+    ]
+    assert absolute_paths(overrides) == [
+        f"a.image_paths=[{pictures['red']},nowhere.png]",
+        f"a.left_path={pictures['blue']}",
+        "b=[0,5.0,100]",
+    ]
+
+
+def test_a_trial_without_a_main_picture_asks_for_a_name():
+    from threestudio import launcher
+
+    overrides = ["system.prompt_processor.image_path=null"]
+    arguments = launcher.parse_arguments(["--config", "imagedream-toybox.yaml", *overrides])
+    assert launcher.read_config(arguments).tag == ""  # named by its timestamp
+    arguments = launcher.parse_arguments(
+        ["--config", "imagedream-toybox.yaml", *overrides, "use_timestamp=false"]
+    )
+    with pytest.raises(ValueError, match="give tag="):
+        launcher.read_config(arguments)

@@ -57,7 +57,7 @@ _resolvers = {
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a / b,
     "idiv": lambda a, b: a // b,
-    "basename": lambda path: os.path.basename(path),
+    "basename": lambda path: os.path.basename(path or ""),
     "rmspace": lambda text, substitute: str(text).replace(" ", substitute),
     "tuple2": lambda number: [float(number), float(number)],
     "gt0": lambda number: number > 0,
