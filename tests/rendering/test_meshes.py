@@ -4,7 +4,16 @@ import torch
 import trimesh
 from PIL import Image
 
-from imagedream.rendering.meshes import MeshError, from_gltf_axes, load_mesh, normalise, to_gltf_axes
+from imagedream.rendering.meshes import (
+    FileAxes,
+    MeshError,
+    from_gltf_axes,
+    load_mesh,
+    load_parts,
+    normalise,
+    normalise_parts,
+    to_gltf_axes,
+)
 
 
 def box(colour=(255, 0, 0, 255), extents=(3.0, 2.0, 1.0)):
@@ -37,6 +46,39 @@ def test_load_mesh_gives_world_axes(tmp_path, suffix, y_up):
     loaded = load_mesh(tmp_path / f"box.{suffix}")
     np.testing.assert_allclose(loaded.extents, [3, 2, 1], atol=1e-6)
     np.testing.assert_allclose(loaded.volume, 6, atol=1e-5)  # positive: the change of axes mirrors nothing
+
+
+def test_axes_of_a_file_are_front_left_up():
+    # glTF: front +z, up +y, hence the left at +x; this project: front +x, left +y, up +z
+    assert FileAxes.of("a.glb").rotation().tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+    assert FileAxes.of("a.ply").rotation().tolist() == np.eye(3).tolist()
+    # Blender's own axes, as OBJ files "exported without conversion" have them: up z, front -y, hence left +x
+    assert FileAxes.of("a.obj", "z", "-y").rotation().tolist() == [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    for axes in (FileAxes("x", "-z"), FileAxes("y", "-x"), FileAxes("z", "+y")):
+        np.testing.assert_allclose(np.linalg.det(axes.rotation()), 1)  # never mirrored
+
+
+def test_turned_axes_go_round_from_front_to_left():
+    fronts = [FileAxes("y", "+z").turned(quarters).front for quarters in range(5)]
+    assert fronts == ["+z", "+x", "-z", "-x", "+z"]
+
+
+@pytest.mark.parametrize(("up", "front"), [("y", "+y"), ("z", "-z"), ("w", "+x"), ("y", "z")])
+def test_axes_say_what_is_wrong(up, front):
+    with pytest.raises(ValueError, match="must be one of"):
+        FileAxes(up, front)
+
+
+def test_the_same_object_in_any_axes_is_the_same_object(tmp_path):
+    wedge = trimesh.Trimesh(
+        [[0, 0, 0], [3, 0, 0], [0, 2, 0], [0, 0, 1]], [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]
+    )
+    for up, front in (("y", "+z"), ("y", "-x"), ("z", "+x"), ("z", "-y"), ("x", "+y")):
+        axes = FileAxes(up, front)
+        turned = trimesh.Trimesh(wedge.vertices @ axes.rotation(), wedge.faces, process=False)
+        turned.export(tmp_path / "wedge.glb")
+        loaded = load_mesh(tmp_path / "wedge.glb", axes)
+        np.testing.assert_allclose(loaded.vertices, wedge.vertices, atol=1e-6)
 
 
 def test_load_mesh_applies_the_transforms_of_a_scene(tmp_path):
@@ -73,6 +115,23 @@ def test_load_mesh_keeps_the_colours_of_several_materials(tmp_path, others_textu
     rgba = render(mesh, pose, torch.full((2,), 10.0), 2, light=None).rgba.mean(dim=(2, 3))
     expected = torch.tensor([[200, 0, 0, 255], [0, 0, 200, 255]]) / 255
     torch.testing.assert_close(rgba, expected, atol=0.02, rtol=0)
+
+
+def test_parts_are_normalised_together(tmp_path):
+    scene = trimesh.Scene()
+    for place in ([0, 0, 0], [0, 4, 0]):
+        transform = trimesh.transformations.translation_matrix(place)
+        scene.add_geometry(box(extents=(1, 1, 1)), transform=transform)
+    scene.export(tmp_path / "two.glb")
+    parts = sorted(normalise_parts(load_parts(tmp_path / "two.glb")), key=lambda part: part.bounds[0, 2])
+    # 5 high, so each is a fifth, the lower one from -0.5
+    np.testing.assert_allclose(parts[0].bounds, [[-0.1, -0.1, -0.5], [0.1, 0.1, -0.3]], atol=1e-6)
+    np.testing.assert_allclose(parts[1].bounds, [[-0.1, -0.1, 0.3], [0.1, 0.1, 0.5]], atol=1e-6)
+
+
+def test_a_face_without_its_vertex_is_named(tmp_path):
+    with pytest.raises(MeshError, match="vertex 7, there are only 3 vertices"):
+        normalise(trimesh.Trimesh(np.eye(3), [[0, 1, 7]], process=False))
 
 
 def test_normalise_fills_the_unit_cube_and_leaves_its_argument():

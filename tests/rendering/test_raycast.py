@@ -7,6 +7,7 @@ import trimesh
 from PIL import Image
 
 from imagedream import cameras
+from imagedream.rendering.meshes import FileAxes, load_parts
 from imagedream.rendering.raycast import Light, Raycaster, render
 
 
@@ -149,6 +150,53 @@ def test_texture_between_texels_is_bilinear():
     fov = torch.tensor([math.degrees(2 * math.atan(0.5 / 3.0))])
     row = render(mesh, poses([0]), fov, 4, light=None, supersample=1).rgba[0, 0, 0]
     torch.testing.assert_close(row, torch.tensor([1, 3, 5, 7]) / 8 * 200 / 255, atol=1e-4, rtol=0)
+
+
+def textured_quad(pixels, repeats=1.0, x=0.0, **material):
+    mesh = quad()
+    mesh.apply_translation([x, 0, 0])
+    picture = Image.fromarray(np.uint8(pixels)).resize((64, 64), Image.Resampling.NEAREST)
+    mesh.visual = trimesh.visual.TextureVisuals(
+        uv=np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * repeats,
+        material=trimesh.visual.material.PBRMaterial(baseColorTexture=picture, **material),
+    )
+    return mesh
+
+
+FILLED = torch.tensor([math.degrees(2 * math.atan(0.5 / 3.0))])  # the quad fills the frame from distance 3
+
+
+def test_parts_keep_their_own_tiled_textures(tmp_path):
+    striped = [[[200, 0, 0], [0, 200, 0]]]
+    scene = trimesh.Scene([textured_quad(striped, repeats=2.0), textured_quad([[[0, 0, 250]]], x=-2.0)])
+    scene.export(tmp_path / "two.glb")
+    # trimesh writes vertices as they are: this file has the world's axes
+    parts = load_parts(tmp_path / "two.glb", FileAxes("z", "+x"))
+    rgba = render(parts, poses([0, 180]), FILLED.expand(2), 8, light=None).rgba
+    row = (rgba[0, :2, 4] * 255).round().int()
+    assert row[0].tolist() == [200, 200, 0, 0, 200, 200, 0, 0]  # red and green, twice
+    assert row[1].tolist() == [0, 0, 200, 200, 0, 0, 200, 200]
+    assert torch.allclose(rgba[1, :3, 4, 4], torch.tensor([0, 0, 250 / 255]))  # from behind, the blue one
+
+
+@pytest.mark.parametrize(("mode", "seen"), [("MASK", 0.0), ("BLEND", 0.0), ("OPAQUE", 1.0), (None, 1.0)])
+def test_holes_in_a_texture_are_looked_through(mode, seen):
+    half = [[[255, 0, 0, 255], [255, 0, 0, 0]]]  # its right half is transparent
+    cut = textured_quad(half, alphaMode=mode)
+    behind = textured_quad([[[0, 0, 255]]], x=-0.5)
+    views = render([cut, behind], poses([0]), FILLED, 8, light=None, supersample=1)
+    left, right = views.rgba[0, :3, 4, 1], views.rgba[0, :3, 4, 6]
+    assert left.tolist() == [1, 0, 0]
+    assert right.tolist() == [seen, 0, 1 - seen]
+    assert views.depth[0, 4, 6] == pytest.approx(3.0 if seen else 3.5, abs=1e-3)
+    alone = render([cut], poses([0]), FILLED, 8, light=None, supersample=1).rgba[0, 3]
+    assert (alone[:, :4] == 1).all()
+    assert (alone[:, 4:] == seen).all()
+
+
+def test_a_texture_that_is_transparent_everywhere_is_shown():
+    glass = textured_quad([[[255, 0, 0, 40]]], alphaMode="BLEND")
+    assert (render(glass, poses([0]), FILLED, 4, light=None).rgba[0, 3] == 1).all()
 
 
 def test_vertex_colours_are_interpolated():

@@ -1,10 +1,13 @@
-"""Mesh files in and out of this project's world: one mesh, +z up, front +x, in the unit cube.
+"""Mesh files in and out of this project's world: +z up, front +x, in the unit cube.
 
 glTF is +y up with the front at +z, ours is +z up with the front at +x (`imagedream.cameras`), so a world point
 (x, y, z) is written as (y, z, x). The change of axes lives in this file only.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import trimesh
@@ -16,6 +19,15 @@ MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 
 Y_UP_SUFFIXES = (".glb", ".gltf", ".obj")
 """File types whose axes are y up, front +z: glTF by its specification, OBJ by what its readers agree on."""
+
+Up = Literal["auto", "x", "y", "z"]
+"""Which of a file's own axes points up; `auto` goes by the file's type."""
+
+Front = Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z"]
+"""The direction, in a file's own axes, that the object's front faces; `auto` is `DEFAULT_FRONT`."""
+
+DEFAULT_FRONT = {"x": "+y", "y": "+z", "z": "+x"}
+"""The front that goes with each up axis: glTF's +z for y up, this project's +x for z up."""
 
 Points = Float[np.ndarray, "*batch 3"] | Float[Tensor, "*batch 3"]
 
@@ -38,14 +50,54 @@ def from_gltf_axes(vertices: Points) -> Points:
     return vertices[..., [2, 0, 1]]
 
 
-def load_mesh(path: str | Path) -> trimesh.Trimesh:
-    """Read a mesh file into one mesh in world axes; its size and place are kept (see `normalise`).
+@dataclass(frozen=True)
+class FileAxes:
+    """How an object lies in the axes of its file."""
 
-    A scene's transforms are applied. A single material keeps its texture; several materials become one packed
-    texture or, where a part has none, vertex colours.
+    up: str
+    """x, y or z."""
+    front: str
+    """+x, -x, …: a horizontal direction."""
+
+    def __post_init__(self):
+        if self.up not in DEFAULT_FRONT:
+            raise ValueError(f"up is {self.up!r}, must be one of {', '.join(DEFAULT_FRONT)}")
+        horizontal = [name for name in get_args(Front)[1:] if name[1] != self.up]
+        if self.front not in horizontal:
+            raise ValueError(
+                f"front is {self.front!r} with up {self.up}, must be one of {', '.join(horizontal)}"
+            )
+
+    @staticmethod
+    def of(path: str | Path, up: Up = "auto", front: Front = "auto") -> "FileAxes":
+        """The given axes; where they are `auto`, those that the file's type stands for."""
+        if up == "auto":
+            up = "y" if Path(path).suffix.lower() in Y_UP_SUFFIXES else "z"
+        return FileAxes(up, DEFAULT_FRONT.get(up, "") if front == "auto" else front)
+
+    def turned(self, quarters: int) -> "FileAxes":
+        """The front so many quarter turns further, counted as azimuths are: front, left, back, right."""
+        front, left, _ = self.rotation()
+        direction = (front, left, -front, -left)[quarters % 4]
+        axis = int(np.abs(direction).argmax())
+        return FileAxes(self.up, f"{'+' if direction[axis] > 0 else '-'}{'xyz'[axis]}")
+
+    def rotation(self) -> Float[np.ndarray, "3 3"]:
+        """Matrix from file axes to world axes: its rows are the file's directions of front, left and up."""
+        front, up = np.zeros(3), np.zeros(3)
+        front["xyz".index(self.front[1])] = 1 if self.front[0] == "+" else -1
+        up["xyz".index(self.up)] = 1
+        return np.stack([front, np.cross(up, front), up])
+
+
+def load_parts(path: str | Path, axes: FileAxes | None = None) -> list[trimesh.Trimesh]:
+    """Read a mesh file into world axes, each part with its own material; size and place are kept.
+
+    A scene's transforms are applied. What the renderer shows best is these parts: nothing is packed or resampled.
 
     Args:
-        path: GLB, glTF, OBJ (y up, front +z), PLY or STL (z up, front +x) file.
+        path: GLB, glTF, OBJ, PLY or STL file.
+        axes: how the object lies in the file; None goes by the file's type.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -61,25 +113,31 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
         )
     try:
         scene = trimesh.load_scene(path)
+        dumped = scene.dump()
     except Exception as error:  # trimesh's readers raise whatever they stumble over
         raise MeshError(
             f"{path} ({path.stat().st_size} bytes) cannot be read as {suffix[1:].upper()}: {error}"
         ) from error
-    mesh = _flatten(scene, path)
-    if suffix in Y_UP_SUFFIXES:
-        matrix = np.eye(4)
-        matrix[:3, :3] = from_gltf_axes(np.eye(3)).T
-        mesh.apply_transform(matrix)
-    check_mesh(mesh, str(path))
-    return mesh
-
-
-def _flatten(scene: trimesh.Scene, path: Path) -> trimesh.Trimesh:
-    parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    parts = [part for part in dumped if isinstance(part, trimesh.Trimesh) and len(part.faces)]
     if not parts:
         raise MeshError(
             f"{path} holds no triangles ({len(scene.geometry)} geometries), at least one is needed"
         )
+    matrix = np.eye(4)
+    matrix[:3, :3] = (axes or FileAxes.of(path)).rotation()
+    for part in parts:
+        part.apply_transform(matrix)
+    check_parts(parts, str(path))
+    return parts
+
+
+def load_mesh(path: str | Path, axes: FileAxes | None = None) -> trimesh.Trimesh:
+    """`load_parts` as one mesh, for what needs one; its size and place are kept (see `normalise`).
+
+    A single material keeps its texture; several materials become one packed texture or, where a part has none,
+    vertex colours.
+    """
+    parts = load_parts(path, axes)
     textured = [isinstance(part.visual, trimesh.visual.TextureVisuals) for part in parts]
     if any(textured) and not all(textured):
         for part in parts:
@@ -90,26 +148,48 @@ def _flatten(scene: trimesh.Scene, path: Path) -> trimesh.Trimesh:
 
 def check_mesh(mesh: trimesh.Trimesh, name: str = "mesh") -> None:
     """Raise MeshError unless the mesh has faces, finite coordinates and some extent; `name` opens the message."""
-    if len(mesh.faces) == 0:
-        raise MeshError(f"{name} has no faces ({len(mesh.vertices)} vertices), at least one is needed")
-    broken = int((~np.isfinite(mesh.vertices)).any(axis=1).sum())
+    check_parts([mesh], name)
+
+
+def check_parts(parts: Sequence[trimesh.Trimesh], name: str = "mesh") -> None:
+    """Raise MeshError unless the parts have faces, finite coordinates and, together, some extent."""
+    vertices = sum(len(part.vertices) for part in parts)
+    if not sum(len(part.faces) for part in parts):
+        raise MeshError(f"{name} has no faces ({vertices} vertices), at least one is needed")
+    broken = sum(int((~np.isfinite(part.vertices)).any(axis=1).sum()) for part in parts)
     if broken:
-        raise MeshError(
-            f"{name} has {broken} of {len(mesh.vertices)} vertices with NaN or infinite coordinates"
-        )
-    if not mesh.extents.max() > 0:
+        raise MeshError(f"{name} has {broken} of {vertices} vertices with NaN or infinite coordinates")
+    for part in parts:
+        if len(part.faces) and not 0 <= part.faces.min() <= part.faces.max() < len(part.vertices):
+            raise MeshError(
+                f"{name} has a face with vertex {part.faces.max()}, there are only {len(part.vertices)} vertices"
+            )
+    low, high = bounds(parts)
+    if not (high - low).max() > 0:
         raise MeshError(f"all of {name} lies in one point, its longest side must be larger than 0")
 
 
-def normalise(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """A copy with its bounding box centred at the origin and the longest side 1.
+def bounds(parts: Sequence[trimesh.Trimesh]) -> Float[np.ndarray, "2 3"]:
+    """Lowest and highest corner of the box around the faces of all parts."""
+    corners = np.concatenate([part.bounds for part in parts if len(part.faces)])
+    return np.stack([corners.min(axis=0), corners.max(axis=0)])
+
+
+def normalise_parts(parts: Sequence[trimesh.Trimesh]) -> list[trimesh.Trimesh]:
+    """Copies with their common bounding box centred at the origin and its longest side 1.
 
     Raises:
-        MeshError: the mesh is empty, broken, or a single point.
+        MeshError: the parts are empty, broken, or a single point.
     """
-    check_mesh(mesh)
-    mesh = mesh.copy()
-    low, high = mesh.bounds
-    mesh.apply_translation(-(low + high) / 2)
-    mesh.apply_scale(1.0 / float((high - low).max()))
-    return mesh
+    check_parts(parts)
+    low, high = bounds(parts)
+    copies = [part.copy() for part in parts if len(part.faces)]
+    for copy in copies:
+        copy.apply_translation(-(low + high) / 2)
+        copy.apply_scale(1.0 / float((high - low).max()))
+    return copies
+
+
+def normalise(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """`normalise_parts` of a single mesh."""
+    return normalise_parts([mesh])[0]
