@@ -14,7 +14,7 @@ import torch
 from imagedream.architectures import published_architecture, random_pipeline
 from tests.checkpoints.published import write_diffusers, write_official, write_stable_diffusion
 
-LOAD = """
+PEAK = """
 import json, re, sys, time
 import torch
 from imagedream import checkpoints
@@ -23,6 +23,10 @@ from imagedream.pipeline import ImageDreamPipeline
 def peak_kib():
     # getrusage would count the memory of the process that started this one
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+"""
+LOAD = (
+    PEAK
+    + """
 before = peak_kib()
 start = time.perf_counter()
 pipeline = checkpoints.load(sys.argv[1], dtype=getattr(torch, sys.argv[2]))
@@ -35,6 +39,16 @@ print(json.dumps({
     "libraries_gib": before / 2**20, "above_model_gib": (peak - before) / 2**20 - size / 2**30,
 }))
 """
+)
+CONVERT = (
+    PEAK
+    + """
+from imagedream.cli import main
+before = peak_kib()
+code = main(["convert", *sys.argv[1:]])
+print(json.dumps({"code": code, "above_libraries_gib": (peak_kib() - before) / 2**20}))
+"""
+)
 
 
 @pytest.fixture
@@ -72,3 +86,28 @@ def test_loading_needs_the_model_and_at_most_one_gibibyte_more(layout, dtype, fo
     assert (
         torch.finfo(getattr(torch, dtype)).bits // 8 * 0.25 < found["model_gib"]
     )  # at least a milliard of numbers
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="peak memory is read from /proc, as on Linux"
+)
+@pytest.mark.timeout(1800)
+def test_converting_there_and_back_needs_the_model_and_at_most_one_gibibyte_more(folder):
+    write_official(random_pipeline(published_architecture("pixel")), folder / "a.pt")
+
+    def convert(*arguments):
+        done = subprocess.run([sys.executable, "-c", CONVERT, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout.splitlines()[-1])
+        sys.stdout.write(f"convert {' '.join(arguments)}: {found}\n")
+        assert found["code"] == 0
+        return found["above_libraries_gib"]
+
+    model_gib = 7.49
+    assert convert(f"{folder}/a.pt", "--out", f"{folder}/half", "--dtype", "float16") < model_gib / 2 + 1
+    assert convert(f"{folder}/a.pt", "--out", f"{folder}/single") < model_gib + 1
+    assert convert(f"{folder}/single", "--out", f"{folder}/b.pt", "--to", "official") < model_gib + 1
+    first, second = (torch.load(folder / name, weights_only=True, mmap=True) for name in ("a.pt", "b.pt"))
+    assert all(torch.equal(first[name], second[name]) for name in second)
+    assert {name for name in first if "." in name} == second.keys()
