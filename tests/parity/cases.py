@@ -16,7 +16,6 @@ CAPTION = "a wooden toy robot, 3d asset"
 NEGATIVE_CAPTION = "ugly, blurry, dull"
 GUIDANCE_SCALE = 5.0
 RECON_STD_RESCALE = 0.2
-DDIM_STEPS = 4
 ELEVATION_DEG = 5.0
 TIMESTEPS = (261, 867)  # of the two groups the network is called with
 DISTILLATION_TIMESTEP = 500  # one for all groups, as the official guidance has it
@@ -44,6 +43,7 @@ class Size:
     """Side of a view in pixels; the published models' is 256."""
     uniform_prompt: bool
     """Whether the prompt has one colour, so that resizing it for CLIP is exact in every library."""
+    sampling_steps: int
 
     @property
     def latent_size(self) -> int:
@@ -67,6 +67,7 @@ SIZES = {
         text=dict(context_length=TEXT_LENGTH, vocab_size=49408, width=128, heads=2, layers=4),
         image_size=32,
         uniform_prompt=False,
+        sampling_steps=4,
     ),
     "full": Size(
         model_channels=320,
@@ -79,6 +80,7 @@ SIZES = {
         text=dict(context_length=TEXT_LENGTH, vocab_size=49408, width=1024, heads=16, layers=24),
         image_size=128,
         uniform_prompt=True,
+        sampling_steps=2,
     ),
 }
 

@@ -220,7 +220,7 @@ def sampled(model, size: cases.Size, pixel: bool) -> torch.Tensor:
         negative["ip_img"] = torch.zeros_like(positive["ip_img"])
         noise = torch.nn.functional.pad(noise, (0, 0, 0, 0, 0, 0, 0, 1))
     samples, _ = DDIMSampler(model).sample(
-        S=cases.DDIM_STEPS,
+        S=size.sampling_steps,
         conditioning=positive,
         batch_size=frames,
         shape=list(noise.shape[1:]),

@@ -64,7 +64,7 @@ def sampled(pipeline: ImageDreamPipeline, size: cases.Size, pixel: bool) -> Tens
         cameras()[None],
         cases.sampling_noise(size),
         guidance_scale=cases.GUIDANCE_SCALE,
-        num_inference_steps=cases.DDIM_STEPS,
+        num_inference_steps=size.sampling_steps,
     )
     return latents[0]
 

@@ -85,7 +85,7 @@ def test_official_code_still_says_so(adapter, tmp_path):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_full_size(adapter, tmp_path):
-    """Writes and removes 8 GB; needs 10 GB of memory."""
+    """Writes and removes 8 GB; needs 12 GB of memory."""
     file, official = run_official_code("full", adapter, tmp_path)
     try:
         pipeline = checkpoints.load(file)
