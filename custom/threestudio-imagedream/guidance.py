@@ -1,7 +1,7 @@
 """threestudio's guidance call around `imagedream.distillation`."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 import threestudio
 from imagedream import checkpoints
 from imagedream.cameras import camera_condition
+from imagedream.memory import MemoryOptions, apply_memory_options, precision
 from imagedream.several_prompts import PROMPT_TEMPERATURE, angle_bias
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
@@ -24,6 +25,17 @@ SMALL_MODEL_WARNING = (
 )
 
 PROMPT_BACKGROUNDS = ("match", "mean_grey")
+
+
+def _memory_options(cfg: Any) -> MemoryOptions:
+    """The checked memory options of a guidance config."""
+    options = MemoryOptions(**parse_structured(MemoryOptions, cfg.memory))
+    if options.encoder == "free":
+        raise ValueError(
+            "system.guidance.memory.encoder is 'free', but distillation encodes the prompt for every background colour "
+            "anew; use 'offload'"
+        )
+    return options
 
 
 @threestudio.register("imagedream-guidance")
@@ -49,8 +61,10 @@ class ImageDreamGuidance(BaseObject):
         grad_clip: Any = None
         """Largest norm of a group's latent gradient; None does not clip."""
         n_view: int = 4
-        half_precision_weights: bool = True
-        """Half precision on CUDA; a CPU always computes in single precision."""
+        precision: str = "auto"
+        """Of the weights: float32, float16 or bfloat16; `auto` is float16 on CUDA and float32 elsewhere."""
+        memory: dict = field(default_factory=dict)
+        """`imagedream.memory.MemoryOptions`, such as {encoder: offload, vae_checkpointing: true}."""
         groups_per_call: int | None = None
         """Most groups the network sees at once (each group counts twice, for guidance); None is all."""
         prompt_background: str = "match"
@@ -72,6 +86,8 @@ class ImageDreamGuidance(BaseObject):
             raise ValueError(
                 f"system.guidance.prompt_background is {cfg.prompt_background!r}, must be {allowed}"
             )
+        precision(cfg.precision, "cpu")
+        _memory_options(cfg)
         checkpoints.check(cfg.weights)
 
     def configure(self) -> None:
@@ -79,11 +95,12 @@ class ImageDreamGuidance(BaseObject):
         self.preflight(self.cfg)
         if self.cfg.weights == "toybox":
             threestudio.warn(SMALL_MODEL_WARNING)
-        cuda = torch.device(self.device).type == "cuda"
-        dtype = torch.float16 if cuda and self.cfg.half_precision_weights else torch.float32
+        options = _memory_options(self.cfg)
+        dtype = precision(self.cfg.precision, self.device)
         self.pipeline = checkpoints.load(
             self.cfg.weights, dtype=dtype, device=self.device, controllers=self.cfg.controllers
         )
+        apply_memory_options(self.pipeline, options)
         self.pipeline.set_progress_bar_config(desc="Four views", leave=False)
         self.generator = torch.Generator().manual_seed(torch.initial_seed() + 2)
         self._conditions: OrderedDict[tuple[int, ...], Any] = OrderedDict()

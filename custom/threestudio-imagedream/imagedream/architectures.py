@@ -4,10 +4,12 @@ The numbers are those of Stable Diffusion 2.1 and of OpenCLIP's ViT-H-14; with t
 add up to the published files: 941.7 M parameters in the network, 83.7 M in the autoencoder, 986.1 M in the towers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, DDIMScheduler
 from torch import nn
 
@@ -102,7 +104,7 @@ def architecture_of(pipeline: ImageDreamPipeline) -> Architecture:
 
 def empty_model(model_class: type[Model], config: dict[str, Any], dtype: torch.dtype) -> Model:
     """A model that takes no memory yet: its parameters are on the meta device, its few buffers are real."""
-    with torch.device("meta"):
+    with init_empty_weights():
         model = model_class(**config)
     # diffusers' own `to` warns about precision even for models with nothing to keep in float32
     return nn.Module.to(model, dtype).eval().requires_grad_(False)
@@ -132,24 +134,26 @@ def random_pipeline(
     pipeline = empty_pipeline(architecture, dtype)
     generator = torch.Generator().manual_seed(seed)
     for model in (pipeline.unet, pipeline.vae, pipeline.encoder):
-        fill_randomly(model, generator, device)
+        fill(model, lambda name, parameter: _random_values(name, parameter.shape, generator), device)
     return pipeline
 
 
-def fill_randomly(model: nn.Module, generator: torch.Generator, device: str | torch.device) -> None:
-    """Replace all parameters of a model by random ones that keep activations near unit size; buffers are moved."""
+def fill(
+    model: nn.Module, values: Callable[[str, nn.Parameter], torch.Tensor], device: str | torch.device
+) -> None:
+    """Replace every parameter by `values(name, parameter)` in the parameter's precision; buffers are moved."""
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                values = _random_values(name, parameter.shape, generator).to(device, parameter.dtype)
-                module._parameters[name] = nn.Parameter(values, requires_grad=parameter.requires_grad)
+                filled = values(name, parameter).to(device, parameter.dtype)
+                module._parameters[name] = nn.Parameter(filled, requires_grad=parameter.requires_grad)
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = buffer.to(device)
 
 
 def _random_values(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
-    """Matrices and kernels scaled by their fan-in; gains near one and biases near zero, no two alike."""
+    """Matrices and kernels scaled by their fan-in, so activations stay near unit size; no two parameters alike."""
     values = torch.randn(shape, generator=generator)
     if len(shape) > 1:
         return values.mul_((shape[0] / shape.numel()) ** 0.5)

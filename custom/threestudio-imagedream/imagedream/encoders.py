@@ -1,6 +1,7 @@
 """The OpenCLIP towers: captions to tokens, pictures to features. The only file that imports open_clip."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import open_clip
@@ -56,11 +57,40 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
             self.clip.text_projection = self.clip.visual.proj = None
         if vision_cfg is None:
             del self.clip.visual
-        # no file holds the causal mask; on an explicit device it is there even in models built on the meta device
-        length = text_cfg["context_length"]
-        mask = torch.full((length, length), float("-inf"), device="cpu").triu(1)
-        self.clip.register_buffer("attn_mask", mask, persistent=False)
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=length)
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=text_cfg["context_length"])
+        self._working_device: torch.device | None = None
+
+    def offload(self, device: str | torch.device) -> None:
+        """From now on keep the weights on the CPU; a call copies its tower's to `device` for as long as it runs."""
+        torch.nn.Module.to(self, "cpu")
+        self._working_device = torch.device(device)
+        if self._working_device.type == "cuda":
+            for weight in (*self.parameters(), *self.buffers()):
+                weight.data = weight.data.pin_memory()  # copied several times faster
+
+    def free(self) -> None:
+        """Give the memory of the weights back for good."""
+        self.clip = None
+
+    @contextmanager
+    def _at_work(self, *, image: bool) -> Iterator[None]:
+        """Inside, the image tower or everything else is on the working device."""
+        if self.clip is None:
+            raise ValueError(
+                "the encoder was freed after its first prompt (encoder: free); use encoder: offload to encode more"
+            )
+        weights = []
+        if self._working_device is not None:
+            named = (*self.named_parameters(), *self.named_buffers())
+            weights = [weight for name, weight in named if name.startswith("clip.visual.") == image]
+        waiting = [weight.data for weight in weights]
+        try:
+            for weight in weights:
+                weight.data = weight.data.to(self._working_device, non_blocking=True)
+            yield
+        finally:
+            for weight, home in zip(weights, waiting, strict=True):
+                weight.data = home
 
     @property
     def reads_images(self) -> bool:
@@ -96,22 +126,23 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
             raise ValueError(
                 "this encoder has no image tower: it comes from a model that reads captions only"
             )
-        output = self.clip.visual.forward_intermediates(
-            self.preprocess(pixels), indices=2, output_fmt="NLC", output_extra_tokens=True
-        )
+        with self._at_work(image=True):
+            output = self.clip.visual.forward_intermediates(
+                self.preprocess(pixels), indices=2, output_fmt="NLC", output_extra_tokens=True
+            )
         hidden = torch.cat([output["image_intermediates_prefix"][0], output["image_intermediates"][0]], dim=1)
         embedding = normalize(output["image_features"], dim=-1) if self.config.joint_embedding else None
         return ImageFeatures(embedding, hidden)
 
     def encode_text(self, captions: list[str]) -> Float[Tensor, "batch token width"]:
         """Caption tokens: output of the second-to-last block, then `ln_final` (as in Stable Diffusion 2)."""
-        ids = self.tokenize(captions).to(self.device)
-        output = self.clip.forward_intermediates(
-            text=ids,
-            text_indices=2 if self.config.caption_tokens == "penultimate" else 1,
-            normalize_intermediates=True,
-            intermediates_only=True,
-        )
+        with self._at_work(image=False):
+            output = self.clip.forward_intermediates(
+                text=self.tokenize(captions).to(self.clip.positional_embedding.device),
+                text_indices=2 if self.config.caption_tokens == "penultimate" else 1,
+                normalize_intermediates=True,
+                intermediates_only=True,
+            )
         return output["text_intermediates"][0]
 
     def embed_text(self, captions: list[str]) -> Float[Tensor, "batch embedding"]:
@@ -124,4 +155,6 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
             raise ValueError(
                 "this encoder has no joint embedding: its published form leaves the projections out"
             )
-        return self.clip.encode_text(self.tokenize(captions).to(self.device), normalize=True)
+        with self._at_work(image=False):
+            ids = self.tokenize(captions).to(self.clip.positional_embedding.device)
+            return self.clip.encode_text(ids, normalize=True)

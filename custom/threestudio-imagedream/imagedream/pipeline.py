@@ -67,6 +67,14 @@ class ImageDreamPipeline(DiffusionPipeline):
         self.register_modules(unet=unet, vae=vae, encoder=encoder, scheduler=scheduler)
         self.register_to_config(guidance_scale=guidance_scale)
 
+    free_encoder = False
+    """Whether a call gives the encoder's memory back when it has encoded its prompt, see `MemoryOptions.encoder`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; the encoder may wait elsewhere."""
+        return self.unet.device
+
     @property
     def latent_size(self) -> int:
         """Side of a view's latents."""
@@ -248,6 +256,8 @@ class ImageDreamPipeline(DiffusionPipeline):
             condition = condition.with_prompt_bias(bias)
         negative = self.encoder.encode_text([negative_caption]).to(self.unet.dtype)
         unconditional = condition.without_image().with_text(negative)
+        if self.free_encoder:
+            self.encoder.free()
 
         camera_to_world = look_at_origin(torch.tensor(float(elevation_deg)), azimuths, torch.tensor(1.0))
         cameras = camera_condition(camera_to_world)[None].to(self.device, self.unet.dtype)
