@@ -272,7 +272,8 @@ class ViewSettings:
     """How the four views shown before the optimisation are sampled."""
 
     steps: int = 50
-    guidance_scale: float = 5.0
+    guidance_scale: float | None = None
+    """None: what suits the model."""
     elevation_deg: float = 5.0
     seed: int = 0
 

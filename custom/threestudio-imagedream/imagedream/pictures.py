@@ -53,3 +53,27 @@ def label_strip(
         strip.paste(picture.convert("RGB").resize((width, height), PIL.Image.Resampling.NEAREST), (x, label))
         draw.text((x + width / 2, label / 2), view_name(azimuth), fill=_INK, font=font, anchor="mm")
     return strip
+
+
+def stack_under_headings(pictures: Sequence[tuple[str, PIL.Image.Image]]) -> PIL.Image.Image:
+    """Pictures one below the other, each under a line of text.
+
+    Args:
+        pictures: heading and picture.
+
+    Returns:
+        One RGB picture, as wide as the widest.
+    """
+    if not pictures:
+        raise ValueError("no pictures to stack")
+    width = max(picture.width for _, picture in pictures)
+    font = PIL.ImageFont.load_default(max(14, width // 56))
+    line = int(font.size * 1.8)
+    sheet = PIL.Image.new("RGB", (width, sum(line + picture.height for _, picture in pictures)), _PAPER)
+    draw = PIL.ImageDraw.Draw(sheet)
+    y = 0
+    for heading, picture in pictures:
+        draw.text((4, y + line / 2), heading, fill=_INK, font=font, anchor="lm")
+        sheet.paste(picture.convert("RGB"), (0, y + line))
+        y += line + picture.height
+    return sheet

@@ -26,8 +26,8 @@ class Evaluate(Verb):
     """Kinds of toys; none for those the small model is trained on."""
     steps: int = 50
     """Sampler steps."""
-    guidance_scale: float = 5.0
-    """Strength of classifier-free guidance; 1 for none."""
+    guidance_scale: float | None = None
+    """Strength of classifier-free guidance; 1 for none; by default what suits the model."""
     captions: bool = True
     """Tell the model each toy's caption."""
     json: bool = False
@@ -41,6 +41,10 @@ class Evaluate(Verb):
         for name, value in (("--n", self.n), ("--steps", self.steps)):
             if value < 1:
                 raise ValueError(f"{name} is {value}, must be at least 1")
+        if self.guidance_scale is not None and self.guidance_scale < 0:
+            raise ValueError(
+                f"--guidance-scale is {self.guidance_scale}, must be at least 0 (1 means no guidance)"
+            )
         from imagedream import checkpoints
 
         checkpoints.check(self.weights)

@@ -40,6 +40,8 @@ class Assemble(Verb):
     """Run folder of the autoencoder, whose decoder may have learned on since the network began."""
     encoder: Path = Path("outputs/train/toybox-encoder")
     """Run folder of the towers, for their curve."""
+    guidance_scale: float | None = None
+    """Strength of guidance that was found to suit the network; `views` and `evaluate` use it unless told otherwise."""
 
     def run(self) -> None:  # noqa: D102
         for run in (self.network, self.autoencoder, self.encoder):
@@ -47,6 +49,6 @@ class Assemble(Verb):
                 raise FileNotFoundError(f"{run} is no run folder of `train`: it has no stats.jsonl")
         from imagedream.training.assemble import assemble, plot_curves
 
-        assemble(self.network, self.autoencoder, self.out)
+        assemble(self.network, self.autoencoder, self.out, guidance_scale=self.guidance_scale)
         plot_curves([self.encoder, self.autoencoder, self.network], self.out / "curves.png")
         say(self.out)

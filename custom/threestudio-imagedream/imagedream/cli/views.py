@@ -1,34 +1,56 @@
-"""`views`: a picture becomes four views."""
+"""`views`: pictures of an object become four views, as many times as wanted, the best first."""
 
+import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from imagedream.cli.verb import Verb, check_ending, choose_device, say
+from imagedream.samplers import DEFAULT_STEPS, Sampler
+
+if TYPE_CHECKING:
+    from imagedream.evaluation.view_scores import ViewScores
+    from imagedream.image_prompt import ImagePrompt
+    from imagedream.pipeline import ImageDreamOutput
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Views(Verb):
-    """Picture and caption -> four views, labelled front, left, back and right."""
+    """Pictures and caption -> four views, labelled front, left, back and right, with their scores in a JSON file beside."""
 
-    picture: tyro.conf.Positional[Path] = tyro.MISSING
-    """PNG, JPEG, WebP, ...; of any colour mode."""
+    pictures: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """PNG, JPEG, WebP, ..., of any colour mode; several must show the same object."""
     caption: str = ""
     """What the object is."""
+    front: Path | None = None
+    """A picture of the object's front; the views heed the pictures from their own side most."""
+    left: Path | None = None
+    """Likewise of its own left side."""
+    back: Path | None = None
+    """Likewise of its back."""
+    right: Path | None = None
+    """Likewise of its right side."""
+    prompt_temperature: float | None = None
+    """The larger, the less it matters which side a picture shows; by default 0.5."""
     out: Path = Path("views.png")
-    """Picture to write (.png, .jpg or .webp)."""
+    """Picture to write (.png, .jpg or .webp); the JSON file gets the same name."""
     weights: str = "toybox"
     """`toybox` (the small model that ships) or a model folder."""
     seed: int = 0
     """Other seeds give other views."""
-    steps: int = 50
-    """Sampler steps."""
-    guidance_scale: float = 5.0
-    """Strength of classifier-free guidance; 1 for none."""
+    seeds: int = 1
+    """How many seeds to try: `seed`, `seed` + 1, ...; the picture shows all of them, best first."""
+    sampler: Sampler = "ddim"
+    """`ddim`, or `dpm` (DPM-Solver++), which needs fewer steps."""
+    steps: int | None = None
+    """Sampler steps; by default 50 of ddim, 20 of dpm."""
+    guidance_scale: float | None = None
+    """Strength of classifier-free guidance; 1 for none; by default what suits the model."""
     elevation_deg: float = 5.0
     """Height angle of the four cameras."""
     azimuth_deg: float = 0.0
@@ -37,38 +59,123 @@ class Views(Verb):
     """`auto`, `cpu`, `cuda`, ..."""
 
     def run(self) -> None:  # noqa: D102
-        check_ending(self.out, (".png", ".jpg", ".jpeg", ".webp"))
-        if self.steps < 1 or self.guidance_scale < 0:
-            raise ValueError(
-                f"--steps is {self.steps}, must be at least 1; --guidance-scale is {self.guidance_scale}, at least 0"
-            )
-        from imagedream import checkpoints
-        from imagedream.cameras import check_angles
-        from imagedream.image_prompt import load_image_prompt
-
         # whatever can be wrong is found before the weights are read
+        self._check_numbers()
+        from imagedream import checkpoints
+        from imagedream.cameras import VIEW_NAMES, check_angles
+        from imagedream.image_prompt import load_image_prompt
+        from imagedream.several_prompts import PROMPT_TEMPERATURE, with_azimuths
+
         check_angles(self.elevation_deg)
         checkpoints.check(self.weights)
         device = choose_device(self.device)
-        prompt = load_image_prompt(self.picture)
+        files = with_azimuths(self.pictures, {side: getattr(self, side) for side in VIEW_NAMES})
+        if not files and not self.caption:
+            raise ValueError("no picture and no --caption: the model must be told of the object somehow")
+        prompts = [replace(load_image_prompt(path), azimuth_deg=azimuth) for path, azimuth in files]
         import torch
 
+        from imagedream.evaluation.view_scores import clip_unavailable
         from imagedream.files import atomic_path
-        from imagedream.pictures import label_strip
+        from imagedream.samplers import make_sampler
 
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         pipeline = checkpoints.load(self.weights, dtype=dtype, device=device)
         if self.weights == "toybox":
             logger.info("the small model knows toybox objects only; of other things expect a rough guess")
-        output = pipeline(
-            prompt,
-            caption=self.caption,
-            guidance_scale=self.guidance_scale,
-            num_inference_steps=self.steps,
-            elevation_deg=self.elevation_deg,
-            azimuth_deg=self.azimuth_deg,
-            generator=torch.Generator().manual_seed(self.seed),
-        )
-        with atomic_path(self.out) as temporary:
-            label_strip(output.images, output.azimuths_deg).save(temporary)
+        pipeline.register_modules(scheduler=make_sampler(self.sampler, pipeline.scheduler))
+        defaults = {
+            "steps": DEFAULT_STEPS[self.sampler],
+            "guidance_scale": pipeline.config.guidance_scale,
+            "prompt_temperature": PROMPT_TEMPERATURE,
+        }
+        chosen = {
+            name: getattr(self, name) for name in ("sampler", *defaults, "elevation_deg", "azimuth_deg")
+        }
+        settings = {name: defaults[name] if value is None else value for name, value in chosen.items()}
+        ranked = self._sample(pipeline, prompts, settings)
+        no_clip = clip_unavailable(pipeline.encoder)
+        if no_clip:
+            logger.info("no CLIP score: %s", no_clip)
+        record = {
+            "caption": self.caption,
+            "pictures": [{"file": str(path), "azimuth_deg": azimuth} for path, azimuth in files],
+            "weights": self.weights,
+            "settings": settings,
+            "clip_unavailable": no_clip,
+            "seeds": [
+                {
+                    "seed": seed,
+                    "score": scores.total,
+                    "clip": scores.clip,
+                    "hull": scores.hull,
+                    "hull_of_each_view": list(scores.view_hull),
+                }
+                for seed, _, scores in ranked
+            ],
+        }
+        with atomic_path(self.out) as picture, atomic_path(self.out.with_suffix(".json")) as scores:
+            self._draw(ranked).save(picture)
+            scores.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         say(self.out)
+
+    def _check_numbers(self) -> None:
+        check_ending(self.out, (".png", ".jpg", ".jpeg", ".webp"))
+        for name, value, allowed, fits in (
+            ("--seed", self.seed, "must be at least 0", self.seed >= 0),
+            ("--seeds", self.seeds, "must be at least 1", self.seeds >= 1),
+            ("--steps", self.steps, "must be at least 1", self.steps is None or self.steps >= 1),
+            (
+                "--guidance-scale",
+                self.guidance_scale,
+                "must be at least 0 (1 means no guidance)",
+                self.guidance_scale is None or self.guidance_scale >= 0,
+            ),
+            (
+                "--prompt-temperature",
+                self.prompt_temperature,
+                "must be greater than 0",
+                self.prompt_temperature is None or self.prompt_temperature > 0,
+            ),
+        ):
+            if not fits:
+                raise ValueError(f"{name} is {value}, {allowed}")
+
+    def _sample(
+        self, pipeline: Any, prompts: "list[ImagePrompt]", settings: dict[str, Any]
+    ) -> "list[tuple[int, ImageDreamOutput, ViewScores]]":
+        """Views and scores of every seed, best first."""
+        import torch
+
+        from imagedream.evaluation.view_scores import score_views
+
+        results = []
+        for seed in range(self.seed, self.seed + self.seeds):
+            output = pipeline(
+                images=prompts,
+                caption=self.caption,
+                guidance_scale=settings["guidance_scale"],
+                num_inference_steps=settings["steps"],
+                elevation_deg=settings["elevation_deg"],
+                azimuth_deg=settings["azimuth_deg"],
+                prompt_temperature=settings["prompt_temperature"],
+                generator=torch.Generator().manual_seed(seed),
+            )
+            scores = score_views(pipeline.encoder, output, [prompt.rgba for prompt in prompts], self.caption)
+            logger.info(_heading(seed, scores))
+            results.append((seed, output, scores))
+        return sorted(results, key=lambda result: -result[2].total)
+
+    def _draw(self, ranked: "list[tuple[int, ImageDreamOutput, ViewScores]]") -> Any:
+        from imagedream.pictures import label_strip, stack_under_headings
+
+        strips = [
+            (_heading(seed, scores), label_strip(output.images, output.azimuths_deg))
+            for seed, output, scores in ranked
+        ]
+        return strips[0][1] if len(strips) == 1 else stack_under_headings(strips)
+
+
+def _heading(seed: int, scores: "ViewScores") -> str:
+    clip = "not available" if scores.clip is None else f"{scores.clip:.3f}"
+    return f"seed {seed}: score {scores.total:.3f} (CLIP {clip}, hull {scores.hull:.3f})"

@@ -115,7 +115,7 @@ def evaluate_views(
     count: int,
     seed: int = 0,
     kinds: Sequence[str] | None = None,
-    guidance_scale: float = 5.0,
+    guidance_scale: float | None = None,
     steps: int = 50,
     captions: bool = True,
 ) -> ViewsEvaluation:
@@ -138,6 +138,8 @@ def evaluate_views(
     """
     size = pipeline.image_size
     prompt_size = max(size, pipeline.encoder.image_size)
+    if guidance_scale is None:
+        guidance_scale = pipeline.config.guidance_scale
     results = []
     for number, case in enumerate(held_out_cases(count, seed, kinds, prompt_size)):
         output = pipeline(

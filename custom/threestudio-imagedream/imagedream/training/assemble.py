@@ -13,7 +13,13 @@ from imagedream.files import atomic_folder, atomic_path
 logger = logging.getLogger(__name__)
 
 
-def assemble(network: Path, autoencoder: Path, out: Path, dtype: torch.dtype = torch.float16) -> Path:
+def assemble(
+    network: Path,
+    autoencoder: Path,
+    out: Path,
+    dtype: torch.dtype = torch.float16,
+    guidance_scale: float | None = None,
+) -> Path:
     """A model folder from a trained network and a (perhaps further trained) autoencoder with the same encoder.
 
     Args:
@@ -21,6 +27,7 @@ def assemble(network: Path, autoencoder: Path, out: Path, dtype: torch.dtype = t
         autoencoder: run folder of the autoencoder; its decoder is used.
         out: folder to write; a model card that is already there stays.
         dtype: of the written weights.
+        guidance_scale: what was found to suit the network, saved with it; None leaves what the network's folder says.
 
     Raises:
         ValueError: if the autoencoder's encoder is not the one that the network was trained with.
@@ -42,6 +49,8 @@ def assemble(network: Path, autoencoder: Path, out: Path, dtype: torch.dtype = t
         )
     vae.register_to_config(scaling_factor=factors[1])
     pipeline.register_modules(vae=vae)
+    if guidance_scale is not None:
+        pipeline.register_to_config(guidance_scale=guidance_scale)
     kept = [file for file in out.glob("*") if file.suffix in (".md", ".png")]
     with atomic_folder(out, replace=True) as folder:
         for part in (pipeline.unet, pipeline.vae, pipeline.encoder):
