@@ -442,8 +442,8 @@ def _encoder_config(shape: Callable[[str], tuple[int, ...] | None], known) -> di
         embed_dim=projection[1] if projection else width,
         vision_cfg=vision,
         text_cfg=text,
-        # conversions to diffusers leave the last block out: the caption tokens come before it
-        caption_tokens="last" if text["layers"] % 2 else "penultimate",
+        # conversions to diffusers leave out what comes after the caption tokens: the last block and the projection
+        caption_tokens="penultimate" if projection else "last",
         joint_embedding=projection is not None and (vision is None or shape("visual.proj") is not None),
     )
 
