@@ -97,11 +97,18 @@ def held_out_case(seed: int, kind: str, prompt_size: int = _PROMPT_PX) -> HeldOu
     draws = torch.rand(3, generator=torch.Generator().manual_seed(seed)).tolist()
     prompt_azimuth_deg = (2 * draws[0] - 1) * LARGEST_PROMPT_AZIMUTH_DEG
     prompt_elevation_deg, elevation_deg = (draw * LARGEST_ELEVATION_DEG for draw in draws[1:])
-    rgba = Orbit((prompt_azimuth_deg,), prompt_elevation_deg).views(toy.mesh, _PROMPT_PX).rgba[0]
-    prompt = place(rgba, prompt_size, OBJECT_FRACTION)
+    prompt = prompt_picture(toy, prompt_azimuth_deg, prompt_elevation_deg, prompt_size)
     return HeldOutCase(
         toy, prompt, prompt_azimuth_deg, prompt_elevation_deg, Orbit(elevation_deg=elevation_deg)
     )
+
+
+def prompt_picture(
+    toy: Toy, azimuth_deg: float, elevation_deg: float, size: int = _PROMPT_PX
+) -> Float[Tensor, "4 {size} {size}"]:
+    """A toy seen from somewhere, straight alpha, placed as any picture would be."""
+    rgba = Orbit((azimuth_deg,), elevation_deg).views(toy.mesh, _PROMPT_PX).rgba[0]
+    return place(rgba, size, OBJECT_FRACTION)
 
 
 def prompt_copied(case: HeldOutCase, size: int, views: int = 4) -> Float[Tensor, "{views} 3 {size} {size}"]:

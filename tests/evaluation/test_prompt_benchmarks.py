@@ -1,0 +1,69 @@
+"""The benchmarks of several prompts and of the scores of views, on the tiny model and by hand."""
+
+import json
+
+import pytest
+
+from benchmarks import several_prompts, view_scores
+from tests.tiny import tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+def test_several_prompts_runs_and_writes(model, tmp_path, capsys):
+    out = tmp_path / "table"
+    assert several_prompts.main(several_prompts.Settings(n=2, weights=model, steps=1, out=out)) == 0
+    table = (tmp_path / "table.md").read_text()
+    assert "front, left, back, right (named)" in table
+    toys = json.loads((tmp_path / "table.json").read_text())["toys"]
+    assert [toy["toy"] for toy in toys] == ["robot-0", "dog-1"]
+    for toy in toys:
+        assert len(toy["scores"]) == len(several_prompts.SETS) == 10
+        for scores in toy["scores"].values():
+            sides = [scores[side] for side in ("front", "left", "back", "right")]
+            assert sum(sides) / 4 == pytest.approx(scores["psnr_db"], rel=1e-4)
+
+
+def test_gain_is_over_the_mean_of_the_pictures_alone():
+    both = several_prompts.PictureSet(("front", "back"))
+    values = [(10.0, 14.0, 13.0), (20.0, 22.0, 20.0)]  # alone, alone, together: gains of 1 and −1
+    toys = [
+        {
+            "scores": {
+                name: {"psnr_db": db} for name, db in zip(("front", "back", both.name), three, strict=True)
+            }
+        }
+        for three in values
+    ]
+    mean, error = several_prompts.gain(toys, both)
+    assert mean == 0
+    assert error == pytest.approx(1.0)  # √2 / √2
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' DPM-Solver
+def test_view_scores_runs(model, capsys):
+    assert view_scores.main(view_scores.Settings(n=2, seeds=2, weights=model)) == 0
+    assert "CLIP · hull" in capsys.readouterr().out
+
+
+def test_view_scores_by_hand():
+    # the score finds the better seed of the first toy and misses it in the second
+    toys = [
+        [
+            dict(score=0.9, clip=0.1, hull=0.5, psnr_db=16.0),
+            dict(score=0.1, clip=0.9, hull=0.4, psnr_db=10.0),
+        ],
+        [
+            dict(score=0.9, clip=0.9, hull=0.5, psnr_db=12.0),
+            dict(score=0.1, clip=0.1, hull=0.6, psnr_db=14.0),
+        ],
+    ]
+    rows = [[cell.strip() for cell in row.split("|")] for row in view_scores.table(toys).splitlines()[2:]]
+    assert [row[2] for row in rows] == ["13", "14", "11", "15", "15"]
+    assert rows[1][3] == "+1.00 ± 2.00"
+    assert rows[4][4] == "1"
