@@ -1,42 +1,137 @@
-"""`render`: a mesh becomes training views."""
+"""`render`: meshes become training views."""
 
+import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from imagedream.cli.verb import Verb, say
 
+if TYPE_CHECKING:
+    from imagedream.rendering.dataset import RenderConfig
+
 
 @dataclass(frozen=True)
 class Render(Verb):
-    """Mesh file -> a folder of views and cameras as the trainer reads them."""
+    """Meshes -> views and cameras as the trainer reads them.
 
-    mesh: tyro.conf.Positional[Path] = tyro.MISSING
-    """GLB, OBJ, PLY, STL, ..."""
+    A single mesh file becomes a folder with one ring of views. A folder of meshes, an Objaverse download or toybox:N
+    becomes shards: tar files of the same pictures, cameras and captions. Broken meshes are listed and skipped; the
+    same command goes on where it was stopped.
+    """
+
+    source: tyro.conf.Positional[str] = tyro.MISSING
+    """GLB, glTF, OBJ, PLY or STL file, a folder of them at any depth, or toybox:N."""
     out: Path = Path("views")
-    """Folder to make; it must not exist or be empty."""
+    """Folder to make: new, empty, or shards that were begun."""
+    shards: bool = False
+    """Shards even of a single mesh file."""
     caption: str | None = None
-    """What the object is; otherwise the file's name."""
+    """What a single mesh is."""
+    captions: str = "auto"
+    """CSV file (name, caption), none, or auto: NAME.txt, Objaverse annotations, glTF title, file name."""
+    only: Path | None = None
+    """Text file with the names (without ending) of the meshes to keep, one a line."""
+    up: Literal["auto", "x", "y", "z"] = "auto"
+    """Which axis of the files is up; auto: y for glTF and OBJ, z for PLY and STL."""
+    front: Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z", "estimate"] = "auto"
+    """Which direction of the files the front faces (--front=-y); auto: +z for y up, +x for z up."""
+    encoder: str = ""
+    """Folder of picture and text towers that --front estimate asks: a model's encoder/."""
     size: int = 256
     """Side of a view in pixels."""
     views: int = 32
-    """How many, evenly around the object."""
-    elevation_deg: float = 10.0
-    """Height angle of the cameras."""
-    fov_y_deg: float = 47.5
-    """Field of view of the cameras."""
-    relative_distance: float = 0.73
-    """Half the frame's height at the object's centre; the object's longest side is 1."""
-    light: bool = True
-    """Shade the object; otherwise its plain colours are seen."""
+    """Views in a ring around the object."""
+    rings: int | None = None
+    """Rings of an object; otherwise 1 of a single mesh, 2 in shards."""
+    elevation_deg: tuple[float, ...] | None = None
+    """Height angle of a ring, or lowest and highest; otherwise 10 of a single mesh, 0 30 in shards."""
+    fov_y_deg: tuple[float, ...] | None = None
+    """Field of view of a ring, or smallest and largest; otherwise 47.5 of a single mesh, 15 60 in shards."""
+    relative_distance: tuple[float, ...] | None = None
+    """Half the frame's height at the object's centre, whose longest side is 1; otherwise 0.73 or 0.45 0.55."""
+    prompts: int | None = None
+    """Prompt views of a ring, each with its own camera and light; otherwise 0 of a single mesh, 4 in shards."""
+    light: Literal["random", "fixed", "none"] | None = None
+    """Random for each ring and prompt, the same for all, or plain colours; otherwise fixed or random."""
+    backend: Literal["raycast", "blender"] = "raycast"
+    """Embree on the CPU, or Blender's Cycles (pip install bpy)."""
+    seed: int = 0
+    """Of everything random."""
+    jobs: int | None = None
+    """Processes; all cores by default."""
+    ray: str | None = None
+    """Address of a Ray cluster to use instead of processes: auto, ray://HOST:10001, local."""
+    timeout_s: float = 600.0
+    """Seconds after which an object is given up."""
+    objects_per_shard: int = 64
+    """Objects in a tar file."""
 
     def run(self) -> None:  # noqa: D102
-        from imagedream.rendering.dataset import Ring, render_mesh_file
+        from imagedream.rendering.dataset import TOYBOX, Item, render_mesh_file
+        from imagedream.rendering.meshes import MESH_SUFFIXES
+        from imagedream.rendering.shards import render_shards
+        from imagedream.rendering.sources import find_items
 
-        ring = Ring(self.views, self.elevation_deg, self.fov_y_deg, self.relative_distance)
-        say(
-            render_mesh_file(
-                self.mesh, self.out, caption=self.caption, size=self.size, ring=ring, lit=self.light
-            )
+        many = self.source.startswith(TOYBOX) or Path(self.source).suffix.lower() not in MESH_SUFFIXES
+        many = many or Path(self.source).is_dir()
+        shards = self.shards or many
+        if many and self.caption is not None:
+            raise ValueError("--caption is for a single mesh; --captions names a CSV file for many")
+        config = self._config(shards)
+        only = None
+        if self.only is not None:
+            only = {line.strip() for line in self.only.read_text().splitlines()} - {""}
+        items = find_items(self.source, self.captions, only)
+        if self.caption is not None:
+            items = [Item(items[0].key, items[0].source, self.caption, "option")]
+        if shards:
+            render_shards(items, self.out, config, self._runner(), self.objects_per_shard)
+        else:
+            render_mesh_file(items[0], self.out, config)
+        say(self.out)
+
+    def _config(self, shards: bool) -> "RenderConfig":
+        from imagedream.rendering.dataset import SINGLE_MESH, RenderConfig
+
+        given = {
+            "elevation_deg": _range("elevation-deg", self.elevation_deg),
+            "fov_y_deg": _range("fov-y-deg", self.fov_y_deg),
+            "relative_distance": _range("relative-distance", self.relative_distance),
+            "rings": self.rings,
+            "prompts": self.prompts,
+            "lighting": self.light,
+        }
+        usual = {} if shards else SINGLE_MESH
+        return RenderConfig(
+            **{**usual, **{name: value for name, value in given.items() if value is not None}},
+            size=self.size,
+            views=self.views,
+            up=self.up,
+            front=self.front,
+            encoder=self.encoder,
+            backend=self.backend,
+            seed=self.seed,
         )
+
+    def _runner(self):
+        from imagedream.rendering.workers import run_processes, run_ray
+
+        if not self.timeout_s > 0:
+            raise ValueError(f"--timeout-s is {self.timeout_s}, must be larger than 0")
+        if self.ray is not None:
+            return partial(run_ray, address=self.ray, timeout_s=self.timeout_s)
+        if self.jobs is not None and self.jobs < 1:
+            raise ValueError(f"--jobs is {self.jobs}, must be at least 1")
+        return partial(run_processes, jobs=self.jobs or os.cpu_count() or 1, timeout_s=self.timeout_s)
+
+
+def _range(name: str, numbers: tuple[float, ...] | None) -> tuple[float, float] | None:
+    if numbers is None:
+        return None
+    if len(numbers) not in (1, 2):
+        raise ValueError(f"--{name} takes one number, or the lowest and the highest, got {len(numbers)}")
+    return numbers[0], numbers[-1]

@@ -1,0 +1,72 @@
+"""What a data set is rendered from: a mesh file, a folder or tree of them, or toys."""
+
+import hashlib
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from imagedream.rendering.captions import find_captions
+from imagedream.rendering.dataset import TOYBOX, Item
+from imagedream.rendering.meshes import MESH_SUFFIXES
+
+_LONGEST_KEY = 80  # a tar member's name has room for 100
+
+
+def find_items(source: str, captions: str = "auto", only: Collection[str] | None = None) -> list[Item]:
+    """The objects of a source, in an order that is the same everywhere.
+
+    Args:
+        source: a mesh file, a folder that holds mesh files at any depth (an Objaverse download, for example), or
+            `toybox:N` for the toys of seeds 0 to N − 1.
+        captions: see `imagedream.rendering.captions.find_captions`; toys bring theirs unless `none`.
+        only: names to keep (file names without ending, such as Objaverse's identifiers); None keeps all.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: nothing is in it, or a wrong number of toys.
+    """
+    if source.startswith(TOYBOX):
+        number = source.removeprefix(TOYBOX)
+        if not number.isdecimal() or int(number) < 1:
+            raise ValueError(f"source is {source!r}, must be toybox:N with N toys, at least 1")
+        caption = ("", "none") if captions == "none" else (None, "")
+        items = [Item(f"toy-{seed:06d}", f"{TOYBOX}{seed}", *caption) for seed in range(int(number))]
+        return [item for item in items if only is None or item.key in only]
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such mesh file or folder (nor is it toybox:N)")
+    folder = path if path.is_dir() else path.parent
+    files = [path]
+    if path.is_dir():
+        files = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in MESH_SUFFIXES and not file.name.startswith(".") and file.is_file()
+        )
+        if not files:
+            raise ValueError(
+                f"{path} holds no mesh file ({', '.join(MESH_SUFFIXES)}) among its {sum(1 for _ in path.rglob('*'))} "
+                "files and folders"
+            )
+    if only is not None:
+        found, files = len(files), [file for file in files if file.stem in only]
+        if not files:
+            raise ValueError(
+                f"none of the {found} mesh files in {path} is among the {len(only)} wanted names"
+            )
+    caption_of = find_captions(captions, folder)
+    keys: set[str] = set()
+    items = []
+    for file in files:
+        items.append(Item(_new_key(file.relative_to(folder), keys), str(file), *caption_of(file)))
+    return items
+
+
+def _new_key(path: Path, taken: set[str]) -> str:
+    """A name for a file that no other has: its path, with `_` for all that a tar member's key cannot hold."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", path.with_suffix("").as_posix())
+    if len(name) > _LONGEST_KEY or name in taken:
+        digest = hashlib.sha256(path.as_posix().encode()).hexdigest()[:12]
+        name = f"{name[: _LONGEST_KEY - 13]}-{digest}"
+    taken.add(name)
+    return name
