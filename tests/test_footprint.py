@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from imagedream.architectures import architecture_of, published_architecture, random_pipeline
-from imagedream.footprint import fake_pipeline, footprint
+from imagedream.footprint import fake_pipeline, footprint, operations
 from tests.tiny import tiny_pipeline
 
 
@@ -21,7 +21,7 @@ def test_bytes_and_operations_of_a_product():
     counted = footprint(run)
     assert counted.peak_bytes == 2400
     assert counted.kept_bytes == 1214
-    assert counted.operations == 12000
+    assert operations(run) == 12000
 
 
 def test_what_is_kept_for_the_backward_pass():
@@ -37,13 +37,17 @@ def test_fake_tensors_count_like_real_ones(dtype):
 
     def encode(pipeline):
         pixels = torch.zeros(2, 3, 16, 16, requires_grad=True)
-        return footprint(lambda: pipeline.encode_images(pixels).float().sum().backward())
+
+        def run():
+            pipeline.encode_images(pixels).float().sum().backward()
+
+        return footprint(run).peak_bytes, operations(run)
 
     with fake_pipeline(architecture, dtype) as fake:
         counted = encode(fake)
     real = encode(random_pipeline(architecture, dtype=dtype))
-    assert counted.operations == real.operations
-    assert counted.peak_bytes == pytest.approx(real.peak_bytes, rel=0.05)
+    assert counted[0] == pytest.approx(real[0], rel=0.05)
+    assert counted[1] == real[1]
 
 
 def test_the_full_size_model_takes_no_memory():

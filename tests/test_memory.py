@@ -71,11 +71,25 @@ def test_the_towers_come_to_the_device_and_leave_it(encoder):
     )
 
 
-def test_offloaded_weights_are_the_same_memory_after_a_call():
-    pipeline = pipeline_with(encoder="offload")
-    before = [weight.data_ptr() for weight in pipeline.encoder.parameters()]
-    sample(pipeline)
-    assert [weight.data_ptr() for weight in pipeline.encoder.parameters()] == before
+def test_every_offloaded_weight_visits_the_device_once():
+    encoder = pipeline_with(encoder="offload").encoder
+    places = [weight.data_ptr() for weight in encoder.parameters()]
+    arrived = []
+    for tower, encode in (
+        (encoder.clip, lambda: encoder.embed_text(["a ball"])),
+        (encoder.clip.visual, lambda: encoder.encode_image(PIXELS)),
+    ):
+        image = tower is encoder.clip.visual
+        visits = [encoder._visits[image]]
+        for block in tower.transformer.resblocks:
+            (hook,) = block._forward_pre_hooks.values()
+            visits.append(hook.__self__)
+        encode()
+        assert all(hasattr(visit, "waiting") for visit in visits)  # each was made
+        arrived += [id(weight) for visit in visits for weight in visit.weights]
+    everything = [*encoder.parameters(), *encoder.buffers()]
+    assert sorted(arrived) == sorted(map(id, everything))
+    assert [weight.data_ptr() for weight in encoder.parameters()] == places
 
 
 def test_a_freed_encoder_says_so():

@@ -58,15 +58,26 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
         if vision_cfg is None:
             del self.clip.visual
         self.tokenizer = open_clip.SimpleTokenizer(context_length=text_cfg["context_length"])
-        self._working_device: torch.device | None = None
+        self._visits: dict[bool, _Visit] = {}
 
     def offload(self, device: str | torch.device) -> None:
-        """From now on keep the weights on the CPU; a call copies its tower's to `device` for as long as it runs."""
+        """From now on keep the weights on the CPU; a call copies them to `device` block by block, as it needs them."""
         torch.nn.Module.to(self, "cpu")
-        self._working_device = torch.device(device)
-        if self._working_device.type == "cuda":
+        if torch.device(device).type == "cuda":
             for weight in (*self.parameters(), *self.buffers()):
                 weight.data = weight.data.pin_memory()  # copied several times faster
+        in_blocks = set()
+        for tower in [self.clip, *([self.clip.visual] if self.reads_images else [])]:
+            for block in tower.transformer.resblocks:
+                visit = _Visit([*block.parameters(), *block.buffers()], device)
+                block.register_forward_pre_hook(visit.arrive)
+                block.register_forward_hook(visit.leave, always_call=True)
+                in_blocks.update(map(id, visit.weights))
+        named = [*self.named_parameters(), *self.named_buffers()]
+        outside = [(name, weight) for name, weight in named if id(weight) not in in_blocks]
+        for image in (True, False):
+            weights = [weight for name, weight in outside if name.startswith("clip.visual.") == image]
+            self._visits[image] = _Visit(weights, device)
 
     def free(self) -> None:
         """Give the memory of the weights back for good."""
@@ -74,23 +85,20 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
 
     @contextmanager
     def _at_work(self, *, image: bool) -> Iterator[None]:
-        """Inside, the image tower or everything else is on the working device."""
+        """Inside, what the image tower or the text tower has outside its blocks is on the working device."""
         if self.clip is None:
             raise ValueError(
                 "the encoder was freed after its first prompt (encoder: free); use encoder: offload to encode more"
             )
-        weights = []
-        if self._working_device is not None:
-            named = (*self.named_parameters(), *self.named_buffers())
-            weights = [weight for name, weight in named if name.startswith("clip.visual.") == image]
-        waiting = [weight.data for weight in weights]
+        visit = self._visits.get(image)
+        if visit is None:
+            yield
+            return
+        visit.arrive()
         try:
-            for weight in weights:
-                weight.data = weight.data.to(self._working_device, non_blocking=True)
             yield
         finally:
-            for weight, home in zip(weights, waiting, strict=True):
-                weight.data = home
+            visit.leave()
 
     @property
     def reads_images(self) -> bool:
@@ -158,3 +166,20 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
         with self._at_work(image=False):
             ids = self.tokenize(captions).to(self.clip.positional_embedding.device)
             return self.clip.encode_text(ids, normalize=True)
+
+
+class _Visit:
+    """Weights that wait on the CPU and are on a device between `arrive` and `leave`, both usable as forward hooks."""
+
+    def __init__(self, weights: Sequence[Tensor], device: str | torch.device) -> None:
+        self.weights = weights
+        self.device = torch.device(device)
+
+    def arrive(self, *_: Any) -> None:
+        self.waiting = [weight.data for weight in self.weights]
+        for weight in self.weights:
+            weight.data = weight.data.to(self.device, non_blocking=True)
+
+    def leave(self, *_: Any) -> None:
+        for weight, waiting in zip(self.weights, self.waiting, strict=True):
+            weight.data = waiting

@@ -28,8 +28,6 @@ class Footprint:
     """Most bytes of tensors that were alive at once; a device's allocator and its kernels' workspaces come on top."""
     kept_bytes: int
     """Bytes still alive at the end: what the call returned, and what it saved for a backward pass."""
-    operations: int
-    """Floating point operations of matrix products, convolutions and attention; a multiplication and an addition are two."""
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -62,15 +60,23 @@ def _tensors(tree: Any) -> Iterator[torch.Tensor]:
 
 
 def footprint(function: Callable[[], Any]) -> Footprint:
-    """Run `function` twice and count; gradients are recorded or not as the caller has it."""
+    """Run `function` and count; gradients are recorded or not as the caller has it."""
     with _LiveBytes() as live:
         result = function()
         kept = live.now
     del result
-    # apart, because counting operations keeps tensors alive
-    with FlopCounterMode(display=False) as flops:
+    return Footprint(live.peak, kept)
+
+
+def operations(function: Callable[[], Any]) -> int:
+    """Run `function` and count the floating point operations of its matrix products, convolutions and attention.
+
+    A multiplication and an addition are two.
+    """
+    # apart from the footprint, because this count keeps tensors alive
+    with FlopCounterMode(display=False) as count:
         function()
-    return Footprint(live.peak, kept, flops.get_total_flops())
+    return count.get_total_flops()
 
 
 @contextmanager
