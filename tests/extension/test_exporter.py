@@ -1,4 +1,4 @@
-"""The exporter in the embedded host, as a system uses it."""
+"""The exporter in the embedded host, as a system uses it: density fields, and geometries that are surfaces."""
 
 import importlib.util
 import json
@@ -12,8 +12,9 @@ import trimesh
 import threestudio
 from imagedream import meshing
 from tests import arrow
-from threestudio.models.geometry.base import BaseImplicitGeometry
+from threestudio.models.geometry.base import BaseExplicitGeometry, BaseImplicitGeometry
 from threestudio.models.materials.base import BaseMaterial
+from threestudio.models.mesh import Mesh
 from threestudio.utils.saving import SaverMixin
 
 
@@ -24,6 +25,31 @@ class ArrowGeometry(BaseImplicitGeometry):
 
     def forward_density(self, points):
         return arrow.density()(points)[:, None] / self.faintness
+
+    def export(self, points, **kwargs):
+        return {"features": arrow.colour(points)}
+
+
+class ArrowDistance(BaseImplicitGeometry):
+    """The arrow as a signed distance field, as implicit-sdf is one."""
+
+    def forward_field(self, points):
+        return arrow.distance(points)[:, None], None
+
+    def forward_level(self, field, threshold):
+        return field - threshold
+
+    def export(self, points, **kwargs):
+        return {"features": arrow.colour(points)}
+
+
+class ArrowMesh(BaseExplicitGeometry):
+    """The arrow as a mesh, as tetrahedra-sdf-grid has one."""
+
+    def isosurface(self):
+        grid = meshing.sample_density(arrow.density(), 40, radius=1.0)
+        surface = meshing.extract_surface(grid, 50.0)
+        return Mesh(torch.tensor(surface.vertices.copy()).float(), torch.tensor(surface.faces.copy()))
 
     def export(self, points, **kwargs):
         return {"features": arrow.colour(points)}
@@ -55,50 +81,97 @@ def exporter_class():
 
 
 def build(exporter_class, geometry=None, material=None, **settings):
-    small = {"resolution": 40, "texture_size": 128, "target_faces": 2000}
+    small = {"resolution": 40, "texture_size": 128, "target_faces": 2000, "bake_views": 8}
     geometry = ArrowGeometry({"radius": 1.0}) if geometry is None else geometry
     return exporter_class(
         small | settings, geometry=geometry, material=material or Albedo({}), background=None
     )
 
 
-def test_export_writes_an_upright_textured_glb_and_its_numbers(exporter_class, tmp_path):
+def export(exporter, folder):
     saver = Saver()
-    saver.set_save_dir(str(tmp_path))
-    saver.write(build(exporter_class)())
-    folder = tmp_path / "it7-export"
-    assert sorted(path.name for path in folder.iterdir()) == ["model.glb", "model.json"]
+    saver.set_save_dir(str(folder))
+    saver.write(exporter())
+    return folder / "it7-export"
+
+
+def test_export_writes_an_upright_textured_glb_and_its_numbers(exporter_class, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        folder = export(build(exporter_class), tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["model-levels.png", "model.glb", "model.json"]
     mesh = trimesh.load_scene(folder / "model.glb").to_mesh()
     assert mesh.volume > 0
     assert mesh.visual.material.baseColorTexture.size == (128, 128)
     assert mesh.bounds[1] == pytest.approx([0.3, 0.35, 0.5], abs=0.04)  # left, up, front
     numbers = json.loads((folder / "model.json").read_text())
     assert numbers["faces"] == len(mesh.faces) <= 2000
-    assert numbers["iou"] > 0.9
     assert max(numbers["silhouette_iou_by_level"].values()) > 0.85
+    (file,) = numbers["files"]
+    assert file["silhouette_iou"] > 0.9
+    assert file["psnr_db"] > 22
+    assert file["solid"]["watertight"]
+    # the round trip is printed at the end
+    assert f"PSNR {file['psnr_db']:.1f} dB against the field" in caplog.text
 
 
-def test_obj_comes_with_its_material_and_picture(exporter_class):
+def test_obj_comes_with_its_material_and_pictures(exporter_class):
     outputs = build(exporter_class, fmt="glb+obj", save_name="toy", isosurface_threshold=50.0)()
     assert [output.save_name for output in outputs] == [
         "toy.glb",
         "toy.obj",
         "toy.mtl",
         "toy.png",
+        "toy_normal.png",
         "toy.json",
     ]
     assert b"mtllib toy.mtl" in Path(outputs[1].params["src_path"]).read_bytes()
     assert outputs[-1].params["payload"]["level"] == 50.0
 
 
-def test_wrong_settings_fail_before_anything_runs(exporter_class):
-    with pytest.raises(ValueError, match=r"'ply'; allowed: glb, obj, glb\+obj"):
-        build(exporter_class, fmt="ply")
-    with pytest.raises(ValueError, match="isosurface_threshold is 'high'"):
-        build(exporter_class, isosurface_threshold="high")
-    with pytest.raises(ValueError, match="resolution is 4"):
-        build(exporter_class, resolution=4)
-    with pytest.raises(ValueError, match="forward_density such as implicit-volume; got Linear"):
+@pytest.mark.parametrize("geometry_class", [ArrowDistance, ArrowMesh])
+def test_geometries_that_are_surfaces(exporter_class, tmp_path, geometry_class):
+    settings = {"radius": 0.6}
+    if geometry_class is ArrowDistance:
+        settings |= {"isosurface_method": "mc-cpu", "isosurface_resolution": 64}
+    folder = export(build(exporter_class, geometry_class(settings), fmt="obj", up="+z"), tmp_path)
+    numbers = json.loads((folder / "model.json").read_text())
+    assert numbers["level"] is None
+    assert not (folder / "model-levels.png").exists()
+    assert numbers["faces"] <= 2000
+    assert numbers["files"][0]["solid"]["watertight"]
+    assert numbers["files"][0]["psnr_db"] > 22
+    mesh = trimesh.load_scene(folder / "model.obj").to_mesh()
+    assert mesh.bounds[1] == pytest.approx([0.5, 0.3, 0.35], abs=0.04)  # front, left, up
+    left = mesh.vertices[:, 1] > 0.095
+    assert left.any()
+
+
+WRONG = [
+    ({"fmt": "fbx"}, "'fbx'; allowed: glb, obj, ply, stl, usdz"),
+    ({"save_name": "../../model"}, "save_name is '../../model', must be a plain file name"),
+    ({"up": "-y"}, r"up is '-y', must be auto, \+y or \+z"),
+    ({"isosurface_threshold": "high"}, "isosurface_threshold is 'high'"),
+    ({"resolution": 4}, "resolution is 4"),
+    ({"bake_views": 1}, "bake_views is 1"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), WRONG)
+def test_wrong_settings_fail_before_anything_runs(exporter_class, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(exporter_class, **settings)
+    with pytest.raises(ValueError, match=message):
+        exporter_class.preflight(settings)
+
+
+def test_preflight_accepts_what_is_right_and_no_unknown_keys(exporter_class):
+    exporter_class.preflight({"fmt": "glb+stl", "texture_size": 512})
+    with pytest.raises(Exception, match="texture_sise"):
+        exporter_class.preflight({"texture_sise": 512})
+
+
+def test_geometry_without_a_surface_is_an_error(exporter_class):
+    with pytest.raises(ValueError, match=r"forward_density.*isosurface.*got Linear"):
         build(exporter_class, geometry=torch.nn.Linear(1, 1))
 
 

@@ -1,36 +1,30 @@
-"""The whole way from a density and colour field to a textured mesh."""
+"""The whole way from a field to a textured mesh."""
 
-import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import PIL.Image
 import torch
 import trimesh
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from scipy.spatial import cKDTree
 
+from imagedream.meshing.bake import bake_colours, inpaint, query_colours
+from imagedream.meshing.check import FieldViews
 from imagedream.meshing.field import (
     ColourFunction,
     DensityFunction,
     render_field,
-    sphere_views,
+    render_surface,
+    spread_views,
     visible_density,
 )
-from imagedream.meshing.formats import textured_trimesh
-from imagedream.meshing.surface import (
-    LevelChoice,
-    choose_level,
-    clean_surface,
-    extract_surface,
-    sample_density,
-    silhouette_iou,
-)
-from imagedream.meshing.texture import UnwrappedMesh, bake_texture, unwrap
-from imagedream.rendering.raycast import render
-
-logger = logging.getLogger(__name__)
-_POOR_IOU = 0.7
+from imagedream.meshing.formats import TexturedMesh
+from imagedream.meshing.level import LevelChoice, choose_level, level_thumbnails, sample_density
+from imagedream.meshing.normals import normal_map
+from imagedream.meshing.surface import clean_surface, close_gaps, extract_surface
+from imagedream.meshing.texture import Texels, UnwrappedMesh, texels, unwrap
 
 
 @dataclass(frozen=True)
@@ -44,16 +38,23 @@ class MeshSettings:
     level: float | None = None
     """Isosurface density; None lets `choose_level` find it."""
     target_faces: int = 10000
-    """Faces after simplification; 0 keeps all of them."""
+    """Faces at most after simplification, as the texture carries the detail; 0 keeps all of them."""
     min_piece: float = 0.02
     """Separate pieces with less than this fraction of the largest one's area are dropped."""
+    close_holes: int = 1
+    """Pits and tunnels up to twice this many density samples wide are filled; 0 keeps them."""
     smoothing: int = 5
     """Taubin smoothing passes before simplification."""
     texture_size: int = 1024
-    """Side of the square texture in texels."""
+    """Side of the square textures in texels."""
+    bake_views: int = 24
+    """Views all around from which the texture is taken."""
+    normal_map: bool = True
+    """Keep the fine shape of the field in a normal map."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("resolution", 8, 512), ("texture_size", 16, 8192)):
+        limits = {"resolution": (8, 512), "texture_size": (16, 8192), "bake_views": (4, 256)}
+        for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} is {getattr(self, name)}, must lie between {low} and {high}")
         if self.radius <= 0 or (self.level is not None and self.level <= 0):
@@ -64,34 +65,38 @@ class MeshSettings:
             raise ValueError(
                 f"min_piece is {self.min_piece}, must lie in [0, 1]; smoothing is {self.smoothing}, must be 0 or more"
             )
+        if not 0 <= self.close_holes <= 8:
+            raise ValueError(f"close_holes is {self.close_holes}, must lie between 0 and 8 density samples")
 
 
 @dataclass(frozen=True)
 class MeshStatistics:
-    """What came out of `mesh_field`, in numbers."""
+    """What came out, in numbers."""
 
-    level: float
-    iou: float
-    """Silhouette IoU of the final mesh with the field's rendered opacity, see `silhouette_iou`."""
-    psnr_db: float
-    """Renders of the textured mesh against renders of the field, both over white."""
-    vertices: int
+    level: float | None
+    """Density of the isosurface; None for a field that has a surface of its own."""
+    target_faces: int
     faces: int
+    vertices: int
     pieces_removed: int
     """Floating pieces and cavities dropped inside the object's box."""
-    watertight: bool
     texture_size: int
+    inpainted: float
+    """Fraction of the texels that no view sees."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class MeshedField:
-    """A textured mesh with its statistics."""
+    """A textured mesh, with what is needed to judge it."""
 
-    mesh: UnwrappedMesh
-    texture: UInt8[np.ndarray, "size size 3"]
+    model: TexturedMesh
     statistics: MeshStatistics
-    choice: LevelChoice
+    views: FieldViews
+    choice: LevelChoice | None
+    """How the isosurface level was found, where one was looked for."""
+    thumbnails: PIL.Image.Image | None
+    """The chosen level and its runners-up."""
 
 
 def mesh_field(
@@ -117,62 +122,98 @@ def mesh_field(
         density_fn, settings.resolution, settings.radius, settings.level, settings.min_piece, device
     )
     half_extent = float(torch.stack([grid.lower, grid.upper]).abs().amax(0).norm())
-    camera_to_world, fov_y_deg = sphere_views(half_extent)
-    field_views = render_field(grid, colour_fn, camera_to_world, fov_y_deg, 64, device=device)
+    view_fn = partial(render_field, grid, colour_fn, device=device)
+    views = FieldViews.of(view_fn, half_extent)
+    choice = thumbnails = None
     if settings.level is None:
-        choice = choose_level(
-            grid,
-            field_views[:, 3],
-            camera_to_world,
-            fov_y_deg,
-            visible_density(settings.radius),
-            settings.min_piece,
+        poses, fovs, opacity = (
+            values[::2] for values in (views.camera_to_world, views.fov_y_deg, views.rgba)
         )
-    else:
-        choice = LevelChoice(settings.level, float("nan"), {})
+        choice = choose_level(
+            grid, opacity[:, 3], poses, fovs, visible_density(settings.radius), settings.min_piece
+        )
+        thumbnails = level_thumbnails(grid, choice, settings.min_piece)
+    level = settings.level if choice is None else choice.level
     surface, removed = clean_surface(
-        extract_surface(grid, choice.level), settings.min_piece, settings.smoothing, settings.target_faces
+        extract_surface(close_gaps(grid, settings.close_holes), level),
+        settings.min_piece,
+        settings.smoothing,
+        settings.target_faces,
     )
     mesh = unwrap(surface, settings.texture_size)
-    texture = bake_texture(mesh, grid, colour_fn, choice.level, settings.texture_size, device)
-    iou, psnr_db = compare(textured_trimesh(mesh, texture), field_views, camera_to_world, fov_y_deg)
-    statistics = MeshStatistics(
-        level=choice.level,
-        iou=iou,
-        psnr_db=psnr_db,
-        vertices=len(mesh.vertices),
-        faces=len(mesh.faces),
+    places = texels(mesh, settings.texture_size)
+    # pixels as large as the grid's cells: smaller ones would show nothing new
+    frame = 2 * half_extent / np.cos(np.deg2rad(20))
+    size = int(np.clip(frame / grid.spacing, 64, 512))
+    poses, fovs = spread_views(half_extent, settings.bake_views, fov_y_deg=40.0)
+    colours, seen = bake_colours(places, surface, view_fn, poses, fovs, size)
+    model = _textured(
+        mesh, places, inpaint(places, colours, seen), grid.normals if settings.normal_map else None
+    )
+    unseen = 1 - float(seen.float().mean())
+    statistics = _statistics(model, settings, level, removed, unseen, time.perf_counter() - start)
+    return MeshedField(model, statistics, views, choice, thumbnails)
+
+
+def mesh_surface(
+    surface: trimesh.Trimesh,
+    colour_fn: ColourFunction,
+    settings: MeshSettings | None = None,
+    device: torch.device | str = "cpu",
+) -> MeshedField:
+    """Turn the surface of a field that has one, such as a signed distance field, into a light textured mesh.
+
+    What such a field shows is the colour at its surface, so the texture asks the field once a texel.
+
+    Args:
+        surface: in world axes, fine; wound outwards or inwards.
+        colour_fn: world points -> sRGB colour in [0, 1].
+        settings: faces, texture; what concerns density fields is not used. None for the defaults.
+        device: where `colour_fn` wants its points.
+    """
+    settings = settings or MeshSettings()
+    start = time.perf_counter()
+    if surface.volume < 0:
+        surface = trimesh.Trimesh(surface.vertices, surface.faces[:, ::-1])
+    light, removed = clean_surface(surface, settings.min_piece, 0, settings.target_faces)
+    half_extent = float(np.linalg.norm(np.abs(light.bounds).max(0)))
+    views = FieldViews.of(partial(render_surface, surface, colour_fn, device=device), half_extent)
+    mesh = unwrap(light, settings.texture_size)
+    places = texels(mesh, settings.texture_size)
+    nearest = cKDTree(surface.vertices)
+
+    def normals(points: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(surface.vertex_normals[nearest.query(points.numpy())[1]]).float()
+
+    model = _textured(
+        mesh, places, query_colours(places, colour_fn, device), normals if settings.normal_map else None
+    )
+    statistics = _statistics(model, settings, None, removed, 0.0, time.perf_counter() - start)
+    return MeshedField(model, statistics, views, None, None)
+
+
+def _textured(mesh: UnwrappedMesh, places: Texels, colours: torch.Tensor, normals_fn) -> TexturedMesh:
+    bumps = None
+    if normals_fn is not None:
+        bumps = places.picture(normal_map(mesh, places, normals_fn(places.positions)))
+    return TexturedMesh(mesh, places.picture(colours), bumps)
+
+
+def _statistics(
+    model: TexturedMesh,
+    settings: MeshSettings,
+    level: float | None,
+    removed: int,
+    inpainted: float,
+    seconds: float,
+) -> MeshStatistics:
+    return MeshStatistics(
+        level=level,
+        target_faces=settings.target_faces,
+        faces=len(model.mesh.faces),
+        vertices=len(model.mesh.uncut()[0]),
         pieces_removed=removed,
-        watertight=bool(surface.is_watertight),
         texture_size=settings.texture_size,
-        seconds=time.perf_counter() - start,
+        inpainted=inpainted,
+        seconds=seconds,
     )
-    logger.info(
-        "meshed: %s",
-        ", ".join(
-            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in asdict(statistics).items()
-        ),
-    )
-    if iou < _POOR_IOU:
-        logger.warning(
-            "the mesh is a poor picture of the field: silhouette IoU %.2f (good is above %.2f), PSNR %.1f dB; "
-            "the field is too soft to have one surface, longer optimisation makes it firmer",
-            iou,
-            _POOR_IOU,
-            psnr_db,
-        )
-    return MeshedField(mesh, texture, statistics, choice)
-
-
-def compare(
-    mesh: trimesh.Trimesh,
-    field_views: Float[Tensor, "view 4 size size"],
-    camera_to_world: Float[Tensor, "view 4 4"],
-    fov_y_deg: Float[Tensor, " view"],
-) -> tuple[float, float]:
-    """Silhouette IoU, and PSNR in dB over white, of an unlit mesh against premultiplied views of the field."""
-    rgba = render(mesh, camera_to_world, fov_y_deg, field_views.shape[-1], light=None, supersample=2).rgba
-    mesh_white = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
-    field_white = field_views[:, :3] + 1 - field_views[:, 3:]
-    error = float((mesh_white - field_white).square().mean())
-    return silhouette_iou(rgba[:, 3], field_views[:, 3]), -10 * float(np.log10(max(error, 1e-10)))

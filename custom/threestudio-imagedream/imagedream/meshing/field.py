@@ -5,14 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import trimesh
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from imagedream import cameras
+from imagedream.rendering.raycast import Raycaster
 
 _POINTS_PER_CALL = 2**18
-_RAYS_PER_CALL = 2**16
+_RAYS_PER_CALL = 2**13
 _AIR = 0.03  # density per unit length: 3% opacity over one unit
 
 DensityFunction = Callable[[Tensor], Tensor]
@@ -20,6 +22,9 @@ DensityFunction = Callable[[Tensor], Tensor]
 
 ColourFunction = Callable[[Tensor], Tensor]
 """World points (point, 3) -> sRGB colour in [0, 1] (point, 3)."""
+
+ViewFunction = Callable[[Tensor, Tensor, int], Tensor]
+"""Cameras (view, 4, 4), fields of view in degrees (view,), size -> premultiplied sRGB and opacity (view, 4, size, size)."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,24 @@ class DensityGrid:
 
     def __call__(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
         """Density at world points; 0 outside the grid."""
+        return self._read(self.density[None], points)[0]
+
+    def normals(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """Unit normals of the isosurfaces at world points: against the gradient. 0 where there is none."""
+        gradient = torch.stack(torch.gradient(self.density, spacing=self.spacing))
+        return -functional.normalize(self._read(gradient, points).movedim(0, -1), dim=-1)
+
+    def _read(self, values: Float[Tensor, "channel x y z"], points: Float[Tensor, "*batch 3"]) -> Tensor:
+        """Values at the samples, interpolated at world points: (channel, *batch)."""
         unit = (points - self.lower) / (self.upper - self.lower) * 2 - 1
         # grid_sample counts (x, y, z) from the last axis to the first
-        values = functional.grid_sample(
-            self.density[None, None],
+        read = functional.grid_sample(
+            values[None],
             unit.flip(-1).reshape(1, -1, 1, 1, 3),
             align_corners=True,
             padding_mode="zeros",
         )
-        return values.reshape(points.shape[:-1])
+        return read.reshape(len(values), *points.shape[:-1])
 
 
 def visible_density(radius: float) -> float:
@@ -100,6 +114,16 @@ def sphere_views(half_extent: float, count: int = 8, fov_y_deg: float = 40.0) ->
     return cameras.look_at_origin(elevation_deg, azimuth_deg, distance), fov
 
 
+def spread_views(half_extent: float, count: int, fov_y_deg: float = 40.0) -> tuple[Tensor, Tensor]:
+    """As `sphere_views`, but spread evenly over the whole sphere, top and bottom too (a golden spiral)."""
+    height = 1 - (2 * torch.arange(count) + 1) / count
+    elevation_deg = torch.rad2deg(torch.asin(height)).clamp(-80, 80)
+    golden_deg = 180 * (3 - 5**0.5)
+    fov = torch.full((count,), fov_y_deg)
+    distance = half_extent / torch.sin(torch.deg2rad(fov) / 2)
+    return cameras.look_at_origin(elevation_deg, torch.arange(count) * golden_deg % 360, distance), fov
+
+
 @torch.no_grad()
 def render_field(
     grid: DensityGrid,
@@ -125,14 +149,44 @@ def render_field(
         safe = torch.where(directions.abs() < 1e-9, torch.full_like(directions, 1e-9), directions)
         ends = torch.stack([(grid.lower - origins) / safe, (grid.upper - origins) / safe])
         near, far = ends.amin(0).amax(-1).clamp_min(0), ends.amax(0).amin(-1)
-        hit = (far > near).nonzero()[:, 0]
+        length = far - near
+        hit = (length > 0).nonzero()[:, 0]
+        # rays of similar length share their number of steps
+        hit = hit[length[hit].argsort()]
         out = torch.zeros(len(origins), 4)
         for part in hit.split(_RAYS_PER_CALL):
-            steps = int(((far - near)[part].max() / grid.spacing).ceil())
+            steps = int((length[part].max() / grid.spacing).ceil())
             out[part] = composite(
                 grid, colour_fn, origins[part], directions[part], near[part], far[part], steps, device
             )
         views.append(out.T.reshape(4, size, size))
+    return torch.stack(views)
+
+
+@torch.no_grad()
+def render_surface(
+    surface: trimesh.Trimesh,
+    colour_fn: ColourFunction,
+    camera_to_world: Float[Tensor, "view 4 4"],
+    fov_y_deg: Float[Tensor, " view"],
+    size: int,
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "view 4 {size} {size}"]:
+    """As `render_field`, of a field that shows its colour at a surface; four samples a pixel."""
+    fine = 2 * size
+    caster = Raycaster(surface)
+    views = []
+    for pose, fov in zip(camera_to_world, fov_y_deg, strict=True):
+        depth = caster.render(pose[None], fov[None], fine, light=None, supersample=1).depth[0]
+        origins, directions = cameras.rays(pose, fov, fine, fine)
+        hit = depth.isfinite()
+        distance = depth[hit] / (directions[hit] @ -pose[:3, 2])
+        points = origins[hit] + directions[hit] * distance[:, None]
+        view = torch.zeros(fine, fine, 4)
+        parts = points.split(_POINTS_PER_CALL) if len(points) else ()
+        colours = [colour_fn(part.to(device)).float().cpu().clamp(0, 1) for part in parts]
+        view[hit] = torch.cat([torch.cat(colours), torch.ones(len(points), 1)], dim=-1) if colours else 0.0
+        views.append(functional.avg_pool2d(view.permute(2, 0, 1), 2))
     return torch.stack(views)
 
 

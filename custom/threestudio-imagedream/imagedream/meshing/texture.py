@@ -1,4 +1,4 @@
-"""A surface and a colour field -> texture coordinates and a texture."""
+"""A surface -> texture coordinates, and the places on the surface that the texels of its texture stand for."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,8 @@ import trimesh
 import xatlas
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
+from torch import Tensor
 from torch.nn import functional
-
-from imagedream.meshing.field import ColourFunction, DensityGrid, composite
-
-_RAYS_PER_CALL = 2**16
 
 
 @dataclass(frozen=True)
@@ -24,6 +21,42 @@ class UnwrappedMesh:
     faces: Int[np.ndarray, "face 3"]
     uv: Float[np.ndarray, "vertex 2"]
     """Texture coordinates in [0, 1]; v grows upwards."""
+    source: Int[np.ndarray, " vertex"]
+    """The vertex of the uncut mesh that each vertex is a copy of."""
+
+    def uncut(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Vertices (point, 3), normals (point, 3) and faces (face, 3) without the seams; faces keep their order."""
+        _, first, inverse = np.unique(self.source, return_index=True, return_inverse=True)
+        return self.vertices[first], self.normals[first], inverse.reshape(-1)[self.faces]
+
+
+@dataclass(frozen=True)
+class Texels:
+    """The texels of a square texture that lie on a mesh, row by row from the top."""
+
+    mask: Bool[np.ndarray, "size size"]
+    """Which texels of the texture these are."""
+    corners: Int[np.ndarray, "texel 3"]
+    """Vertices of the triangle on which each texel lies."""
+    weights: Float[np.ndarray, "texel 3"]
+    """Barycentric coordinates in it."""
+    positions: Float[Tensor, "texel 3"]
+    """World points."""
+    normals: Float[Tensor, "texel 3"]
+    """Unit vertex normals, interpolated."""
+
+    def interpolate(self, attribute: Float[np.ndarray, "vertex channel"]) -> Float[Tensor, "texel channel"]:
+        """A vertex attribute at the texels."""
+        return _interpolate(attribute, self.corners, self.weights)
+
+    def picture(self, values: Float[Tensor, "texel 3"]) -> UInt8[np.ndarray, "size size 3"]:
+        """Values in [0, 1] as a texture; texels outside all charts repeat the nearest one inside.
+
+        So neither the blending between texels nor smaller copies of the texture show the seams.
+        """
+        texture = np.zeros((*self.mask.shape, 3), dtype=np.uint8)
+        texture[self.mask] = (values.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        return fill_gaps(texture, self.mask)
 
 
 def unwrap(mesh: trimesh.Trimesh, texture_size: int, padding_px: int = 3) -> UnwrappedMesh:
@@ -47,7 +80,28 @@ def unwrap(mesh: trimesh.Trimesh, texture_size: int, padding_px: int = 3) -> Unw
         mesh.vertex_normals[mapping].astype(np.float32),
         faces.astype(np.int64),
         uv.astype(np.float32),
+        mapping.astype(np.int64),
     )
+
+
+def texels(mesh: UnwrappedMesh, size: int) -> Texels:
+    """The texels of a texture of side `size` that lie on the mesh.
+
+    Raises:
+        ValueError: not a single one does.
+    """
+    face_map, barycentric = rasterize_uv(mesh.uv, mesh.faces, size)
+    mask = face_map >= 0
+    if not mask.any():
+        raise ValueError("no texel is covered by the mesh; the texture is too small or the mesh has no area")
+    corners, weights = mesh.faces[face_map[mask]], barycentric[mask]
+    positions = _interpolate(mesh.vertices, corners, weights)
+    normals = functional.normalize(_interpolate(mesh.normals, corners, weights), dim=-1)
+    return Texels(mask, corners, weights, positions, normals)
+
+
+def _interpolate(attribute: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.einsum("tcx,tc->tx", attribute[corners], weights)).float()
 
 
 def rasterize_uv(
@@ -94,59 +148,9 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
 
 
-@torch.no_grad()
-def bake_texture(
-    mesh: UnwrappedMesh,
-    grid: DensityGrid,
-    colour_fn: ColourFunction,
-    level: float,
-    size: int,
-    device: torch.device | str = "cpu",
-) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """Give every texel the colour that a viewer of the field sees there.
-
-    The colour of a field at its isosurface is not the colour it shows: a viewer sees the mean over a depth. So each
-    texel casts a short ray from just outside the surface inwards along its normal and composites what it meets.
-
-    Args:
-        mesh: the unwrapped surface.
-        grid: the density.
-        colour_fn: the colour.
-        level: isosurface level; decides how deep a ray must go.
-        size: side of the texture in texels.
-        device: where `colour_fn` wants its points.
-
-    Returns:
-        sRGB texture; texels outside all charts repeat the nearest one inside, so that seams do not show.
-    """
-    face_map, barycentric = rasterize_uv(mesh.uv, mesh.faces, size)
-    mask = face_map >= 0
-    corners, weights = mesh.faces[face_map[mask]], barycentric[mask][..., None]
-    positions = torch.from_numpy((mesh.vertices[corners] * weights).sum(1)).float()
-    normals = functional.normalize(torch.from_numpy((mesh.normals[corners] * weights).sum(1)).float(), dim=-1)
-    front = 2 * grid.spacing
-    # e⁻³ of the light is left after the optical depth 3
-    length = front + float(np.clip(3 / level, 3 * grid.spacing, 40 * grid.spacing))
-    steps = int(np.ceil(length / grid.spacing))
-    colours = torch.empty(len(positions), 3)
-    for part in torch.arange(len(positions)).split(_RAYS_PER_CALL):
-        near = torch.zeros(len(part))
-        start = positions[part] + normals[part] * front
-        rgba = composite(grid, colour_fn, start, -normals[part], near, near + length, steps, device)
-        colours[part] = rgba[:, :3] / rgba[:, 3:].clamp_min(1e-8)
-        blank = part[rgba[:, 3] <= 1e-4]
-        if len(blank):
-            colours[blank] = colour_fn(positions[blank].to(device)).float().cpu()
-    texture = np.zeros((size, size, 3), dtype=np.uint8)
-    texture[mask] = (colours.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    return fill_gaps(texture, mask)
-
-
 def fill_gaps(
     texture: UInt8[np.ndarray, "height width 3"], mask: Bool[np.ndarray, "height width"]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Give texels outside `mask` the colour of the nearest texel inside."""
-    if not mask.any():
-        raise ValueError("no texel is covered by the mesh; the texture is too small or the mesh has no area")
+    """Give texels outside `mask`, which must not be empty, the colour of the nearest texel inside."""
     row, column = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
     return texture[row, column]
