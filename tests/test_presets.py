@@ -40,7 +40,8 @@ def counted():
         noisy, *condition = (torch.empty(shape, dtype=half) for shape in shapes)
         with torch.no_grad():
             run = footprint(lambda: predict_noise(pipeline.unet, noisy, torch.tensor([1]), *condition))
-        result["network"] = run.peak_bytes
+            decode = footprint(lambda: pipeline.decode_latents(torch.empty(1, 4, 32, 32, dtype=half)))
+        result["network"], result["decoding"] = run.peak_bytes, decode.peak_bytes
 
         def encoding(images):
             pixels = torch.empty(images, 3, 256, 256, requires_grad=True)
@@ -65,6 +66,7 @@ def test_the_sums_are_those_of_the_model(counted):
     assert counted["vae"] == presets.VAE_PARAMETERS
     assert counted["encoder"] == presets.ENCODER_PARAMETERS
     assert counted["network"] == pytest.approx(presets.NETWORK_BYTES_PER_GROUP, rel=0.02)
+    assert counted["decoding"] == pytest.approx(presets.DECODING_BYTES_PER_IMAGE, rel=0.02)
     assert counted["text"] == pytest.approx(presets.OFFLOADED_TOWER_BYTES, rel=0.02)
     for mode, preset in (("plain", PRESETS["24g"]), ("lean", PRESETS["8g"])):
         assert counted[mode] == pytest.approx(preset.encoding_bytes(4), rel=0.03)
@@ -141,6 +143,10 @@ def test_auto_without_cuda_changes_nothing():
 def test_what_cannot_be_chosen(name, memory, message):
     with pytest.raises(ValueError, match=message):
         choose_preset(name, memory)
+
+
+def test_sampling_needs_the_files_and_a_little_more():
+    assert presets.published_bytes(4) / 1e9 == pytest.approx(8.05 + 0.8, abs=0.05)
 
 
 def test_other_systems_have_no_presets():

@@ -35,6 +35,8 @@ CHECKPOINTED_BYTES_PER_IMAGE = 28 * MIB
 """The same with checkpointing."""
 RECOMPUTED_BYTES_PER_IMAGE = 217 * MIB
 """What checkpointing computes again at a time in the backward pass; with slicing, for one image only."""
+DECODING_BYTES_PER_IMAGE = 96 * MIB
+"""Peak of decoding a view of 256 pixels."""
 OFFLOADED_TOWER_BYTES = 124 * MIB
 """Of offloaded towers, what is on the device at a time: one block and what lies outside the blocks."""
 
@@ -111,6 +113,12 @@ PRESETS = {
         Preset("80g", 80, images=8, groups_per_call=None, encoder="keep", lean_encoding=False),
     )
 }
+
+
+def published_bytes(bytes_per_weight: int) -> int:
+    """What sampling four views takes in a precision: all weights, and decoding, the largest of its activations."""
+    weights = (UNET_PARAMETERS + VAE_PARAMETERS + ENCODER_PARAMETERS) * bytes_per_weight
+    return weights + 4 * DECODING_BYTES_PER_IMAGE * bytes_per_weight // BYTES_PER_WEIGHT
 
 
 @dataclass(frozen=True)

@@ -1,57 +1,172 @@
-"""`doctor`: what this machine has."""
+"""`doctor`: what this machine has, and what would run on it."""
 
 import importlib.metadata
 import os
+import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from imagedream.cli.verb import Verb, say
 
 _REQUIRED = (
-    *("torch", "diffusers", "open_clip_torch", "safetensors", "numpy", "pillow", "opencv-python-headless"),
-    *("jaxtyping", "omegaconf", "pytorch-lightning", "tyro"),
-    *("trimesh", "embreex", "xatlas", "scikit-image", "fast-simplification", "imageio", "imageio-ffmpeg"),
+    *("torch", "torchvision", "diffusers", "open_clip_torch", "accelerate", "safetensors", "huggingface_hub"),
+    *(
+        "numpy",
+        "scipy",
+        "pillow",
+        "opencv-python-headless",
+        "jaxtyping",
+        "omegaconf",
+        "pytorch-lightning",
+        "tyro",
+    ),
+    *("trimesh", "embreex", "xatlas", "scikit-image", "fast-simplification", "manifold3d"),
+    *("imageio", "imageio-ffmpeg", "matplotlib", "psutil", "torchmetrics"),
 )
 _OPTIONAL = {
     "rembg": "better background removal (needs its model file too)",
-    "nerfacc": "faster volume rendering on CUDA",
-    "tinycudann": "faster hash grids on CUDA",
+    "nerfacc": "faster volume rendering on CUDA, in a real threestudio",
+    "tinycudann": "faster hash grids on CUDA, in a real threestudio",
+    "triton": "what torch.compile needs on CUDA",
 }
+_FOLDERS = (".", "checkpoints", "ckpts", "models", "weights")
+"""Where people put downloads, from the working directory."""
+_DIFFUSERS_FOLDERS = ("imagedream", "mvdream", "multi-view-diffusion")
+"""What the names of repositories with other forms of the weights contain."""
 
 
 @dataclass(frozen=True)
 class Doctor(Verb):
-    """What this machine has: versions, device, weights, and what is missing."""
+    """What this machine has: versions, device, memory, weights; and what would run on it."""
 
     def run(self) -> int:  # noqa: D102
-        from imagedream import checkpoints
-
-        say(f"python      {sys.version.split()[0]} on {sys.platform}, {os.cpu_count()} cores")
-        missing = []
+        say(f"python      {sys.version.split()[0]} on {platform.platform()}, {os.cpu_count()} cores")
+        missing = [name for name in _REQUIRED if _version(name) is None]
         for name in _REQUIRED:
-            version = _version(name)
-            missing += [name] if version is None else []
-            say(f"{'ok     ' if version else 'MISSING'}     {name} {version or ''}".rstrip())
-        if "torch" not in missing:
-            import torch
-
-            if torch.cuda.is_available():
-                free, total = torch.cuda.mem_get_info()
-                name = torch.cuda.get_device_name()
-                say(
-                    f"device      {name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free (CUDA {torch.version.cuda})"
-                )
-            else:
-                say("device      CPU; no CUDA device that torch can use")
+            say(f"{'MISSING' if name in missing else 'ok     '}     {name} {_version(name) or ''}".rstrip())
         for name, use in _OPTIONAL.items():
             say(f"optional    {name} {_version(name) or 'not installed'}: {use}")
+        if missing:
+            say("MISSING     install them with: pip install " + " ".join(missing))
+            return 1
+        problems = 0
+        for kind, line in [*memory_lines(), *weight_lines(), *plan_lines()]:
+            problems += kind == "MISSING"
+            say(f"{kind:<11} {line}")
+        return 1 if problems else 0
+
+
+def memory_lines() -> Iterator[tuple[str, str]]:
+    """The devices that torch can use, and their memory."""
+    import psutil
+    import torch
+
+    from imagedream.presets import GIB
+
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        major, minor = torch.cuda.get_device_capability(index)
+        yield (
+            "device",
+            f"{torch.cuda.get_device_name(index)}, {free / GIB:.1f} of {total / GIB:.1f} GiB free (cuda:{index}, compute "
+            f"capability {major}.{minor}, CUDA {torch.version.cuda})",
+        )
+    if not torch.cuda.is_available():
+        yield "device", f"CPU with {torch.get_num_threads()} threads; no CUDA device that torch can use"
+    memory = psutil.virtual_memory()
+    yield "memory", f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
+
+
+def weight_lines() -> Iterator[tuple[str, str]]:
+    """Which weights are here, and where those come from that are not."""
+    from huggingface_hub import constants
+
+    from imagedream import checkpoints
+
+    try:
+        checkpoints.check("toybox")
+        yield "ok", "weights of the small model that ships: toybox"
+    except checkpoints.CheckpointError as error:
+        yield "MISSING", str(error)
+    cache = Path(constants.HF_HUB_CACHE)
+    mode = ", offline: nothing is downloaded" if constants.is_offline_mode() else ""
+    yield "cache", f"{cache} (Hugging Face{mode}; HF_HOME moves it, HF_HUB_OFFLINE=1 keeps it from the net)"
+    found = {**_in_working_directory(), **_in_cache(cache)}
+    for source, place in sorted(found.items()):
+        yield "ok", f"weights {source}: {place}"
+    for name, entry in checkpoints.PUBLISHED.items():
+        if not any(name in source for source in found):
+            yield (
+                "not here",
+                f"weights {name} ({entry.what}, {entry.size}): weights={entry.repository}/{name} downloads them",
+            )
+
+
+def _in_working_directory() -> dict[str, str]:
+    """Published files by their names."""
+    from imagedream import checkpoints
+
+    paths = [Path(folder) / name for folder in _FOLDERS for name in checkpoints.PUBLISHED]
+    return {str(path): f"{path.stat().st_size / 1e9:.2f} GB" for path in paths if path.is_file()}
+
+
+def _in_cache(cache: Path) -> dict[str, str]:
+    """Complete files and folders of this model's repositories in the hub's cache, as sources for `checkpoints.load`."""
+    from huggingface_hub import CacheNotFound, scan_cache_dir
+
+    from imagedream import checkpoints
+
+    try:
+        repositories = scan_cache_dir(cache).repos
+    except CacheNotFound:
+        return {}
+    found = {}
+    for repository in repositories:
+        files = {file for revision in repository.revisions for file in revision.files}
+        published = [file for file in files if file.file_name in checkpoints.PUBLISHED]
+        for file in published:
+            place = f"{file.size_on_disk / 1e9:.2f} GB at {file.file_path}"
+            found[f"{repository.repo_id}/{file.file_name}"] = place
+        if not published and any(part in repository.repo_id.lower() for part in _DIFFUSERS_FOLDERS):
+            found[repository.repo_id] = f"{repository.size_on_disk / 1e9:.2f} GB at {repository.repo_path}"
+    return found
+
+
+def plan_lines() -> Iterator[tuple[str, str]]:
+    """What would run here: the small model anywhere, the published one where its memory is."""
+    import psutil
+    import torch
+
+    from imagedream.presets import GIB, PRESETS, DeviceMemory, choose_preset, published_bytes
+
+    yield "would run", "small model: four views and the 3D run (launch.py --config imagedream-toybox.yaml)"
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
         try:
-            checkpoints.check("toybox")
-            say("ok          weights of the small model")
-        except checkpoints.CheckpointError as error:
-            missing.append("weights")
-            say(f"MISSING     {error}")
-        return 1 if missing else 0
+            preset, reason = choose_preset("auto", DeviceMemory(torch.cuda.get_device_name(), free, total))
+            yield (
+                "would run",
+                f"published model, 3D run: --preset {preset.name} ({reason}; computed, not measured on a GPU)",
+            )
+        except ValueError as error:
+            yield "too small", f"published model, 3D run: {error}"
+        return
+    free = psutil.virtual_memory().available
+    for name, width in (("float32", 4), ("bfloat16", 2)):
+        needed = published_bytes(width)
+        fits = "would run" if needed < free else "too small"
+        yield (
+            fits,
+            f"published model, four views on the CPU in {name}: needs {needed / GIB:.1f} GiB, {free / GIB:.1f} are free",
+        )
+    smallest = next(iter(PRESETS.values()))
+    yield (
+        "not here",
+        f"published model, 3D run: wants a CUDA device with {smallest.needed_bytes / GIB:.1f} GiB free or more (its 12 500 "
+        "steps are 4 trillion operations each)",
+    )
 
 
 def _version(distribution: str) -> str | None:
