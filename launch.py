@@ -3,13 +3,16 @@
     python launch.py --config imagedream-toybox.yaml --train system.prompt_processor.image_path=picture.png
 
 A real threestudio is used when `--threestudio DIR` or $THREESTUDIO_ROOT names one, or `import threestudio` finds one;
-otherwise the embedded host, which needs neither CUDA nor threestudio.
+otherwise the embedded host, which needs neither CUDA nor threestudio. Configs and commands of the official ImageDream
+fork run too.
 """
 
 import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,32 +20,19 @@ PROJECT = Path(__file__).resolve().parent
 EXTENSION = PROJECT / "custom" / "threestudio-imagedream"
 
 
-def find_threestudio(folder: str | None) -> Path | None:
-    """The folder of a real threestudio: the given one, $THREESTUDIO_ROOT, or that of the importable package."""
+def find_threestudio(folder: str | None) -> tuple[Path, str] | None:
+    """A real threestudio and what named it: the given folder, $THREESTUDIO_ROOT, or the importable package."""
     for source, named in (
         ("--threestudio", folder),
         ("THREESTUDIO_ROOT", os.environ.get("THREESTUDIO_ROOT")),
     ):
         if named:
-            if not (Path(named) / "launch.py").is_file() or not (Path(named) / "threestudio").is_dir():
-                raise ValueError(f"{source}={named} is no threestudio: it has no launch.py and threestudio/")
-            return Path(named).resolve()
+            return Path(named).resolve(), f"{source}={named}"
     spec = importlib.util.find_spec("threestudio")
     if spec is None or spec.origin is None:
         return None
     found = Path(spec.origin).resolve().parents[1]
-    return found if (found / "launch.py").is_file() else None
-
-
-def link_extension(threestudio: Path) -> None:
-    """Make the extension visible in threestudio's `custom/`."""
-    target = threestudio / "custom" / EXTENSION.name
-    if target.exists():
-        if target.resolve() != EXTENSION:
-            sys.stderr.write(f"note: using the extension that is already at {target}\n")
-        return
-    target.parent.mkdir(exist_ok=True)
-    target.symlink_to(EXTENSION, target_is_directory=True)
+    return (found, str(found)) if (found / "launch.py").is_file() else None
 
 
 def absolute_paths(overrides: list[str]) -> list[str]:
@@ -63,65 +53,107 @@ def _absolute(value: str) -> str:
     return str(Path(value).resolve()) if exists_here else value
 
 
-def run_in_threestudio(folder: Path, arguments, launcher) -> int:
-    """Run threestudio's own launch.py in its folder; training is followed by an export, as everywhere else."""
+def registered_names(cfg) -> set[str]:
+    """All that a config looks up in threestudio's registry: values of keys that end in `_type`."""
+    names: set[str] = set()
+    for key, value in cfg.items():
+        if isinstance(value, Mapping):
+            names |= registered_names(value)
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            names |= {name for part in value if isinstance(part, Mapping) for name in registered_names(part)}
+        elif str(key).endswith("_type") and isinstance(value, str):
+            names |= {part for name in value.split(":") for part in name.split(",")}
+    return names
+
+
+def fork_overrides(cfg) -> list[str]:
+    """Overrides that turn a config of the official ImageDream fork into one that runs unchanged otherwise.
+
+    The fork changed threestudio's own modules, so two of its names mean something else in threestudio itself; the
+    extension has modules that do what the fork's do under names of their own.
+    """
+    system = cfg.get("system") or {}
+    renamed = {}
+    if system.get("guidance_type") == "multiview-diffusion-guidance":
+        if system.get("prompt_processor_type") == "stable-diffusion-prompt-processor":
+            renamed["prompt_processor_type"] = "imagedream-fork-prompt-processor"
+        environment = "neural-environment-map-background"
+        if system.get("background_type") == environment and "share_aug_bg" in (
+            system.get("background") or {}
+        ):
+            renamed["background_type"] = "imagedream-fork-background"
+    return [f"system.{key}={name}" for key, name in renamed.items()]
+
+
+def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
+    """Run threestudio's own launch.py; training is followed by an export, as everywhere else."""
     from datetime import datetime
 
+    import real_threestudio
+
+    for note in real_threestudio.check(folder, registered_names(cfg)):
+        sys.stderr.write(f"note: {note}\n")
+    for entry in real_threestudio.registering(folder, str(cfg.system_type)):
+        if entry.name != EXTENSION.name and entry.resolve() != EXTENSION:
+            raise ValueError(
+                f"{cfg.system_type} is registered twice: by {entry} and by {EXTENSION}; rename one to ..._disabled"
+            )
+        if entry.resolve() != EXTENSION:
+            sys.stderr.write(f"note: using the extension that is already at {entry}\n")
+
     overrides = absolute_paths(arguments.overrides)
-    cfg = launcher.read_config(arguments)
-    given = {override.partition("=")[0] for override in overrides}
-    if "exp_root_dir" not in given:
-        overrides.append(f"exp_root_dir={Path(cfg.get('exp_root_dir', 'outputs')).resolve()}")
+    root = Path(cfg.get("exp_root_dir", "outputs")).resolve()
+    overrides.append(f"exp_root_dir={root}")
     timestamp = cfg.get("timestamp")
     if timestamp is None:
         timestamp = datetime.now().strftime("@%Y%m%d-%H%M%S") if cfg.get("use_timestamp", True) else ""
         overrides.append(f"timestamp='{timestamp}'" if timestamp else "use_timestamp=false")
-    link_extension(folder)
     flags = ["--gpu", arguments.gpu] + (["--verbose"] if arguments.verbose else [])
     command = [sys.executable, "launch.py", "--config", str(arguments.config), *flags]
-    code = subprocess.call([*command, f"--{arguments.mode}", *overrides], cwd=folder)
-    if code or arguments.mode != "train":
-        return code
-    root = Path(
-        next(o for o in reversed(overrides) if o.startswith("exp_root_dir=")).partition("=")[2]
-    ).absolute()
-    last = root / str(cfg.get("name", "default")) / f"{cfg.get('tag', '')}{timestamp}" / "ckpts" / "last.ckpt"
-    overrides = [override for override in overrides if not override.startswith("resume=")]
-    return subprocess.call([*command, "--export", *overrides, f"resume={last}"], cwd=folder)
+    cache = Path(".threestudio_cache").resolve()
+    with real_threestudio.working_folder(folder, EXTENSION, cache) as working_folder:
+        code = subprocess.call([*command, f"--{arguments.mode}", *overrides], cwd=working_folder)
+        if code or arguments.mode != "train":
+            return code
+        trial = root / str(cfg.get("name", "default")) / f"{cfg.get('tag', '')}{timestamp}"
+        last = trial / "ckpts" / "last.ckpt"
+        overrides = [override for override in overrides if not override.startswith("resume=")]
+        return subprocess.call([*command, "--export", *overrides, f"resume={last}"], cwd=working_folder)
 
 
 def main(argv: list[str]) -> int:
     """Choose the host, say which, run it."""
-    found, problem = None, None
-    try:
-        named = [b for a, b in pairwise(argv) if a == "--threestudio"]
-        named += [a.partition("=")[2] for a in argv if a.startswith("--threestudio=")]
-        found = find_threestudio(named[-1] if named else None)
-    except ValueError as error:
-        problem = error
+    named = [b for a, b in pairwise(argv) if a == "--threestudio"]
+    named += [a.partition("=")[2] for a in argv if a.startswith("--threestudio=")]
+    found = find_threestudio(named[-1] if named else None)
     sys.path.insert(0, str(PROJECT / "embedded"))
+    import real_threestudio
+
     from threestudio import launcher
 
     try:
-        if problem is not None:
-            raise problem
         arguments = launcher.parse_arguments(argv)
-    except ValueError as error:
-        return launcher.report_error(error, verbose="--verbose" in argv)
-    if found is None:
-        sys.stdout.write("host: embedded threestudio (plain PyTorch)\n")
+        note = real_threestudio.check_folder(*found) if found else None
+        cfg = launcher.read_config(arguments)
+        renamed = fork_overrides(cfg)
+        if renamed:
+            sys.stderr.write(f"note: a config of the official ImageDream fork; added {' '.join(renamed)}\n")
+            arguments = replace(arguments, overrides=[*arguments.overrides, *renamed])
+            cfg = launcher.read_config(arguments)
+        where = f"threestudio at {found[0]}" if found else "embedded threestudio (plain PyTorch)"
+        sys.stdout.write(f"host: {where}\n")
         sys.stdout.flush()
-        return launcher.main(argv)
-    sys.stdout.write(f"host: threestudio at {found}\n")
-    sys.stdout.flush()
-    try:
-        return run_in_threestudio(found, arguments, launcher)
+        if note:
+            sys.stderr.write(f"note: {note}\n")
+        if found is None:
+            return launcher.main([*argv, *renamed])
+        return run_in_threestudio(found[0], arguments, launcher, cfg)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
         if not launcher.is_user_error(error):
             raise
-        return launcher.report_error(error, verbose=arguments.verbose)
+        return launcher.report_error(error, verbose="--verbose" in argv)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,17 @@ _found = getattr(threestudio, "__version__", "before 0.2.0")
 if not hasattr(threestudio, "__version__") or Version(_found) < Version(MINIMUM_THREESTUDIO):
     raise ValueError(f"threestudio is {_found}, threestudio-imagedream needs {MINIMUM_THREESTUDIO} or newer")
 
+_there = getattr(threestudio, "__modules__", {}).get("imagedream-system")
+if _there is not None:
+    raise ValueError(
+        f"imagedream-system is already registered by {_there.__module__}, {__name__} would register it again: "
+        "keep one of them in custom/, and rename the other to ..._disabled"
+    )
+
 if importlib.util.find_spec("imagedream") is None:
     # the library lies beside this file; last on the path, so that its neighbours hide nobody's modules
     sys.path.append(str(Path(__file__).parent))
 
-from . import background, data, exporter, guidance, prompt_processor, system  # noqa: E402
+from . import background, data, exporter, fork, guidance, prompt_processor, system  # noqa: E402
 
-__all__ = ["background", "data", "exporter", "guidance", "prompt_processor", "system"]
+__all__ = ["background", "data", "exporter", "fork", "guidance", "prompt_processor", "system"]

@@ -92,7 +92,7 @@ class ImageDreamGuidance(BaseObject):
 
     def configure(self) -> None:
         """Load the model."""
-        self.preflight(self.cfg)
+        ImageDreamGuidance.preflight(self.cfg)
         if self.cfg.weights == "toybox":
             threestudio.warn(SMALL_MODEL_WARNING)
         options = _memory_options(self.cfg)

@@ -95,7 +95,7 @@ class ImageDreamPromptProcessor(BaseObject):
     def configure(self) -> None:
         """Read and prepare the prompts."""
         cfg = self.cfg
-        self.preflight(cfg)
+        ImageDreamPromptProcessor.preflight(cfg)
         images = []
         for path, azimuth_deg in self._paths(cfg):
             # a mask is that of image_path, which comes first

@@ -1,0 +1,1 @@
+"""Stand-in for IPython: imported with threestudio's copy of Zero123."""

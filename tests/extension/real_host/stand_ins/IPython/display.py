@@ -1,0 +1,3 @@
+"""The name that Zero123's demo code mentions."""
+
+clear_output = None

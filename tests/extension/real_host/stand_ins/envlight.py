@@ -1,0 +1,1 @@
+"""Stand-in for envlight: imported with threestudio, used by PBR materials."""

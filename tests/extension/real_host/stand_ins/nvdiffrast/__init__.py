@@ -1,0 +1,1 @@
+"""Stand-in for nvdiffrast: imported with threestudio, used by nothing in the tests."""

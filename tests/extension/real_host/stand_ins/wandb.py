@@ -1,0 +1,1 @@
+"""Stand-in for wandb: imported with threestudio, used by a logger that is off."""
