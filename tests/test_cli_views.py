@@ -126,6 +126,17 @@ def test_a_model_whose_encoder_has_no_joint_embedding(tmp_path, pictures, capsys
     assert "CLIP not available" in said
 
 
+def test_a_model_that_reads_captions_only(tmp_path, pictures, capsys):
+    tiny = tiny_pipeline("none")
+    tiny.register_modules(encoder=tiny_encoder(vision_cfg=None))
+    tiny.save_pretrained(tmp_path / "model")
+    record = run(tmp_path / "model", tmp_path / "views.png", "--caption", "a toy", "--steps", "1")
+    assert "no image tower" in record["clip_unavailable"]
+    capsys.readouterr()
+    assert main(["views", pictures["red"], "--weights", str(tmp_path / "model"), "--device", "cpu"]) == 2
+    assert "this model reads captions only" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -66,12 +66,12 @@ def score_views(
     view_hull = tuple(hull_agreement(shown, output.azimuths_deg, output.elevation_deg).tolist())
     clip = None
     if clip_unavailable(encoder) is None:
-        views = encoder.encode_image(output.images.to(encoder.device)).embedding
+        views = encoder.encode_image(output.images).embedding
         if prompts:
             colour = torch.tensor(background)
             pictures = torch.cat(
                 [
-                    encoder.encode_image(composite(one, colour)[None].to(encoder.device)).embedding
+                    encoder.encode_image(composite(one, colour)[None].to(output.images.device)).embedding
                     for one in prompts
                 ]
             )
