@@ -26,6 +26,26 @@ def parts(tmp_path):
         "snapshots": [("step 100", torch.zeros(3, 16, 16)), ("step <200>", torch.ones(3, 16, 16))],
         "turntable": tmp_path / "turn.mp4",
         "mesh": tmp_path / "model.glb",
+        "mesh_record": {
+            "warnings": ["the field is <hazy>"],
+            "files": [
+                {
+                    "file": "model.glb",
+                    "faces": 12,
+                    "psnr_db": 26.44,
+                    "silhouette_iou": 0.9512,
+                    "solid": {"watertight": True},
+                },
+                {
+                    "file": "<model>.stl",
+                    "faces": 12,
+                    "psnr_db": None,
+                    "silhouette_iou": 0.9512,
+                    "solid": {"watertight": False},
+                },
+            ],
+        },
+        "mesh_levels": PIL.Image.new("RGB", (8, 8)),
         "timings": {"four views": 12.34, "optimisation": 200.0},
         "settings": {"system": {"guidance": {"weights": "<toybox>"}}, "seed": 0},
         "warnings": ["the object is <tiny>"],
@@ -42,9 +62,11 @@ def test_everything_is_inside(tmp_path, parts):
     assert all(link.startswith("data:") for link in links)
     for name, kind in (("model.glb", "model/gltf-binary"), ("turn.mp4", "video/mp4")):
         assert f"data:{kind};base64,{base64.b64encode((tmp_path / name).read_bytes()).decode()}" in page
-    assert page.count("<img") == 1 + 4 + 2  # prompt, views, snapshots
+    assert page.count("<img") == 1 + 4 + 2 + 1  # prompt, views, snapshots, levels
     assert all(f"<figcaption>{name}</figcaption>" in page for name in ("front", "left", "back", "right"))
     assert "12 triangles" in page
+    assert "12 faces, watertight, silhouette IoU 0.951, PSNR 26.4 dB" in page
+    assert "12 faces, not watertight, silhouette IoU 0.951<" in page
     assert "12.3 s" in page
     assert "3 min 20 s" in page
     assert "3 min 32 s" in page  # together
@@ -55,7 +77,7 @@ def test_everything_is_inside(tmp_path, parts):
 
 def test_all_text_is_escaped(tmp_path, parts):
     page = write_report(tmp_path / "report.html", **parts).read_text()
-    for raw in ("<red>", "<200>", "<toybox>", "<tiny>"):
+    for raw in ("<red>", "<200>", "<toybox>", "<tiny>", "<hazy>", "<model>"):
         assert raw not in page
         assert raw.replace("<", "&lt;").replace(">", "&gt;") in page
 
@@ -96,7 +118,7 @@ def test_pictures_of_every_kind(tmp_path, parts):
         "snapshots": [tmp_path / "it100-0.png"],
     }
     page = write_report(tmp_path / "report.html", **parts).read_text()
-    assert page.count("<img") == 1 + 1 + 1 + 1
+    assert page.count("<img") == 1 + 1 + 1 + 1 + 1
     assert 'alt="it100-0"' in page
     film = base64.b64decode(re.search(r'data:image/webp;base64,([^"]+)" alt="turntable"', page)[1])
     (tmp_path / "film.webp").write_bytes(film)

@@ -44,18 +44,21 @@ class ImageDreamSystem(BaseLift3DSystem):
 
     @classmethod
     def preflight(cls, cfg: Any) -> None:
-        """Check picture, captions and weights in milliseconds.
+        """Check picture, captions, weights and what is to be exported, in milliseconds.
 
         Args:
             cfg: the `system` part of the experiment's config.
 
         Raises:
             ValueError: with one line that says what was got and what is allowed.
+            ImportError: what is to be exported needs a library that is not installed.
         """
-        for kind in ("prompt_processor", "guidance"):
-            module = threestudio.find(cfg[f"{kind}_type"])
+        names = {kind: cfg[f"{kind}_type"] for kind in ("prompt_processor", "guidance")}
+        names["exporter"] = cfg.get("exporter_type", cls.Config.exporter_type)
+        for kind, name in names.items():
+            module = threestudio.find(name)
             if hasattr(module, "preflight"):
-                module.preflight(cfg[kind])
+                module.preflight(cfg.get(kind, {}))
 
     def configure(self) -> None:
         """Build geometry, material, background and renderer; prompt and guidance wait until training starts."""
@@ -243,6 +246,13 @@ class ImageDreamSystem(BaseLift3DSystem):
             found = _by_step(save, pattern)
             if found:
                 parts[key] = found[-1][1]
+        name = re.escape(self.cfg.exporter.get("save_name", "model"))
+        records = _by_step(save, rf"it(\d+)-export/{name}\.json")
+        if records:
+            record = records[-1][1]
+            parts["mesh_record"] = json.loads(record.read_text(encoding="utf-8"))
+            levels = record.with_name(f"{record.stem}-levels.png")
+            parts["mesh_levels"] = levels if levels.exists() else None
         return parts
 
     def _read_record(self) -> dict[str, Any]:

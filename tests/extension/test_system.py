@@ -123,6 +123,12 @@ def test_preflight_names_what_is_missing(extension, picture):
         threestudio.find(cfg.system_type).preflight(cfg.system)
 
 
+def test_preflight_finds_out_what_cannot_be_exported(extension, picture, weights):
+    cfg = experiment("imagedream-toybox.yaml", picture, weights, "system.exporter.save_name=../model")
+    with pytest.raises(ValueError, match=r"save_name is '\.\./model', must be a plain file name"):
+        threestudio.find(cfg.system_type).preflight(cfg.system)
+
+
 def test_small_model_warns_once(extension, picture, weights, caplog):
     from importlib import import_module
 

@@ -38,6 +38,8 @@ def write_report(
     snapshots: Sequence[Picture | tuple[str, Picture]] = (),
     turntable: Picture | Sequence[Picture] | None = None,
     mesh: str | os.PathLike[str] | None = None,
+    mesh_record: Mapping[str, Any] | None = None,
+    mesh_levels: Picture | None = None,
     timings: Mapping[str, float] | None = None,
     settings: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
@@ -54,6 +56,8 @@ def write_report(
         snapshots: pictures over time, oldest first, with labels or labelled by their files' names.
         turntable: an MP4 (or WebM) file, or the frames in order.
         mesh: the exported GLB file.
+        mesh_record: of `imagedream.meshing.export`; its warnings join the others.
+        mesh_levels: the isosurface levels that were tried, as a picture.
         timings: seconds of each phase, in order.
         settings: what the run was told; nested mappings become dotted names.
         warnings: what may have spoilt the result.
@@ -65,11 +69,12 @@ def write_report(
     is_strip = views is not None and (
         isinstance(views, str | os.PathLike | PIL.Image.Image | ImagePrompt) or _is_image(views)
     )
+    mesh_record = mesh_record or {}
     parts = [
-        _bullets("Warnings", warnings, "alert"),
+        _bullets("Warnings", [*warnings, *mesh_record.get("warnings", ())], "alert"),
         '<div class="row hero">',
         _section("Prompt", lambda: _prompt(prompt_image)),
-        _section("3D model", lambda: _mesh(mesh)),
+        _section("3D model", lambda: _mesh(mesh) + _mesh_facts(mesh_record)),
         "</div>",
         _section(
             "What the diffusion model makes of it",
@@ -79,6 +84,7 @@ def write_report(
         _section("Turntable", lambda: _turntable(turntable)),
         _section("Over time", lambda: _snapshots(snapshots)),
         "</div>",
+        "" if mesh_levels is None else _section("Surface", lambda: _levels(mesh_levels)),
         '<div class="row">',
         _section("Time", lambda: _timings(timings)),
         _section("Settings", lambda: _settings(settings)),
@@ -192,6 +198,29 @@ def _mesh(mesh: str | os.PathLike[str] | None) -> str:
         f'<div class="meta">{triangles:,} triangles, {_size(len(content))}. Drag to turn, scroll to zoom. '
         f'<a download="{name}">Save {name}</a></div>'
     )
+
+
+def _mesh_facts(record: Mapping[str, Any]) -> str:
+    """Each exported file, loaded again and compared with the field, as a table."""
+    rows = []
+    for file in record.get("files", ()):
+        facts = [
+            f"{file['faces']:,} faces",
+            "watertight" if file["solid"]["watertight"] else "not watertight",
+        ]
+        facts += [f"silhouette IoU {file['silhouette_iou']:.3f}"]
+        if file["psnr_db"] is not None:
+            facts += [f"PSNR {file['psnr_db']:.1f} dB"]
+        rows.append(f"<tr><td>{html.escape(file['file'])}</td><td>{html.escape(', '.join(facts))}</td></tr>")
+    if not rows:
+        return ""
+    meaning = "Loaded again and compared with the field it was made from, over 16 views:"
+    return f'<div class="meta">{meaning}<table>{"".join(rows)}</table></div>'
+
+
+def _levels(picture: Picture) -> str:
+    summary = "What other values of isosurface_threshold would have given"
+    return f"<details><summary>{summary}</summary>{_image(picture, summary)}</details>"
 
 
 def _count_triangles(glb: bytes) -> int:
