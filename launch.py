@@ -5,6 +5,9 @@
 A real threestudio is used when `--threestudio DIR` or $THREESTUDIO_ROOT names one, or `import threestudio` finds one;
 otherwise the embedded host, which needs neither CUDA nor threestudio. Configs and commands of the official ImageDream
 fork run too.
+
+One flag is added to threestudio's, `--preset NAME`: it becomes ordinary overrides, which are printed; overrides that are
+given win over it.
 """
 
 import importlib.util
@@ -18,6 +21,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent
 EXTENSION = PROJECT / "custom" / "threestudio-imagedream"
+
+PRESET_HELP = "--preset NAME  auto, 8g, 12g, 16g, 24g, 40g or 80g: the config turned down to what a CUDA card of that memory holds"
 
 
 def find_threestudio(folder: str | None) -> tuple[Path, str] | None:
@@ -85,6 +90,37 @@ def fork_overrides(cfg) -> list[str]:
     return [f"system.{key}={name}" for key, name in renamed.items()]
 
 
+def take_preset(argv: list[str]) -> tuple[list[str], str | None]:
+    """The command line without `--preset NAME`, and the name."""
+    rest, name = [], None
+    arguments = iter(argv)
+    for argument in arguments:
+        if argument == "--preset":
+            name = next(arguments, "")
+        elif argument.startswith("--preset="):
+            name = argument.partition("=")[2]
+        else:
+            rest.append(argument)
+    return rest, name
+
+
+def preset_overrides(name: str, arguments, cfg, host: str) -> list[str]:
+    """A preset as overrides, without those that are given; says what it chose and why."""
+    sys.path.append(str(EXTENSION))
+    from imagedream import presets
+
+    memory = presets.device_memory(arguments.gpu) if name == "auto" else None
+    preset, reason = presets.choose_preset(name, memory)
+    if preset is None:
+        sys.stdout.write(f"preset: none ({reason})\n")
+        return []
+    given = {override.partition("=")[0] for override in arguments.overrides}
+    settings = presets.preset_settings(preset, cfg, host)
+    settings = {key: value for key, value in settings.items() if key not in given}
+    sys.stdout.write("".join(f"{line}\n" for line in presets.explain(preset, reason, settings)))
+    return presets.overrides(settings)
+
+
 def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
     """Run threestudio's own launch.py; training is followed by an export, as everywhere else."""
     from datetime import datetime
@@ -123,6 +159,9 @@ def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
 
 def main(argv: list[str]) -> int:
     """Choose the host, say which, run it."""
+    argv, preset = take_preset(argv)
+    if {"-h", "--help"} & set(argv):
+        sys.stdout.write(f"{PRESET_HELP}\n\n")
     named = [b for a, b in pairwise(argv) if a == "--threestudio"]
     named += [a.partition("=")[2] for a in argv if a.startswith("--threestudio=")]
     found = find_threestudio(named[-1] if named else None)
@@ -142,6 +181,12 @@ def main(argv: list[str]) -> int:
             cfg = launcher.read_config(arguments)
         where = f"threestudio at {found[0]}" if found else "embedded threestudio (plain PyTorch)"
         sys.stdout.write(f"host: {where}\n")
+        if preset is not None:
+            host = "threestudio" if found else "embedded"
+            turned_down = preset_overrides(preset, arguments, cfg, host)
+            argv = [*turned_down, *argv]
+            arguments = replace(arguments, overrides=[*turned_down, *arguments.overrides])
+            cfg = launcher.read_config(arguments)
         sys.stdout.flush()
         if note:
             sys.stderr.write(f"note: {note}\n")

@@ -1,0 +1,54 @@
+"""`launch.py --preset`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PICTURE = f"system.prompt_processor.image_path={ROOT / 'launch_examples' / 'robot.png'}"
+
+
+def launch(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "launch.py"), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=110,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--preset", "7g"], 2, "error: --preset is 7g, must be auto or one of 8g"),
+        (["--preset"], 2, "error: --preset is , must be auto"),
+        (["--help"], 0, "--preset NAME  auto, 8g"),
+    ],
+)
+def test_launch_with_mistakes(arguments, code, said):
+    run = launch("--config", "imagedream-toybox.yaml", PICTURE, *arguments)
+    assert (run.returncode, said in run.stdout + run.stderr) == (code, True), run.stdout + run.stderr
+
+
+def test_launch_turns_a_preset_into_overrides_which_others_win_over(tmp_path):
+    missing = [
+        "system.guidance.weights=nowhere",
+        "system.prompt_processor.image_path=launch_examples/robot.png",
+    ]
+    run = launch(
+        *("--config", "imagedream.yaml", "--preset=12g", f"exp_root_dir={tmp_path}"),
+        *("system.guidance.weights=nowhere", PICTURE),
+        "data.batch_size=[4, 4, 4]",
+    )
+    lines = [line for line in run.stdout.splitlines() if line.startswith("preset: ")]
+    assert lines[0] == "preset: 12g (as asked)"
+    assert "computed, not measured on a GPU" in lines[1]
+    assert "data.height=[64, 96, 96]" in lines[2]
+    assert "system.guidance.memory.encoder=offload" in lines[2]
+    assert "batch_size" not in lines[2]
+    assert run.returncode == 2
+    assert "no weights at nowhere" in run.stderr
