@@ -339,7 +339,7 @@ def test_distillation_follows_the_weights_of_each_group(controllers):
         return gradient
 
     both = distil(slice(0, 2), biased)
-    torch.testing.assert_close(distil(slice(0, 2), biased, groups_per_call=1), both, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(distil(slice(0, 2), biased, groups_per_call=1), both, atol=1e-4, rtol=1e-3)
     for group in range(2):
         row = slice(group, group + 1)
         alone = distil(row, biased.map(lambda tensor, row=row: tensor[row]))
