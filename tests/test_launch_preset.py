@@ -1,6 +1,5 @@
 """`launch.py --preset`."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +10,12 @@ ROOT = Path(__file__).parents[1]
 PICTURE = f"system.prompt_processor.image_path={ROOT / 'launch_examples' / 'robot.png'}"
 
 
-def launch(*arguments, **environment):
+def launch(*arguments, cwd=ROOT):
     return subprocess.run(
         [sys.executable, str(ROOT / "launch.py"), *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, **environment},
+        cwd=cwd,
         timeout=110,
     )
 
@@ -35,10 +34,6 @@ def test_launch_with_mistakes(arguments, code, said):
 
 
 def test_launch_turns_a_preset_into_overrides_which_others_win_over(tmp_path):
-    missing = [
-        "system.guidance.weights=nowhere",
-        "system.prompt_processor.image_path=launch_examples/robot.png",
-    ]
     run = launch(
         *("--config", "imagedream.yaml", "--preset=12g", f"exp_root_dir={tmp_path}"),
         *("system.guidance.weights=nowhere", PICTURE),
@@ -52,3 +47,21 @@ def test_launch_turns_a_preset_into_overrides_which_others_win_over(tmp_path):
     assert "batch_size" not in lines[2]
     assert run.returncode == 2
     assert "no weights at nowhere" in run.stderr
+
+
+def test_a_real_threestudio_gets_the_overrides(tmp_path):
+    host = tmp_path / "threestudio-main"
+    (host / "threestudio").mkdir(parents=True)
+    (host / "threestudio" / "__init__.py").write_text('__version__ = "0.2.3"')
+    (host / "launch.py").write_text("import sys\nprint('called with', *sys.argv[1:])")
+    run = launch(
+        *("--config", "imagedream.yaml", "--threestudio", str(host), "--preset", "24g", "--test", PICTURE),
+        "system.guidance.memory.encoder=offload",
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "preset: 24g (as asked)" in run.stdout
+    called = next(line for line in run.stdout.splitlines() if line.startswith("called with "))
+    assert " data.height=[64,144,144]" in called
+    assert " system.guidance.precision=float16" in called
+    assert called.count("memory.encoder") == 1
