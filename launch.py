@@ -46,16 +46,16 @@ def absolute_paths(overrides: list[str]) -> list[str]:
     for override in overrides:
         key, _, value = override.partition("=")
         if value.startswith("[") and value.endswith("]"):
-            items = [_absolute(item.strip()) for item in value[1:-1].split(",")]
+            items = [_absolute(key, item.strip()) for item in value[1:-1].split(",")]
             result.append(f"{key}=[{','.join(items)}]")
         else:
-            result.append(f"{key}={_absolute(value)}")
+            result.append(f"{key}={_absolute(key, value)}")
     return result
 
 
-def _absolute(value: str) -> str:
-    exists_here = value and ("/" in value or "." in value) and Path(value).exists()
-    return str(Path(value).resolve()) if exists_here else value
+def _absolute(key: str, value: str) -> str:
+    looks_like_a_path = "/" in value or "." in value or key.endswith(("_path", "_paths", "weights", "resume"))
+    return str(Path(value).resolve()) if value and looks_like_a_path and Path(value).exists() else value
 
 
 def registered_names(cfg) -> set[str]:
@@ -129,10 +129,10 @@ def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
 
     for note in real_threestudio.check(folder, registered_names(cfg)):
         sys.stderr.write(f"note: {note}\n")
-    for entry in real_threestudio.registering(folder, str(cfg.system_type)):
+    for entry in real_threestudio.registering(folder, "imagedream-system"):
         if entry.name != EXTENSION.name and entry.resolve() != EXTENSION:
             raise ValueError(
-                f"{cfg.system_type} is registered twice: by {entry} and by {EXTENSION}; rename one to ..._disabled"
+                f"imagedream-system is registered twice: by {entry} and by {EXTENSION}; rename one to ..._disabled"
             )
         if entry.resolve() != EXTENSION:
             sys.stderr.write(f"note: using the extension that is already at {entry}\n")

@@ -1,0 +1,1 @@
+"""Guidance by diffusion models of the diffusers library."""
