@@ -172,6 +172,9 @@ def main(argv: list[str]) -> int:
 
     try:
         arguments = launcher.parse_arguments(argv)
+        where = f"threestudio at {found[0]}" if found else "embedded threestudio (plain PyTorch)"
+        sys.stdout.write(f"host: {where}\n")
+        sys.stdout.flush()
         note = real_threestudio.check_folder(*found) if found else None
         cfg = launcher.read_config(arguments)
         renamed = fork_overrides(cfg)
@@ -179,8 +182,6 @@ def main(argv: list[str]) -> int:
             sys.stderr.write(f"note: a config of the official ImageDream fork; added {' '.join(renamed)}\n")
             arguments = replace(arguments, overrides=[*arguments.overrides, *renamed])
             cfg = launcher.read_config(arguments)
-        where = f"threestudio at {found[0]}" if found else "embedded threestudio (plain PyTorch)"
-        sys.stdout.write(f"host: {where}\n")
         if preset is not None:
             host = "threestudio" if found else "embedded"
             turned_down = preset_overrides(preset, arguments, cfg, host)

@@ -204,6 +204,7 @@ def test_launch_script_names_its_host_and_reports_errors():
 def test_launch_script_runs_a_real_threestudio(tmp_path):
     real = tmp_path / "real"
     (real / "threestudio").mkdir(parents=True)
+    (real / "threestudio" / "__init__.py").write_text('__version__ = "0.2.3"\n')
     (real / "launch.py").write_text(
         "import os, sys\nprint(os.path.exists('custom/threestudio-imagedream'), sys.argv[1:])\n"
     )
