@@ -1,15 +1,8 @@
 import pytest
 import torch
 
-from imagedream.training.data import (
-    SampleCache,
-    SampleConfig,
-    StepBatches,
-    epoch_indices,
-    random_backgrounds,
-    render_sample,
-    step_generator,
-)
+from imagedream.training.data import StepBatches, epoch_indices, random_backgrounds, step_generator
+from imagedream.training.toys import SampleCache, SampleConfig, render_sample
 
 SMALL = SampleConfig(image_size=16, groups=2, prompts=1)
 

@@ -144,6 +144,7 @@ class Sample:
                 _picture(picture, f"{where}: {name}[{index}]") for index, picture in enumerate(pictures)
             ]
         _check_ring(known["views"], where)
+        _check_cameras([*known["views"], *known.get("prompts", [])], where)
         return Sample(**known)
 
 
@@ -170,15 +171,22 @@ def _picture(record: Any, where: str) -> Picture:
         raise SampleError(
             f"{where}: camera_to_world has {(~np.isfinite(matrix)).sum()} of 16 numbers that are not finite"
         )
-    distance = torch.tensor(float(np.linalg.norm(matrix[:3, 3])))
-    angles = (torch.tensor(float(known[name])) for name in ("elevation_deg", "azimuth_deg"))
-    expected = cameras.look_at_origin(*angles, distance).numpy()
-    if np.abs(expected[:3, :3] - matrix[:3, :3]).max() > 0.01:
-        raise SampleError(
-            f"{where}: camera_to_world does not look at the origin from azimuth {known['azimuth_deg']} and "
-            f"elevation {known['elevation_deg']} in this project's axes (see imagedream/cameras.py)"
-        )
     return Picture(**known)
+
+
+def _check_cameras(pictures: list[Picture], where: str) -> None:
+    """Matrices must say what the angles say, so that a set in other axes is not taken for one in these."""
+    matrices = np.array([picture.camera_to_world for picture in pictures], dtype=np.float64)
+    angles = np.array([(picture.elevation_deg, picture.azimuth_deg) for picture in pictures])
+    expected = cameras.look_at_origin(*torch.from_numpy(angles).float().T, torch.ones(len(pictures))).numpy()
+    wrong = np.abs(expected - matrices)[:, :3, :3].max(axis=(1, 2)) > 0.01
+    for picture, is_wrong in zip(pictures, wrong.tolist(), strict=True):
+        if is_wrong:
+            raise SampleError(
+                f"{where}: {picture.file}: camera_to_world does not look at the origin from azimuth "
+                f"{picture.azimuth_deg} and elevation {picture.elevation_deg} in this project's axes "
+                "(see imagedream/cameras.py)"
+            )
 
 
 def _check_ring(views: list[Picture], where: str) -> None:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,6 @@ class Snapshots(pl.Callback):
         was_training = pl_module.training
         pl_module.eval()
         with self.average.averaged(pl_module.model), atomic_folder(self.folder, replace=True) as folder:
-            finished = pl_module.finish(list(trainer.datamodule.val_dataloader())[:4])
+            finished = pl_module.finish(list(islice(trainer.datamodule.val_dataloader(), 4)))
             finished.save_pretrained(folder, safe_serialization=True)
         pl_module.train(was_training)

@@ -1,209 +1,43 @@
-"""Training samples: toys rendered once into a cache of shards, and batches that are a pure function of the step.
+"""Batches that are a pure function of the step: objects, and pictures among them.
 
-A sample is an object with several groups of four target views (one elevation, field of view and distance a group, a
-random start azimuth) and several prompt views from the front half circle, each with its own camera and light. The
-cache holds RGBA with straight alpha, so that every batch can choose its own backgrounds.
+Objects are toys (`imagedream.training.toys`) or what `python -m imagedream render` made
+(`imagedream.training.rendered`); pictures are `imagedream.training.pictures`.
 """
 
-import json
-import logging
-import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
-from hashlib import sha256
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float, Integer
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
-from tqdm import tqdm
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from imagedream.cameras import framing_distance, look_at_origin, orthogonal_azimuths
-from imagedream.files import atomic_path
-from imagedream.image_prompt import place
-from imagedream.rendering import Light
-from imagedream.rendering.raycast import Raycaster
-from imagedream.toybox import FIRST_KINDS, KINDS, make_toy
-
-logger = logging.getLogger(__name__)
-
-VIEWS = 4
+from imagedream.training.pictures import Pictures, PicturesConfig, find_pictures
+from imagedream.training.rendered import RenderedConfig, RenderedSamples, examine_rendered, find_rendered
+from imagedream.training.shards import Entry, index
+from imagedream.training.toys import SampleCache, SampleConfig
 
 
-@dataclass(frozen=True)
-class SampleConfig:
-    """What one object's training sample looks like. Ranges are uniform."""
+@runtime_checkable
+class Source(Protocol):
+    """Samples by number."""
 
-    kinds: list[str] = field(default_factory=lambda: list(FIRST_KINDS))
-    """Kinds of toys, drawn evenly."""
-    image_size: int = 64
-    """Side of all views in pixels."""
-    groups: int = 2
-    """Groups of four target views an object."""
-    prompts: int = 2
-    """Prompt views an object."""
-    elevation_deg: tuple[float, float] = (0.0, 20.0)
-    """Target cameras."""
-    fov_y_deg: tuple[float, float] = (45.0, 50.0)
-    """Target cameras; the network is not told, so keep it narrow."""
-    relative_distance: tuple[float, float] = (0.71, 0.75)
-    """Target cameras: half the frame's height at the origin, in world units."""
-    prompt_azimuth_deg: tuple[float, float] = (-90.0, 90.0)
-    """Prompt cameras: the front half circle (paper §4)."""
-    prompt_elevation_deg: tuple[float, float] = (0.0, 25.0)
-    """Prompt cameras."""
-    prompt_fov_y_deg: tuple[float, float] = (25.0, 55.0)
-    """Prompt cameras."""
-    prompt_fraction: tuple[float, float] = (0.8, 0.95)
-    """The prompt object's longest side over the frame's; image_prompt.py prepares pictures at 0.90."""
-
-    def __post_init__(self):
-        unknown = set(self.kinds) - set(KINDS)
-        if unknown or not self.kinds:
-            raise ValueError(f"kinds has unknown {sorted(unknown)}; the toybox knows {', '.join(KINDS)}")
-        for name in ("image_size", "groups", "prompts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
-
-
-def uniform(low_high: tuple[float, float], shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Uniform draws from a range."""
-    low, high = low_high
-    return low + (high - low) * torch.rand(shape, generator=generator)
-
-
-def render_sample(seed: int, config: SampleConfig) -> dict[str, Tensor | str]:
-    """One object's sample, fully determined by its seed.
-
-    Returns:
-        `targets` uint8 (group, 4, 4, size, size), `azimuths_deg` (group, 4), `elevations_deg` (group,), `prompts`
-        uint8 (prompt, 4, size, size), `caption`.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    kind = config.kinds[int(torch.randint(len(config.kinds), (), generator=generator))]
-    toy = make_toy(seed, kind)
-    raycaster = Raycaster(toy.mesh)
-
-    groups = (config.groups,)
-    azimuths = orthogonal_azimuths(uniform((0.0, 360.0), groups, generator))
-    elevations = uniform(config.elevation_deg, groups, generator)
-    fov = uniform(config.fov_y_deg, groups, generator)
-    distance = framing_distance(uniform(config.relative_distance, groups, generator), fov)
-    cameras = look_at_origin(elevations[:, None], azimuths, distance[:, None])
-    targets = raycaster.render(
-        cameras.flatten(0, 1), fov[:, None].expand(-1, VIEWS).flatten(), config.image_size
-    ).rgba.unflatten(0, (-1, VIEWS))
-
-    prompts = []
-    for _ in range(config.prompts):
-        fov = uniform(config.prompt_fov_y_deg, (1,), generator)
-        camera = look_at_origin(
-            uniform(config.prompt_elevation_deg, (1,), generator),
-            uniform(config.prompt_azimuth_deg, (1,), generator),
-            framing_distance(0.75, fov),
-        )
-        light = Light.random(generator)
-        # larger and without supersampling: placing the object in the frame filters it anyway
-        view = raycaster.render(camera, fov, config.image_size * 2, light, supersample=1).rgba[0]
-        fraction = float(uniform(config.prompt_fraction, (), generator))
-        prompts.append(place(view, config.image_size, fraction))
-    to_bytes = lambda image: (image * 255).round().to(torch.uint8)  # noqa: E731
-    return {
-        "targets": to_bytes(targets),
-        "azimuths_deg": azimuths,
-        "elevations_deg": elevations,
-        "prompts": to_bytes(torch.stack(prompts)),
-        "caption": toy.caption,
-    }
-
-
-def _render_shard(path: Path, seeds: range, config: SampleConfig) -> Path:
-    torch.set_num_threads(1)
-    samples = [render_sample(seed, config) for seed in seeds]
-    captions = [sample.pop("caption") for sample in samples]
-    tensors = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"captions": json.dumps(captions)})
-    return path
-
-
-class SampleCache:
-    """Rendered samples on disk, made once by several processes and memory-mapped afterwards.
-
-    Args:
-        folder: parent of one folder a configuration; what is there is used again.
-        objects: how many objects.
-        config: how they are rendered.
-        first_seed: seed of the first object.
-    """
-
-    SHARD = 128
-
-    def __init__(self, folder: Path, objects: int, config: SampleConfig, first_seed: int = 0) -> None:
-        self.config, self.objects, self.first_seed = config, objects, first_seed
-        digest = sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()[:12]
-        self.folder = Path(folder) / f"toybox-{config.image_size}-{digest}"
-        self._shards: dict[int, tuple[dict[str, Tensor], list[str]]] = {}
-
-    def _shard_path(self, shard: int) -> Path:
-        return self.folder / f"{self.first_seed + shard * self.SHARD:08d}.safetensors"
-
-    def build(self, workers: int | None = None) -> None:
-        """Render the shards that are missing."""
-        shards = range(-(-self.objects // self.SHARD))
-        missing = [shard for shard in shards if not self._shard_path(shard).exists()]
-        if not missing:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-            jobs = []
-            for shard in missing:
-                start = self.first_seed + shard * self.SHARD
-                seeds = range(start, start + self.SHARD)
-                jobs.append(pool.submit(_render_shard, self._shard_path(shard), seeds, self.config))
-            for job in tqdm(as_completed(jobs), total=len(jobs), desc="rendering toys", unit="shard"):
-                job.result()
-
-    def _shard(self, shard: int) -> tuple[dict[str, Tensor], list[str]]:
-        if shard not in self._shards:
-            with safe_open(self._shard_path(shard), framework="pt") as file:
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-                self._shards[shard] = tensors, json.loads(file.metadata()["captions"])
-        return self._shards[shard]
+    def __len__(self) -> int:
+        """How many."""
 
     def batch(
         self, indices: Integer[Tensor, " batch"], generator: torch.Generator
     ) -> dict[str, Tensor | list[str]]:
-        """Samples of the given objects, one random group and one random prompt each, as floats in [0, 1].
+        """Samples of the given numbers.
 
         Returns:
-            `targets` (batch, 4, 4, size, size), `azimuths_deg` (batch, 4), `elevations_deg` (batch,), `prompts`
-            (batch, 4, size, size), `captions`.
+            `targets` (batch, view, 4, size, size) and `prompts` (batch, 4, size, size), RGBA in [0, 1]; `captions`; and,
+            where cameras are known, `azimuths_deg` (batch, view) and `elevations_deg` (batch,).
         """
-        groups = torch.randint(self.config.groups, indices.shape, generator=generator)
-        prompts = torch.randint(self.config.prompts, indices.shape, generator=generator)
-        rows = []
-        for index, group, prompt in zip(indices.tolist(), groups.tolist(), prompts.tolist(), strict=True):
-            tensors, captions = self._shard(index // self.SHARD)
-            row = index % self.SHARD
-            rows.append(
-                {
-                    "targets": tensors["targets"][row, group].float() / 255,
-                    "azimuths_deg": tensors["azimuths_deg"][row, group],
-                    "elevations_deg": tensors["elevations_deg"][row, group],
-                    "prompts": tensors["prompts"][row, prompt].float() / 255,
-                    "captions": captions[row],
-                }
-            )
-        return {
-            key: [row[key] for row in rows] if key == "captions" else torch.stack([row[key] for row in rows])
-            for key in rows[0]
-        }
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -234,17 +68,57 @@ def _permutation(epoch: int, objects: int, seed: int) -> Tensor:
 
 
 class StepBatches(IterableDataset):
-    """Batches from `first_step` on; batch k depends on k and the seed alone."""
+    """Batches from `first_step` on; batch k depends on k, the seed and the process alone, however many workers load it.
 
-    def __init__(self, cache: SampleCache, batch_size: int, seed: int, first_step: int) -> None:
-        self.cache, self.batch_size, self.seed, self.first_step = cache, batch_size, seed, first_step
+    A share of the steps, evenly spread, are of pictures; objects and pictures each have epochs of their own.
+
+    Args:
+        objects: what most steps show.
+        batch_size: objects a step and process.
+        seed: of order and draws.
+        first_step: where to begin.
+        pictures: what the other steps show.
+        picture_share: of the steps.
+        picture_batch_size: pictures a step and process.
+        rank: number of this process among all that train together.
+        world_size: how many these are.
+    """
+
+    def __init__(
+        self,
+        objects: Source,
+        batch_size: int,
+        seed: int,
+        first_step: int,
+        pictures: Source | None = None,
+        picture_share: float = 0.0,
+        picture_batch_size: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.objects, self.pictures = objects, pictures
+        self.batch_size, self.picture_batch_size = batch_size, picture_batch_size
+        self.seed, self.first_step, self.rank, self.world_size = seed, first_step, rank, world_size
+        self._share = Fraction(picture_share if pictures is not None else 0).limit_denominator(1000)
+
+    def batch(self, step: int) -> dict:
+        """The batch of a step; its `step` is another number for every step and process."""
+        before, after = ((step + more) * self._share.numerator // self._share.denominator for more in (0, 1))
+        if after > before:
+            source, size, turn, seed = self.pictures, self.picture_batch_size, before, self.seed + 3
+        else:
+            source, size, turn, seed = self.objects, self.batch_size, step - before, self.seed
+        indices = epoch_indices(turn * self.world_size + self.rank, size, len(source), seed)
+        number = step * self.world_size + self.rank
+        return {**source.batch(indices, step_generator(self.seed + 1, number)), "step": number}
 
     def __iter__(self) -> Iterator[dict]:
-        step = self.first_step
-        while True:
-            indices = epoch_indices(step, self.batch_size, self.cache.objects, self.seed)
-            yield {**self.cache.batch(indices, step_generator(self.seed + 1, step)), "step": step}
-            step += 1
+        worker = get_worker_info()
+        first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        step = self.first_step + first
+        while True:  # the loader takes from its workers in turn, which puts the steps in order again
+            yield self.batch(step)
+            step += stride
 
 
 @dataclass(frozen=True)
@@ -252,58 +126,143 @@ class DataConfig:
     """Where training samples come from."""
 
     sample: SampleConfig = field(default_factory=SampleConfig)
-    """How objects are rendered."""
+    """How toys are rendered."""
+    rendered: RenderedConfig = field(default_factory=RenderedConfig)
+    """Rendered objects, instead of toys."""
+    pictures: PicturesConfig = field(default_factory=PicturesConfig)
+    """Single pictures among the objects."""
     cache: str = "cache"
-    """Folder of the rendered samples."""
+    """Folder of the rendered toys, and of what is known of shards."""
     objects: int = 6144
-    """Training objects."""
+    """Toys to train on."""
     validation_objects: int = 128
-    """Objects kept apart to watch the loss; their seeds follow the training ones."""
+    """Objects kept apart to watch the loss: further toys, or the last of the rendered objects."""
     batch_size: int = 16
-    """Objects a step."""
+    """Objects a step and process."""
     workers: int | None = None
-    """Rendering processes; all cores when null."""
+    """Processes that render toys and check shards; all cores when null."""
+    loader_workers: int = 0
+    """Processes that prepare batches while the network learns; 0 prepares them in between."""
+
+    def __post_init__(self):
+        for name, least in (("validation_objects", 1), ("batch_size", 1), ("loader_workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"data.{name} is {getattr(self, name)}, must be at least {least}")
 
 
-class ToyboxData(pl.LightningDataModule):
-    """Renders the cache and serves batches; a resumed run goes on at its step."""
+class TrainingData(pl.LightningDataModule):
+    """Prepares the samples and serves batches; a resumed run goes on at its step.
+
+    Args:
+        config: what and where.
+        seed: of the order and of all draws.
+
+    Raises:
+        FileNotFoundError: a folder of data does not exist.
+        ValueError: nothing is in it.
+    """
 
     def __init__(self, config: DataConfig, seed: int) -> None:
         super().__init__()
         self.config, self.seed = config, seed
-        self.training = SampleCache(Path(config.cache), config.objects, config.sample)
-        self.validation = SampleCache(
-            Path(config.cache), config.validation_objects, config.sample, first_seed=10_000_000
-        )
+        self.pictures: Source | None = None
+        self._found = find_rendered(config.rendered.folders)
+        if not config.rendered.folders:
+            self.training: Source = SampleCache(Path(config.cache), config.objects, config.sample)
+            self.validation: Source = SampleCache(
+                Path(config.cache), config.validation_objects, config.sample, first_seed=10_000_000
+            )
 
     def prepare_data(self) -> None:
-        """Render what is missing."""
-        self.validation.build(self.config.workers)
-        self.training.build(self.config.workers)
+        """Render the toys that are missing, check the shards that are new."""
+        if self.config.rendered.folders:
+            self._rendered()
+        else:
+            self.validation.build(self.config.workers)
+            self.training.build(self.config.workers)
+        self._pictures()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open what `prepare_data` left."""
+        if self.config.rendered.folders:
+            training, validation = hold_out(self._rendered(), self.config.validation_objects)
+            self.training = RenderedSamples(training, self.config.rendered)
+            self.validation = RenderedSamples(validation, self.config.rendered)
+        entries = self._pictures()
+        if entries:
+            rendered = self.config.rendered
+            size = rendered.image_size if rendered.folders else self.config.sample.image_size
+            self.pictures = Pictures(entries, self.config.pictures, size)
+
+    def _rendered(self) -> list[Entry]:
+        config = self.config
+        skip = config.rendered.skip_broken
+        return index(*self._found, examine_rendered, config.cache, config.workers, skip)
+
+    def _pictures(self) -> list:
+        return find_pictures(self.config.pictures, self.config.cache, self.config.workers)
+
+    def _batches(self, first_step: int, rank: int = 0, world_size: int = 1):
+        config, pictures = self.config, self.config.pictures
+        return StepBatches(
+            self.training,
+            config.batch_size,
+            self.seed,
+            first_step,
+            self.pictures,
+            pictures.share,
+            pictures.batch_size or 2 * config.batch_size,
+            rank,
+            world_size,
+        )
 
     def first_batches(self, count: int) -> list[dict]:
         """The batches a fresh run begins with."""
-        batches = iter(StepBatches(self.training, self.config.batch_size, self.seed, first_step=0))
-        return [next(batches) for _ in range(count)]
+        return [self._batches(0).batch(step) for step in range(count)]
 
     def train_dataloader(self) -> DataLoader:
         """Endless batches from the trainer's step on."""
-        dataset = StepBatches(
-            self.training,
-            self.config.batch_size,
-            self.seed,
-            self.trainer.global_step * self.trainer.accumulate_grad_batches,
-        )
-        return DataLoader(dataset, batch_size=None)
+        trainer = self.trainer
+        first = trainer.global_step * trainer.accumulate_grad_batches
+        batches = self._batches(first, trainer.global_rank, trainer.world_size)
+        return DataLoader(batches, batch_size=None, num_workers=self.config.loader_workers)
 
     def val_dataloader(self) -> DataLoader:
         """The validation objects once, with fixed draws."""
-        size = min(self.config.batch_size, self.config.validation_objects)
-        batches = []
-        for start in range(0, self.config.validation_objects - size + 1, size):
-            indices = torch.arange(start, start + size)
-            batches.append({**self.validation.batch(indices, step_generator(0, start)), "step": start})
-        return DataLoader(batches, batch_size=None)
+        return DataLoader(_InOrder(self.validation, self.config.batch_size), batch_size=None)
+
+
+class _InOrder(Dataset):
+    """Whole batches of a source from its beginning, each with its own fixed draws."""
+
+    def __init__(self, source: Source, batch_size: int) -> None:
+        self.source, self.batch_size = source, min(batch_size, len(source))
+
+    def __len__(self) -> int:
+        return len(self.source) // self.batch_size
+
+    def __getitem__(self, number: int) -> dict:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        start = number * self.batch_size
+        indices = torch.arange(start, start + self.batch_size)
+        return {**self.source.batch(indices, step_generator(0, start)), "step": start}
+
+
+def hold_out(entries: list[Entry], objects: int) -> tuple[list[Entry], list[Entry]]:
+    """Training samples, and the samples of the last few objects; an object's samples stay together.
+
+    Raises:
+        ValueError: no object is left to train on.
+    """
+    names = list(dict.fromkeys(entry.object for entry in entries))
+    if len(names) <= objects:
+        raise ValueError(
+            f"data.rendered.folders hold {len(names)} objects, of which data.validation_objects {objects} are kept apart: "
+            "none is left to train on"
+        )
+    apart = set(names[-objects:])
+    return [e for e in entries if e.object not in apart], [e for e in entries if e.object in apart]
 
 
 def random_backgrounds(

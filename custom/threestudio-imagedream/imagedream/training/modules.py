@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, mse_loss
 from imagedream.cameras import camera_condition, look_at_origin
 from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt import composite
-from imagedream.model import Condition, MultiViewUNet, predict_noise
+from imagedream.model import CAMERA_DIM, Condition, MultiViewUNet, predict_noise
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.training.data import random_backgrounds, step_generator
 from imagedream.training.principal import lay_principal_components
@@ -112,6 +112,15 @@ def composite_views(batch: dict, generator: torch.Generator) -> Float[Tensor, "b
     view = torch.randint(batch["targets"].shape[1], (len(batch["targets"]),), generator=generator)
     rgba = torch.cat([batch["targets"][torch.arange(len(view)), view], batch["prompts"]])
     return composite(rgba, random_backgrounds(len(rgba), generator))
+
+
+def view_cameras(batch: dict) -> Float[Tensor, "group view 16"]:
+    """What the network is told about the cameras: all zeros where nobody knows them (`imagedream.training.pictures`)."""
+    if "azimuths_deg" not in batch:
+        return torch.zeros(*batch["targets"].shape[:2], CAMERA_DIM)
+    return camera_condition(
+        look_at_origin(batch["elevations_deg"][:, None], batch["azimuths_deg"], torch.tensor(1.0))
+    )
 
 
 class AutoencoderTraining(Training):
@@ -289,10 +298,8 @@ class DiffusionTraining(Training):
             self.pipeline.image_features(prompts),
             latents[groups * views :, None] if self.model.uses_prompt_frame else None,
         ).drop_image(dropped[:, 0].to(self.device))
-        cameras = camera_condition(
-            look_at_origin(batch["elevations_deg"][:, None], batch["azimuths_deg"], torch.tensor(1.0))
-        )
-        return latents[: groups * views].unflatten(0, (groups, views)), cameras.to(self.device), condition
+        clean = latents[: groups * views].unflatten(0, (groups, views))
+        return clean, view_cameras(batch).to(self.device), condition
 
     def loss(self, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of the network's output against its target in the scheduler's parametrisation."""

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from imagedream import checkpoints
 from imagedream.training.callbacks import AveragedWeights, Snapshots, Statistics
-from imagedream.training.data import DataConfig, ToyboxData
+from imagedream.training.data import DataConfig, TrainingData
 from imagedream.training.modules import (
     AutoencoderTraining,
     ConditioningConfig,
@@ -148,8 +148,8 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
     """
     config = read_config(path, overrides)
     out = Path(config.out)
+    data = TrainingData(config.data, config.seed)  # first: a wrong folder is noticed before weights load
     module = build_module(config)
-    data = ToyboxData(config.data, config.seed)
     average = AveragedWeights(config.ema_decay)
     out.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")

@@ -1,0 +1,203 @@
+"""Toys rendered once into a cache of tensors.
+
+A sample is an object with several groups of four target views (one elevation, field of view and distance a group, a
+random start azimuth) and several prompt views from the front half circle, each with its own camera and light. The
+cache holds RGBA with straight alpha, so that every batch can choose its own backgrounds.
+"""
+
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from jaxtyping import Integer
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from imagedream.cameras import framing_distance, look_at_origin, orthogonal_azimuths
+from imagedream.files import atomic_path
+from imagedream.image_prompt import place
+from imagedream.rendering import Light
+from imagedream.rendering.raycast import Raycaster
+from imagedream.toybox import FIRST_KINDS, KINDS, make_toy
+
+VIEWS = 4
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """What one object's training sample looks like. Ranges are uniform."""
+
+    kinds: list[str] = field(default_factory=lambda: list(FIRST_KINDS))
+    """Kinds of toys, drawn evenly."""
+    image_size: int = 64
+    """Side of all views in pixels."""
+    groups: int = 2
+    """Groups of four target views an object."""
+    prompts: int = 2
+    """Prompt views an object."""
+    elevation_deg: tuple[float, float] = (0.0, 20.0)
+    """Target cameras."""
+    fov_y_deg: tuple[float, float] = (45.0, 50.0)
+    """Target cameras; the network is not told, so keep it narrow."""
+    relative_distance: tuple[float, float] = (0.71, 0.75)
+    """Target cameras: half the frame's height at the origin, in world units."""
+    prompt_azimuth_deg: tuple[float, float] = (-90.0, 90.0)
+    """Prompt cameras: the front half circle (paper §4)."""
+    prompt_elevation_deg: tuple[float, float] = (0.0, 25.0)
+    """Prompt cameras."""
+    prompt_fov_y_deg: tuple[float, float] = (25.0, 55.0)
+    """Prompt cameras."""
+    prompt_fraction: tuple[float, float] = (0.8, 0.95)
+    """The prompt object's longest side over the frame's; image_prompt.py prepares pictures at 0.90."""
+
+    def __post_init__(self):
+        unknown = set(self.kinds) - set(KINDS)
+        if unknown or not self.kinds:
+            raise ValueError(f"kinds has unknown {sorted(unknown)}; the toybox knows {', '.join(KINDS)}")
+        for name in ("image_size", "groups", "prompts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+
+
+def uniform(low_high: tuple[float, float], shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Uniform draws from a range."""
+    low, high = low_high
+    return low + (high - low) * torch.rand(shape, generator=generator)
+
+
+def render_sample(seed: int, config: SampleConfig) -> dict[str, Tensor | str]:
+    """One object's sample, fully determined by its seed.
+
+    Returns:
+        `targets` uint8 (group, 4, 4, size, size), `azimuths_deg` (group, 4), `elevations_deg` (group,), `prompts`
+        uint8 (prompt, 4, size, size), `caption`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    kind = config.kinds[int(torch.randint(len(config.kinds), (), generator=generator))]
+    toy = make_toy(seed, kind)
+    raycaster = Raycaster(toy.mesh)
+
+    groups = (config.groups,)
+    azimuths = orthogonal_azimuths(uniform((0.0, 360.0), groups, generator))
+    elevations = uniform(config.elevation_deg, groups, generator)
+    fov = uniform(config.fov_y_deg, groups, generator)
+    distance = framing_distance(uniform(config.relative_distance, groups, generator), fov)
+    cameras = look_at_origin(elevations[:, None], azimuths, distance[:, None])
+    targets = raycaster.render(
+        cameras.flatten(0, 1), fov[:, None].expand(-1, VIEWS).flatten(), config.image_size
+    ).rgba.unflatten(0, (-1, VIEWS))
+
+    prompts = []
+    for _ in range(config.prompts):
+        fov = uniform(config.prompt_fov_y_deg, (1,), generator)
+        camera = look_at_origin(
+            uniform(config.prompt_elevation_deg, (1,), generator),
+            uniform(config.prompt_azimuth_deg, (1,), generator),
+            framing_distance(0.75, fov),
+        )
+        light = Light.random(generator)
+        # larger and without supersampling: placing the object in the frame filters it anyway
+        view = raycaster.render(camera, fov, config.image_size * 2, light, supersample=1).rgba[0]
+        fraction = float(uniform(config.prompt_fraction, (), generator))
+        prompts.append(place(view, config.image_size, fraction))
+    to_bytes = lambda image: (image * 255).round().to(torch.uint8)  # noqa: E731
+    return {
+        "targets": to_bytes(targets),
+        "azimuths_deg": azimuths,
+        "elevations_deg": elevations,
+        "prompts": to_bytes(torch.stack(prompts)),
+        "caption": toy.caption,
+    }
+
+
+def _render_shard(path: Path, seeds: range, config: SampleConfig) -> Path:
+    torch.set_num_threads(1)
+    samples = [render_sample(seed, config) for seed in seeds]
+    captions = [sample.pop("caption") for sample in samples]
+    tensors = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"captions": json.dumps(captions)})
+    return path
+
+
+class SampleCache:
+    """Rendered samples on disk, made once by several processes and memory-mapped afterwards.
+
+    Args:
+        folder: parent of one folder a configuration; what is there is used again.
+        objects: how many objects.
+        config: how they are rendered.
+        first_seed: seed of the first object.
+    """
+
+    SHARD = 128
+
+    def __init__(self, folder: Path, objects: int, config: SampleConfig, first_seed: int = 0) -> None:
+        self.config, self.objects, self.first_seed = config, objects, first_seed
+        digest = sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()[:12]
+        self.folder = Path(folder) / f"toybox-{config.image_size}-{digest}"
+        self._shards: dict[int, tuple[dict[str, Tensor], list[str]]] = {}
+
+    def __len__(self) -> int:
+        return self.objects
+
+    def _shard_path(self, shard: int) -> Path:
+        return self.folder / f"{self.first_seed + shard * self.SHARD:08d}.safetensors"
+
+    def build(self, workers: int | None = None) -> None:
+        """Render the shards that are missing."""
+        shards = range(-(-self.objects // self.SHARD))
+        missing = [shard for shard in shards if not self._shard_path(shard).exists()]
+        if not missing:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+            jobs = []
+            for shard in missing:
+                start = self.first_seed + shard * self.SHARD
+                seeds = range(start, start + self.SHARD)
+                jobs.append(pool.submit(_render_shard, self._shard_path(shard), seeds, self.config))
+            for job in tqdm(as_completed(jobs), total=len(jobs), desc="rendering toys", unit="shard"):
+                job.result()
+
+    def _shard(self, shard: int) -> tuple[dict[str, Tensor], list[str]]:
+        if shard not in self._shards:
+            with safe_open(self._shard_path(shard), framework="pt") as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+                self._shards[shard] = tensors, json.loads(file.metadata()["captions"])
+        return self._shards[shard]
+
+    def batch(
+        self, indices: Integer[Tensor, " batch"], generator: torch.Generator
+    ) -> dict[str, Tensor | list[str]]:
+        """Samples of the given objects, one random group and one random prompt each, as floats in [0, 1].
+
+        Returns:
+            `targets` (batch, 4, 4, size, size), `azimuths_deg` (batch, 4), `elevations_deg` (batch,), `prompts`
+            (batch, 4, size, size), `captions`.
+        """
+        groups = torch.randint(self.config.groups, indices.shape, generator=generator)
+        prompts = torch.randint(self.config.prompts, indices.shape, generator=generator)
+        rows = []
+        for index, group, prompt in zip(indices.tolist(), groups.tolist(), prompts.tolist(), strict=True):
+            tensors, captions = self._shard(index // self.SHARD)
+            row = index % self.SHARD
+            rows.append(
+                {
+                    "targets": tensors["targets"][row, group].float() / 255,
+                    "azimuths_deg": tensors["azimuths_deg"][row, group],
+                    "elevations_deg": tensors["elevations_deg"][row, group],
+                    "prompts": tensors["prompts"][row, prompt].float() / 255,
+                    "captions": captions[row],
+                }
+            )
+        return {
+            key: [row[key] for row in rows] if key == "captions" else torch.stack([row[key] for row in rows])
+            for key in rows[0]
+        }
