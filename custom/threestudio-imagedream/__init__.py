@@ -25,6 +25,16 @@ if importlib.util.find_spec("imagedream") is None:
     # the library lies beside this file; last on the path, so that its neighbours hide nobody's modules
     sys.path.append(str(Path(__file__).parent))
 
-from . import background, data, exporter, fork, guidance, prompt_processor, system  # noqa: E402
+from . import background, data, exporter, fork, guidance, mixing, prompt_processor, reference, system  # noqa: E402
 
-__all__ = ["background", "data", "exporter", "fork", "guidance", "prompt_processor", "system"]
+__all__ = [
+    "background",
+    "data",
+    "exporter",
+    "fork",
+    "guidance",
+    "mixing",
+    "prompt_processor",
+    "reference",
+    "system",
+]

@@ -21,7 +21,8 @@ from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.config import parse_structured
 from threestudio.utils.ops import binary_cross_entropy, dot
 
-from .guidance import SMALL_MODEL_WARNING
+from .guidance import SMALL_MODEL_WARNING, ImageDreamGuidance
+from .mixing import GuidanceMix
 
 LOSSES = ("lambda_sds", "lambda_orient", "lambda_sparsity", "lambda_opaque", "lambda_z_variance")
 
@@ -35,6 +36,9 @@ class ImageDreamSystem(BaseLift3DSystem):
         """Keys of `system`."""
 
         exporter_type: str = "imagedream-mesh-exporter"
+        guidances: Any = field(default_factory=list)
+        """Guidances beside `guidance`, whose weight is `loss.lambda_sds`: a list of `mixing.GuidanceEntry`, or a mapping
+        from names of your choice to them, which the command line can override (`system.guidances.NAME.weight=0.5`)."""
         views: dict = field(default_factory=dict)
         """How the four views shown before the optimisation are sampled: steps, guidance_scale, elevation_deg, seed."""
         report: bool = True
@@ -53,12 +57,13 @@ class ImageDreamSystem(BaseLift3DSystem):
             ValueError: with one line that says what was got and what is allowed.
             ImportError: what is to be exported needs a library that is not installed.
         """
-        names = {kind: cfg[f"{kind}_type"] for kind in ("prompt_processor", "guidance")}
+        names = {"prompt_processor": cfg["prompt_processor_type"]}
         names["exporter"] = cfg.get("exporter_type", cls.Config.exporter_type)
         for kind, name in names.items():
             module = threestudio.find(name)
             if hasattr(module, "preflight"):
                 module.preflight(cfg.get(kind, {}))
+        GuidanceMix(cfg).preflight()
 
     def configure(self) -> None:
         """Build geometry, material, background and renderer; prompt and guidance wait until training starts."""
@@ -90,21 +95,27 @@ class ImageDreamSystem(BaseLift3DSystem):
             notes.append(SMALL_MODEL_WARNING)
         self._note(caption=self.prompt_utils.caption, warnings=notes)
         self._lap("prompt", start)
-        start = time.perf_counter()
-        self.guidance = threestudio.find(self.cfg.guidance_type)(self.cfg.guidance)
-        self._lap("load model", start)
+        self.mix = GuidanceMix(self.cfg)
+        if self._trainer is not None:
+            self.mix.check_steps(self._trainer.max_steps)
+        for member in self.mix:
+            member.read_prompt(self.prompt_utils)
         if not Path(self.get_save_path("views.npz")).exists():  # else resumed
             start = time.perf_counter()
-            self.save_views()
-            self._lap("four views", start)
+            guidance = self.mix.members[0].load(self.true_current_epoch, self.true_global_step)
+            self._lap("load model", start)
+            if isinstance(guidance, ImageDreamGuidance):
+                start = time.perf_counter()
+                self.save_views(guidance)
+                self._lap("four views", start)
         self._started = time.perf_counter()
 
-    def save_views(self) -> None:
+    def save_views(self, guidance: ImageDreamGuidance) -> None:
         """Sample the diffusion model's four views into `views.png` and `save/views.npz`."""
-        output = self.guidance.pipeline(
+        output = guidance.pipeline(
             images=self.prompt_utils.images,
             caption=self.prompt_utils.caption,
-            prompt_temperature=self.guidance.cfg.prompt_temperature,
+            prompt_temperature=guidance.cfg.prompt_temperature,
             guidance_scale=self.views.guidance_scale,
             num_inference_steps=self.views.steps,
             elevation_deg=self.views.elevation_deg,
@@ -130,25 +141,22 @@ class ImageDreamSystem(BaseLift3DSystem):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """One step of distillation, plus regularisers whose weight is not zero."""
         out = self(batch)
-        guidance_out = self.guidance(
-            out["comp_rgb"], self.prompt_utils, **batch, rgb_as_latents=False, comp_rgb_bg=out["comp_rgb_bg"]
-        )
-        losses = {
-            name.removeprefix("loss_"): v for name, v in guidance_out.items() if name.startswith("loss_")
-        }
-        for name, value in guidance_out.items():
+        loss, numbers = self.mix(out, batch, render=self.forward)
+        for name, value in numbers.items():
             self.log(f"train/{name}", value)
         weights = {name: self.C(value) for name, value in self.cfg.loss.items()}
         for name in REGULARISERS:
             if weights.get(f"lambda_{name}", 0.0) > 0:
-                losses[name] = REGULARISERS[name](out)
-                self.log(f"train/loss_{name}", losses[name])
+                regulariser = REGULARISERS[name](out)
+                self.log(f"train/loss_{name}", regulariser)
+                loss = loss + weights[f"lambda_{name}"] * regulariser
         for name, value in weights.items():
             self.log(f"train_params/{name}", value)
-        return {"loss": sum(value * weights[f"lambda_{name}"] for name, value in losses.items())}
+        return {"loss": loss}
 
     def on_train_end(self) -> None:
-        """Note how long the optimisation took."""
+        """Free the guidances; note how long the optimisation took."""
+        self.mix.free()
         self._lap("optimisation", self._started)
 
     # ---------------------------------------------------------------------------------- validation and turntable

@@ -50,6 +50,13 @@ def test_captions_are_worded_for_each_side(prompt):
     assert not torch.equal(both[0], both[1])
 
 
+def test_captions_that_are_too_long_are_errors(stable_diffusion, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"prompt": "a" * 100, "pretrained_model_name_or_path": stable_diffusion}
+    with pytest.raises(ValueError, match="a prompt has 102 tokens, at most 77 fit: 'aaa"):
+        threestudio.find("stable-diffusion-prompt-processor")(OmegaConf.create(settings))
+
+
 def test_gradient_of_stable_diffusion_by_hand(stable_diffusion, prompt):
     """∂loss/∂latents = (1 − α) (ε̂ − ε) / B with ε̂ = ε_text + s (ε_text − ε_none)."""
     guidance = sd(stable_diffusion, min_step_percent=0.5, max_step_percent=0.5)

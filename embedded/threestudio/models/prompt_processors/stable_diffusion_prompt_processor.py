@@ -22,9 +22,11 @@ class StableDiffusionPromptProcessor(PromptProcessor):
             pretrained_model_name_or_path, subfolder="text_encoder"
         ).float()
         length = tokenizer.model_max_length
-        tokens = tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt").input_ids
-        if tokens.shape[1] > length:
-            raise ValueError(f"a prompt has {tokens.shape[1]} tokens, at most {length} fit: {prompts[0]!r}")
+        rows = tokenizer(prompts, padding="max_length", max_length=length).input_ids
+        for prompt, row in zip(prompts, rows, strict=True):
+            if len(row) > length:
+                raise ValueError(f"a prompt has {len(row)} tokens, at most {length} fit: {prompt!r}")
+        tokens = torch.tensor(rows)
         for prompt, embedding in zip(prompts, encoder(tokens)[0], strict=True):
             path = os.path.join(cache_dir, f"{hash_prompt(pretrained_model_name_or_path, prompt)}.pt")
             torch.save(embedding.clone(), path)

@@ -1,0 +1,276 @@
+"""Several guidances in one run, each with a weight, a choice of cameras and an interval of its own.
+
+The loss of a step is Σ weight · (all `loss_*` that the guidance returns) over the guidances that are active in it, so its
+gradient is the weighted sum of theirs. A guidance is loaded when its weight is first not 0 and freed when it is 0.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import threestudio
+from threestudio.utils.base import Updateable, update_end_if_possible, update_if_possible
+from threestudio.utils.config import parse_structured
+from threestudio.utils.misc import C, cleanup
+
+CAMERAS = ("all", "group", "first")
+
+
+@dataclass
+class GuidanceEntry:
+    """Keys of an entry of `system.guidances`."""
+
+    guidance_type: str = ""
+    guidance: dict = field(default_factory=dict)
+    prompt_processor_type: str = ""
+    """Empty: `system.prompt_processor` is the prompt of this guidance too."""
+    prompt_processor: dict = field(default_factory=dict)
+    weight: Any = 1.0
+    """Number or schedule; at 0 the guidance is not called, and not in memory."""
+    cameras: str = "all"
+    """What it sees: `all` images of a step, those of the first `group`, or the `first` image. A guidance with a method
+    `camera_batch(prompt)` is shown the render of its own cameras instead."""
+    every: int = 1
+    """Called in every n-th step only."""
+
+    def __post_init__(self) -> None:
+        if not self.guidance_type:
+            raise ValueError("an entry of system.guidances needs a guidance_type")
+        if self.cameras not in CAMERAS:
+            raise ValueError(f"cameras is {self.cameras!r}, must be one of {', '.join(CAMERAS)}")
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}, must be 1 or more")
+
+
+def main_entry(cfg: Any) -> dict[str, Any] | None:
+    """The guidance of `system.guidance` as an entry, whose weight is `system.loss.lambda_sds`; None if there is none."""
+    if not cfg.get("guidance_type"):
+        return None
+    return {
+        "guidance_type": cfg["guidance_type"],
+        "guidance": cfg.get("guidance", {}),
+        "weight": cfg.get("loss", {}).get("lambda_sds", 1.0),
+    }
+
+
+class MixedGuidance:
+    """One guidance of a mix: when it is active, its prompt, what it is shown, and the guidance itself while it is loaded."""
+
+    def __init__(self, name: str, entry: Any) -> None:
+        self.name = name
+        self.cfg = parse_structured(GuidanceEntry, entry)
+        where = f"system.guidances.{name}" if name else "system.guidance"
+        self.label = f"{where} ({self.cfg.guidance_type})"
+        self.guidance: Any = None
+        self.prompt: Any = None
+
+    def preflight(self) -> None:
+        """Raise what is wrong with the settings, without loading anything."""
+        C(self.cfg.weight, 0, 0)
+        for kind in ("guidance", "prompt_processor"):
+            name = self.cfg[f"{kind}_type"]
+            if not name:
+                continue
+            module = threestudio.find(name)
+            if hasattr(module, "preflight"):
+                module.preflight(self.cfg[kind])
+            elif hasattr(module, "Config"):
+                parse_structured(module.Config, self.cfg[kind])
+
+    def weight(self, epoch: int, step: int) -> float:
+        """The weight at a step, whether or not the guidance is called in it."""
+        return C(self.cfg.weight, epoch, step)
+
+    def is_active(self, epoch: int, step: int) -> bool:
+        """Whether the guidance has a say in a step."""
+        return step % self.cfg.every == 0 and self.weight(epoch, step) != 0
+
+    def read_prompt(self, shared: Any) -> None:
+        """Make the prompt, or take the shared one."""
+        processor = self.cfg.prompt_processor_type
+        self.prompt = threestudio.find(processor)(self.cfg.prompt_processor)() if processor else shared
+
+    def load(self, epoch: int, step: int) -> Any:
+        """The guidance, loaded if it is not."""
+        if self.guidance is None:
+            self.guidance = threestudio.find(self.cfg.guidance_type)(self.cfg.guidance)
+            if isinstance(self.guidance, nn.Module):
+                trained = sum(p.numel() for p in self.guidance.parameters() if p.requires_grad)
+                if trained:
+                    threestudio.warn(
+                        f"{self.label} has {trained} parameters of its own, which imagedream-system does not train"
+                    )
+            update_if_possible(self.guidance, epoch, step)
+        return self.guidance
+
+    def free(self) -> None:
+        """Give the guidance's memory back."""
+        if self.guidance is not None:
+            self.guidance = None
+            cleanup()
+
+    def __call__(
+        self,
+        out: dict[str, Any],
+        batch: dict[str, Any],
+        group_size: int,
+        render: Callable[..., dict[str, Any]],
+    ) -> dict[str, Any]:
+        """What the guidance says of a step; at least one `loss_*`, all of them single numbers."""
+        cameras = self.cfg.cameras
+        if hasattr(self.guidance, "camera_batch"):
+            batch = self.guidance.camera_batch(self.prompt)
+            out = render(batch)
+        elif cameras != "all":
+            count = 1 if cameras == "first" else group_size
+            out, batch = _first_images(out, count, len(batch["c2w"])), _first_images(batch, count)
+        answer = self._call(out, batch)
+        losses = {name: value for name, value in answer.items() if name.startswith("loss_")}
+        if not losses:
+            raise ValueError(f"{self.label} returned {', '.join(answer) or 'nothing'}, but no loss_...")
+        for name, value in losses.items():
+            if isinstance(value, Tensor) and value.numel() != 1:
+                raise ValueError(
+                    f"{name} of {self.label} has shape {tuple(value.shape)}, must be a single number"
+                )
+        return answer
+
+    def _call(self, out: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        known = _parameters(self.guidance)
+        arguments = {
+            **batch,
+            "c2w": batch["c2w"].clone(),  # some guidances rescale it in place
+            "rgb_as_latents": False,
+            "comp_rgb_bg": out["comp_rgb_bg"],
+        }
+        if known is not None:
+            arguments = {name: value for name, value in arguments.items() if name in known}
+        named = _parameters(self.guidance, named_only=True)
+        if "prompt_utils" in named:
+            if self.prompt is None:
+                raise ValueError(f"{self.label} needs a prompt, but there is no prompt_processor_type")
+            arguments["prompt_utils"] = self.prompt
+        if "render" in named:
+            arguments["render"] = out
+        rgb = out["comp_rgb"]
+        try:
+            answer = self.guidance(rgb, **arguments)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise ValueError(
+                f"{self.label} was shown images {tuple(rgb.shape)} (batch, height, width, channel; cameras: "
+                f"{self.cfg.cameras}) and answered: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(answer, dict):
+            raise ValueError(f"{self.label} returned {type(answer).__name__}, must be a dict with loss_...")
+        return answer
+
+
+def _parameters(guidance: Any, named_only: bool = False) -> set[str] | None:
+    """Names a guidance can be called with; None if any."""
+    call = guidance.forward if isinstance(guidance, nn.Module) else guidance.__call__
+    parameters = inspect.signature(call).parameters
+    if not named_only and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return None
+    return set(parameters)
+
+
+def _first_images(values: dict[str, Any], count: int, total: int | None = None) -> dict[str, Any]:
+    """Everything that has one row an image, for the first images only."""
+    total = len(values["c2w"]) if total is None else total
+    return {
+        name: value[:count] if isinstance(value, Tensor) and value.ndim and len(value) == total else value
+        for name, value in values.items()
+    }
+
+
+class GuidanceMix(Updateable):
+    """All guidances of a run.
+
+    Args:
+        cfg: the system's config.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        main = main_entry(cfg)
+        entries = {"": main} if main else {}
+        given = cfg.get("guidances") or {}
+        entries |= {str(key): given[key] for key in (given if hasattr(given, "keys") else range(len(given)))}
+        if not entries:
+            raise ValueError("there is no guidance: give system.guidance_type or system.guidances")
+        self.members = [MixedGuidance(name, entry) for name, entry in entries.items()]
+        self.group_size = int(cfg.get("guidance", {}).get("n_view", 4))
+        self.epoch = self.step = 0
+
+    def __iter__(self) -> Iterator[MixedGuidance]:
+        return iter(self.members)
+
+    def preflight(self) -> None:
+        """Raise what is wrong with any of them."""
+        for member in self.members:
+            member.preflight()
+
+    def check_steps(self, steps: int) -> None:
+        """Raise unless each of the steps has an active guidance."""
+        for step in range(steps):
+            if not any(member.is_active(0, step) for member in self.members):
+                raise ValueError(f"no guidance is active at step {step}: {self._weights(step)}")
+
+    def _weights(self, step: int) -> str:
+        return "; ".join(
+            f"{m.label} has weight {m.weight(self.epoch, step):g} in every {m.cfg.every}. step"
+            for m in self.members
+        )
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        """Pass the step on."""
+        self.epoch, self.step = epoch, global_step
+        for member in self.members:
+            update_if_possible(member.guidance, epoch, global_step)
+
+    def update_step_end(self, epoch: int, global_step: int) -> None:
+        """Pass the end of the step on."""
+        for member in self.members:
+            update_end_if_possible(member.guidance, epoch, global_step)
+
+    def free(self) -> None:
+        """Give the memory of all guidances back."""
+        for member in self.members:
+            member.free()
+
+    def __call__(
+        self, out: dict[str, Any], batch: dict[str, Any], render: Callable[..., dict[str, Any]]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """The weighted sum of a step's losses.
+
+        Args:
+            out: the render of the batch.
+            batch: cameras.
+            render: renders other cameras, for guidances that bring their own.
+
+        Returns:
+            The loss, and numbers to log; those of further guidances begin with their name or place in the list.
+        """
+        total: Any = 0.0
+        numbers: dict[str, Any] = {}
+        for member in self.members:
+            if member.weight(self.epoch, self.step) == 0:
+                member.free()
+            if not member.is_active(self.epoch, self.step):
+                continue
+            member.load(self.epoch, self.step)
+            answer = member(out, batch, self.group_size, render)
+            prefix = f"{member.name}/" if member.name else ""
+            for name, value in answer.items():
+                if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
+                    numbers[prefix + name] = value
+            weight = member.weight(self.epoch, self.step)
+            total = total + weight * sum(value for name, value in answer.items() if name.startswith("loss_"))
+        if not isinstance(total, Tensor):
+            raise ValueError(f"no guidance is active at step {self.step}: {self._weights(self.step)}")
+        return total, numbers

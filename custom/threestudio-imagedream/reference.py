@@ -1,0 +1,149 @@
+"""A loss that holds the render from the prompt's own camera against the picture itself."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+import threestudio
+from imagedream.cameras import check_angles
+from imagedream.image_prompt import open_picture
+from threestudio.utils.base import BaseObject
+from threestudio.utils.config import parse_structured
+
+from .data import camera_batch
+from .prompt_processor import PromptOutput
+
+
+@threestudio.register("imagedream-reference-guidance")
+class ReferenceGuidance(BaseObject):
+    """Colour, silhouette and, where given, depth and normals of a picture, seen from where it was taken.
+
+    It is a member of `system.guidances`: it brings its own camera and needs no network.
+    """
+
+    @dataclass
+    class Config:
+        """Keys of the entry's `guidance`."""
+
+        picture: int = 0
+        """Which of the prompt's pictures."""
+        azimuth_deg: float | None = None
+        """Where it was taken from, counted from the object's front; None: the side it was given for."""
+        elevation_deg: float = 0.0
+        relative_distance: float = 0.6
+        """Half the frame's height at the object, in world units."""
+        fovy_deg: float = 47.5
+        size: int = 64
+        """Side of the render in pixels."""
+        color_weight: float = 1.0
+        """Of the mean squared difference of colours, the picture shown on the render's background."""
+        mask_weight: float = 1.0
+        """Of the mean squared difference between opacity and the picture's cut-out."""
+        depth_weight: float = 0.1
+        """Of 1 − correlation of depths inside the cut-out, where `depth_path` is given."""
+        depth_path: Any = None
+        """A grey picture of the same framing, the brighter the farther, in any unit."""
+        normal_weight: float = 0.1
+        """Of 1 − cosine of normals inside the cut-out, where `normal_path` is given."""
+        normal_path: Any = None
+        """A picture of the same framing: (normal + 1) / 2 as RGB; x right, y up, z towards the camera."""
+
+    cfg: Config
+
+    @classmethod
+    def preflight(cls, cfg: Any) -> None:
+        """Raise a ValueError that says what is wrong with the settings or the picture files."""
+        cfg = parse_structured(cls.Config, cfg)
+        check_angles(cfg.elevation_deg, cfg.fovy_deg)
+        for path in (cfg.depth_path, cfg.normal_path):
+            if path is not None:
+                open_picture(path)
+
+    def configure(self) -> None:
+        """Read the pictures of depth and normals."""
+        self.preflight(self.cfg)
+        self.depth, self.normals = None, None
+        if self.cfg.depth_path is not None:
+            self.depth = self._read(self.cfg.depth_path, "F")
+        if self.cfg.normal_path is not None:
+            self.normals = normalize(self._read(self.cfg.normal_path, "RGB") / 255 * 2 - 1, dim=-1)
+
+    def _read(self, path: str, mode: str) -> Tensor:
+        import numpy as np
+
+        picture = open_picture(path).convert(mode)
+        pixels = torch.from_numpy(np.array(picture, dtype=np.float32)).reshape(
+            1, picture.height, picture.width, -1
+        )
+        return self._resized(pixels.permute(0, 3, 1, 2))
+
+    def _resized(self, pixels: Tensor) -> Tensor:
+        """(1, channel, height, width) -> (1, size, size, channel)."""
+        size = (self.cfg.size, self.cfg.size)
+        pixels = interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
+        return pixels.permute(0, 2, 3, 1).to(self.device)
+
+    def camera_batch(self, prompt_utils: PromptOutput) -> dict[str, Any]:
+        """The camera of the picture."""
+        cfg = self.cfg
+        if cfg.picture >= len(prompt_utils.images):
+            raise ValueError(
+                f"picture is {cfg.picture}, but the prompt has {len(prompt_utils.images)} pictures"
+            )
+        azimuth_deg = cfg.azimuth_deg
+        if azimuth_deg is None:
+            azimuth_deg = prompt_utils.images[cfg.picture].azimuth_deg
+        if azimuth_deg is None:
+            raise ValueError(
+                "where the picture was taken from is not known: give azimuth_deg, or name its side "
+                "(system.prompt_processor.front_path instead of image_path)"
+            )
+        values = (cfg.elevation_deg, azimuth_deg, cfg.relative_distance, cfg.fovy_deg)
+        batch = camera_batch(*(torch.tensor([float(value)]) for value in values), cfg.size, cfg.size)
+        return {
+            name: value.to(self.device) if isinstance(value, Tensor) else value
+            for name, value in batch.items()
+        }
+
+    def __call__(
+        self, rgb: Tensor, prompt_utils: PromptOutput, render: dict[str, Tensor], c2w: Tensor, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Differences between the render and the picture.
+
+        Args:
+            rgb: the render `(1, size, size, 3)` from `camera_batch`.
+            prompt_utils: what `imagedream-prompt-processor` returned.
+            render: all that the renderer returned.
+            c2w: the camera's matrix `(1, 4, 4)`.
+            **kwargs: the rest of the camera's batch, not needed.
+
+        Returns:
+            `loss_color`, `loss_mask`, and `loss_depth` and `loss_normal` where there is a picture of them.
+        """
+        rgba = self._resized(prompt_utils.images[self.cfg.picture].rgba[None].float())
+        mask = rgba[..., 3:]
+        target = rgba[..., :3] * mask + render["comp_rgb_bg"].detach() * (1 - mask)
+        inside = mask[..., 0] > 0.5
+        losses = {
+            "loss_color": self.cfg.color_weight * (rgb - target).square().mean(),
+            "loss_mask": self.cfg.mask_weight * (render["opacity"] - mask).square().mean(),
+        }
+        if self.depth is not None:
+            depth = render["depth"] / render["opacity"].clamp_min(1e-5)
+            pair = torch.stack([depth[inside][:, 0], self.depth[inside][:, 0]])
+            losses["loss_depth"] = self.cfg.depth_weight * (1 - torch.corrcoef(pair)[0, 1])
+        if self.normals is not None:
+            if "comp_normal" not in render:
+                raise ValueError(
+                    "normal_path needs rendered normals: a material with requires_normal (such as "
+                    "diffuse-with-point-light-material) and system.renderer.return_comp_normal=true"
+                )
+            normals = render["comp_normal"] / render["opacity"].clamp_min(1e-5) * 2 - 1
+            normals = normalize(normals, dim=-1) @ c2w[0, :3, :3].to(normals)
+            losses["loss_normal"] = self.cfg.normal_weight * (
+                1 - (normals * self.normals).sum(-1)[inside].mean()
+            )
+        return losses

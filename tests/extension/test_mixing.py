@@ -1,0 +1,426 @@
+"""Several guidances in one run: weighted sums, memory, cameras, and what is said when they do not fit."""
+
+import gc
+import weakref
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+
+import threestudio
+from tests.tiny_guidance import save_tiny_stable_diffusion, save_tiny_zero123
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+class Colour:
+    """An unseen guidance with threestudio's call: pulls everything towards a colour."""
+
+    def __init__(self, cfg):
+        self.colour, self.seen = cfg.get("colour", 0.0), []
+        self.answer = cfg.get("answer", "scalar")
+
+    def __call__(self, rgb, elevation, azimuth, camera_distances, rgb_as_latents=False, **kwargs):
+        self.seen.append((tuple(rgb.shape), tuple(azimuth.shape), kwargs["height"]))
+        kwargs["c2w"][:] = 0  # as the MVDream guidances do
+        difference = (rgb - self.colour).square()
+        return {
+            "scalar": {"loss_sds": difference.mean(), "loss_more": 2 * difference.mean(), "map": difference},
+            "none": {"grad_norm": 1.0},
+            "map": {"loss_sds": difference},
+            "list": [difference.mean()],
+            "shape": {"loss_sds": (rgb @ torch.ones(5, 5)).mean()} if self.answer == "shape" else {},
+        }[self.answer]
+
+
+class Few:
+    """Knows only what it needs."""
+
+    def __init__(self, cfg):
+        pass
+
+    def __call__(self, rgb, prompt_utils, azimuth):
+        return {"loss_few": rgb.mean() * len(prompt_utils.images)}
+
+
+threestudio.register("test-colour-guidance")(Colour)
+threestudio.register("test-few-guidance")(Few)
+
+
+@pytest.fixture(scope="module")
+def mixing(extension):
+    return import_module("threestudio-imagedream.mixing")
+
+
+@pytest.fixture(scope="module")
+def stable_diffusion(tmp_path_factory):
+    return save_tiny_stable_diffusion(tmp_path_factory.mktemp("models") / "sd")
+
+
+@pytest.fixture(scope="module")
+def zero123(tmp_path_factory):
+    return save_tiny_zero123(tmp_path_factory.mktemp("models") / "zero123")
+
+
+@pytest.fixture
+def prompt(extension, picture):
+    settings = {"image_path": picture, "prompt": "a brick", "image_size": 32}
+    return threestudio.find("imagedream-prompt-processor")(OmegaConf.create(settings))()
+
+
+def colour(**entry):
+    return {"guidance_type": "test-colour-guidance", **entry}
+
+
+def cameras(count=8):
+    data = import_module("threestudio-imagedream.data")
+    settings = OmegaConf.create({"batch_size": count, "height": 8, "width": 8})
+    module = data.CameraDataModule(settings)
+    module.setup("fit")
+    return module.train_dataset.collate({})
+
+
+def make(mixing, prompt, guidances=(), **cfg):
+    mix = mixing.GuidanceMix(OmegaConf.create({"guidances": guidances, **cfg}))
+    for member in mix:
+        member.read_prompt(prompt)
+    return mix
+
+
+def call(mix, rgb, step=0, batch=None):
+    mix.do_update_step(0, step)
+    out = {"comp_rgb": rgb, "comp_rgb_bg": torch.ones_like(rgb), "opacity": rgb[..., :1]}
+    return mix(out, cameras(len(rgb)) if batch is None else batch, render=None)
+
+
+def test_the_gradient_is_the_weighted_sum(mixing, prompt, weights, stable_diffusion, zero123, picture, tmp_path, monkeypatch):  # fmt: skip
+    monkeypatch.chdir(tmp_path)  # text embeddings are cached in the working folder
+    entries = [
+        {"guidance_type": "imagedream-guidance", "guidance": {"weights": weights}, "weight": 0.5},
+        {
+            "guidance_type": "stable-diffusion-guidance",
+            "guidance": {"pretrained_model_name_or_path": stable_diffusion},
+            "prompt_processor_type": "stable-diffusion-prompt-processor",
+            "prompt_processor": {"prompt": "a brick", "pretrained_model_name_or_path": stable_diffusion},
+            "weight": 0.02,
+            "cameras": "first",
+        },
+        {
+            "guidance_type": "stable-zero123-guidance",
+            "guidance": {"pretrained_model_name_or_path": zero123, "cond_image_path": picture},
+            "weight": 0.3,
+            "cameras": "group",
+        },
+        colour(weight=7.0),
+    ]
+    generator = torch.Generator().manual_seed(1)
+    start = torch.rand(8, 8, 8, 3, generator=generator)
+    batch = cameras()
+
+    def gradient(chosen):
+        rgb = start.clone().requires_grad_()
+        torch.manual_seed(0)
+        mix = make(mixing, prompt, chosen)
+        for member in mix:
+            # each guidance sees the same random numbers, whoever was asked before
+            member.load(0, 0)
+            inner = member.guidance
+            member.guidance = Seeded(inner)
+        loss, _ = call(mix, rgb, batch=batch)
+        loss.backward()
+        return rgb.grad
+
+    single = [gradient([{**entry, "weight": 1.0}]) for entry in entries]
+    assert (single[1][1:] == 0).all()
+    assert (single[1][0] != 0).any()
+    assert (single[2][4:] == 0).all()
+    assert (single[2][:4] != 0).any()
+    expected = sum(entry["weight"] * part for entry, part in zip(entries, single, strict=True))
+    torch.testing.assert_close(gradient(entries), expected)
+
+
+class Seeded:
+    """A guidance that begins with the same random numbers at each call."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __call__(self, rgb, prompt_utils, **batch):
+        torch.manual_seed(0)
+        zero123 = type(self.inner).__name__.endswith(("Zero123Guidance", "Colour"))
+        return self.inner(rgb, **batch) if zero123 else self.inner(rgb, prompt_utils, **batch)
+
+
+def test_weights_are_schedules_and_unused_guidances_are_not_in_memory(mixing, prompt, weights):
+    main = {"guidance_type": "imagedream-guidance", "guidance": {"weights": weights}}
+    mix = make(
+        mixing,
+        prompt,
+        {"late": colour(weight=[2, 0.0, 1.0, 4])},
+        **main,
+        loss={"lambda_sds": [1, 1.0, 0.0, 3]},
+    )
+    first, late = mix
+    rgb = torch.rand(4, 8, 8, 3, requires_grad=True)
+    _, numbers = call(mix, rgb, step=0)
+    assert "loss_sds" in numbers
+    assert "late/loss_sds" not in numbers
+    assert late.guidance is None
+    network = weakref.ref(first.guidance.pipeline.unet)
+
+    loss, numbers = call(mix, rgb, step=3)
+    assert loss.item() == pytest.approx(0.5 * 3 * rgb.square().mean().item(), rel=1e-5)
+    assert set(numbers) == {"late/loss_sds", "late/loss_more"}  # single numbers only
+    assert first.guidance is None
+    gc.collect()
+    assert network() is None
+    mix.free()
+    assert late.guidance is None
+
+
+@pytest.mark.parametrize(("name", "images"), [("all", 8), ("group", 4), ("first", 1)])
+def test_cameras(mixing, prompt, name, images):
+    mix = make(mixing, prompt, [colour(cameras=name)])
+    batch = cameras()
+    before = batch["c2w"].clone()
+    call(mix, torch.rand(8, 8, 8, 3, requires_grad=True), batch=batch)
+    assert mix.members[0].guidance.seen == [((images, 8, 8, 3), (images,), 8)]
+    assert torch.equal(batch["c2w"], before)
+
+
+def test_every(mixing, prompt):
+    mix = make(mixing, prompt, [colour(), colour(every=3, guidance={"colour": 1.0})])
+    for step in range(7):
+        call(mix, torch.rand(4, 8, 8, 3, requires_grad=True), step=step)
+    assert [len(member.guidance.seen) for member in mix] == [7, 3]
+
+
+def test_guidances_are_told_what_they_know(mixing, prompt):
+    mix = make(mixing, prompt, [{"guidance_type": "test-few-guidance"}])
+    rgb = torch.rand(4, 8, 8, 3, requires_grad=True)
+    assert call(mix, rgb)[0].item() == pytest.approx(rgb.mean().item())
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("none", r"system\.guidances\.0 \(test-colour-guidance\) returned grad_norm, but no loss_"),
+        ("map", r"loss_sds of .* has shape \(4, 8, 8, 3\), must be a single number"),
+        ("list", "returned list, must be a dict"),
+        ("shape", r"was shown images \(4, 8, 8, 3\) .*cameras: all.*RuntimeError: "),
+    ],
+)
+def test_answers_that_do_not_fit_are_errors(mixing, prompt, answer, message):
+    mix = make(mixing, prompt, [colour(guidance={"answer": answer})])
+    with pytest.raises(ValueError, match=message):
+        call(mix, torch.rand(4, 8, 8, 3, requires_grad=True))
+
+
+def test_a_group_too_small_is_an_error(mixing, prompt, weights):
+    entry = {"guidance_type": "imagedream-guidance", "guidance": {"weights": weights}, "cameras": "first"}
+    with pytest.raises(
+        ValueError, match=r"images \(1, 8, 8, 3\).*cameras: first.*1 images do not make groups of n_view = 4"
+    ):
+        call(make(mixing, prompt, [entry]), torch.rand(4, 8, 8, 3, requires_grad=True))
+
+
+def test_a_missing_prompt_is_an_error(mixing):
+    with pytest.raises(ValueError, match="needs a prompt"):
+        call(
+            make(mixing, None, [{"guidance_type": "test-few-guidance"}]),
+            torch.rand(4, 8, 8, 3, requires_grad=True),
+        )
+
+
+def test_idle_steps_are_errors(mixing, prompt):
+    mix = make(mixing, prompt, [colour(every=2), colour(weight=[4, 1.0, 0.0, 5])])
+    mix.check_steps(5)
+    message = (
+        r"no guidance is active at step 5: system\.guidances\.0 .*weight 1 in every 2\. step; .*weight 0 "
+    )
+    with pytest.raises(ValueError, match=message):
+        mix.check_steps(6)
+    with pytest.raises(ValueError, match=message):
+        call(mix, torch.rand(4, 8, 8, 3, requires_grad=True), step=5)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({}, "needs a guidance_type"),
+        (colour(cameras="last"), "cameras is 'last', must be one of all, group, first"),
+        (colour(every=0), "every is 0"),
+        (colour(wieght=1), "wieght"),
+        ({"guidance_type": "no-guidance"}, "no-guidance"),
+        ({"guidance_type": "stable-diffusion-guidance", "guidance": {"scale": 1}}, "scale"),
+        ({"guidance_type": "imagedream-guidance", "guidance": {"weights": "nowhere.pt"}}, r"nowhere\.pt"),
+        (colour(weight=[1, 2]), "schedule"),
+    ],
+)
+def test_bad_entries_are_found_before_anything_is_loaded(mixing, entry, message):
+    with pytest.raises((ValueError, TypeError, KeyError), match=message):
+        mixing.GuidanceMix(OmegaConf.create({"guidances": [entry]})).preflight()
+    with pytest.raises(ValueError, match=r"give system\.guidance_type or system\.guidances"):
+        mixing.GuidanceMix(OmegaConf.create({}))
+
+
+# ------------------------------------------------------------------------------------------------- reference views
+
+
+def reference(**settings):
+    return threestudio.find("imagedream-reference-guidance")(OmegaConf.create({"size": 16, **settings}))
+
+
+def test_reference_by_hand(prompt, tmp_path):
+    """A render that is the picture costs nothing; each difference costs what it says."""
+    rows = torch.linspace(0, 1, 16).view(16, 1).expand(16, 16)
+    PIL.Image.fromarray((rows.numpy() * 255).astype(np.uint8)).save(tmp_path / "depth.png")
+    PIL.Image.new("RGB", (16, 16), (128, 128, 255)).save(tmp_path / "normal.png")
+    guidance = reference(
+        azimuth_deg=90.0,
+        relative_distance=0.5,
+        depth_path=str(tmp_path / "depth.png"),
+        normal_path=str(tmp_path / "normal.png"),
+    )
+    batch = guidance.camera_batch(prompt)
+    assert batch["rays_o"].shape == (1, 16, 16, 3)
+    torch.testing.assert_close(
+        batch["camera_positions"], torch.tensor([[0.0, 0.5 / 0.4400, 0.0]]), atol=1e-3, rtol=0
+    )
+
+    rgba = guidance._resized(prompt.images[0].rgba[None].float())
+    mask = rgba[..., 3:]
+    render = {
+        "comp_rgb_bg": torch.ones(1, 16, 16, 3),
+        "opacity": mask,
+        "depth": mask * (3 + 2 * rows)[None, ..., None],
+        # facing the camera, which looks along -y: the normal is +y
+        "comp_normal": mask * torch.tensor([0.5, 1.0, 0.5]),
+    }
+    rgb = rgba[..., :3] * mask + 1 - mask
+    losses = guidance(rgb, prompt, render, **batch)
+    assert set(losses) == {"loss_color", "loss_mask", "loss_depth", "loss_normal"}
+    for name, value in losses.items():
+        assert value.item() == pytest.approx(0, abs=1e-4), name
+    worse = guidance(rgb + 0.1, prompt, {**render, "opacity": mask + 0.2, "depth": -render["depth"]}, **batch)
+    assert worse["loss_color"].item() == pytest.approx(0.01, rel=1e-4)
+    assert worse["loss_mask"].item() == pytest.approx(0.04, rel=1e-4)
+    assert worse["loss_depth"].item() == pytest.approx(0.2, rel=0.2)
+
+
+def test_reference_needs_to_know_where_the_picture_was_taken(prompt, picture):
+    with pytest.raises(ValueError, match="give azimuth_deg, or name its side"):
+        reference().camera_batch(prompt)
+    with pytest.raises(ValueError, match="picture is 1, but the prompt has 1 pictures"):
+        reference(picture=1).camera_batch(prompt)
+    settings = OmegaConf.create({"left_path": picture, "image_size": 32})
+    left = threestudio.find("imagedream-prompt-processor")(settings)()
+    assert reference().camera_batch(left)["azimuth"].item() == 90
+    with pytest.raises(ValueError, match="no such file"):
+        reference(depth_path="nowhere.png")
+
+
+# --------------------------------------------------------------------------------------------------- whole systems
+
+SMALL = [
+    "system.prompt_processor.image_size=32",
+    "system.views.steps=2",
+    "data.batch_size=[8,4,4]",
+    "data.height=[8,8,8]",
+    "data.width=[8,8,8]",
+    "data.resolution_milestones=[1,2]",
+    "data.eval_height=16",
+    "data.eval_width=16",
+    "data.n_val_views=2",
+    "data.n_test_views=3",
+    "system.renderer.num_samples_per_ray=24",
+    "system.geometry.pos_encoding_config.n_levels=3",
+    "system.geometry.pos_encoding_config.log2_hashmap_size=12",
+    "system.material.ambient_only_steps=0",
+]
+
+
+def train(cfg, tmp_path):
+    torch.manual_seed(0)
+    system_class = threestudio.find(cfg.system_type)
+    if hasattr(system_class, "preflight"):
+        system_class.preflight(cfg.system)
+    system = system_class(cfg.system)
+    system.set_save_dir(str(tmp_path / "trial" / "save"))
+    before = {name: value.clone() for name, value in system.geometry.state_dict().items()}
+    logged = {}
+    system.log = lambda name, value, **kwargs: logged.__setitem__(name, value)
+    trainer = pl.Trainer(
+        max_steps=2,
+        accelerator="cpu",
+        inference_mode=False,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(system, datamodule=threestudio.find(cfg.data_type)(cfg.data))
+    after = system.geometry.state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    return logged
+
+
+MIXED = sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name not in ("imagedream.yaml", "imagedream-toybox.yaml"))  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*treespec.*", "ignore:.*does not have many workers.*")
+@pytest.mark.parametrize("name", MIXED)
+def test_configs_take_two_steps(
+    extension, tmp_path, monkeypatch, picture, weights, stable_diffusion, zero123, name
+):
+    from threestudio.utils.config import merge_config
+
+    monkeypatch.chdir(tmp_path)
+    sources = {
+        "detail": {
+            "guidance": {"pretrained_model_name_or_path": stable_diffusion},
+            # its tokenizer makes a token of each letter
+            "prompt_processor": {
+                "pretrained_model_name_or_path": stable_diffusion,
+                "negative_prompt": "ugly",
+            },
+            "weight": [0, 0.0, 0.1, 1],
+        },
+        "zero123": {"guidance": {"pretrained_model_name_or_path": zero123}},
+        "local": {"guidance": {"weights": weights, "controllers": None}},
+        "reference": {"guidance": {"size": 8}},
+    }
+    prompts = ["front_path", "back_path"] if "several" in name else ["image_path"]
+    overrides = [*SMALL, f"system.guidance.weights={weights}", "system.prompt_processor.prompt=a brick"]
+    overrides += [f"system.prompt_processor.{key}={picture}" for key in prompts]
+    cfg = merge_config(CONFIGS / name, cli_args=overrides)
+    extra = list(cfg.system.get("guidances", {}))
+    cfg = OmegaConf.merge(cfg, {"system": {"guidances": {key: sources[key] for key in extra}}})
+    logged = train(cfg, tmp_path)
+    assert "train/loss_sds" in logged
+    for key in extra:
+        assert any(logged_name.startswith(f"train/{key}/loss_") for logged_name in logged), key
+    assert (tmp_path / "trial" / "views.png").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*treespec.*", "ignore:.*does not have many workers.*")
+def test_our_guidance_in_the_stock_system(extension, tmp_path, picture, weights):
+    from threestudio.utils.config import merge_config
+
+    overrides = [
+        *SMALL,
+        f"system.guidance.weights={weights}",
+        f"system.prompt_processor.image_path={picture}",
+    ]
+    cfg = merge_config(CONFIGS / "imagedream.yaml", cli_args=[*overrides, "system_type=dreamfusion-system"])
+    del cfg.system["views"]
+    logged = train(cfg, tmp_path)
+    assert {"train/loss_sds", "train/timestep", "train/loss_orient", "train/loss_sparsity"} <= set(logged)
