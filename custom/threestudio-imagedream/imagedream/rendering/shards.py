@@ -32,7 +32,7 @@ from imagedream.rendering.workers import FatalError, Outcome
 logger = logging.getLogger(__name__)
 
 OBJECTS_PER_SHARD = 64
-"""About 200 MB at 256 pixels and two rings."""
+"""About 100 MB at 256 pixels and two rings."""
 
 _SETTINGS, _OBJECTS, _FAILED, _PARTS = "dataset.json", "objects.jsonl", "failed.jsonl", ".parts"
 
