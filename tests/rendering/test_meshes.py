@@ -134,6 +134,56 @@ def test_a_face_without_its_vertex_is_named(tmp_path):
         normalise(trimesh.Trimesh(np.eye(3), [[0, 1, 7]], process=False))
 
 
+def striped(kind):
+    """A square in the file's xy plane, its left half (0, 80, 160), its right half (160, 80, 0)."""
+    colours = np.uint8([(0, 80, 160), (160, 80, 0)])
+    if kind == "texture":
+        square = trimesh.Trimesh(
+            [[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False
+        )
+        picture = Image.fromarray(colours[None]).resize((32, 32), Image.Resampling.NEAREST)
+        square.visual = trimesh.visual.TextureVisuals(
+            uv=[[0, 0], [1, 0], [1, 1], [0, 1]],
+            material=trimesh.visual.material.PBRMaterial(baseColorTexture=picture),
+        )
+        return square
+    halves = []
+    for side, colour in zip((-1, 0), colours, strict=True):
+        corners = [[side, -1, 0], [side + 1, -1, 0], [side + 1, 1, 0], [side, 1, 0]]
+        half = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], process=False)
+        half.visual = trimesh.visual.ColorVisuals(half, vertex_colors=np.tile([*colour, 255], (4, 1)))
+        halves.append(half)
+    return trimesh.util.concatenate(halves)
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [
+        ("texture", "glb"),
+        ("texture", "gltf"),
+        ("texture", "obj"),
+        ("vertex", "glb"),
+        ("vertex", "ply"),
+        ("vertex", "obj"),
+    ],
+)
+def test_colours_of_every_kind_of_file(tmp_path, kind, suffix):
+    from imagedream import cameras
+    from imagedream.rendering.raycast import render
+
+    mesh, path = striped(kind), tmp_path / f"square.{suffix}"
+    if suffix == "gltf":  # a file each for tree, numbers and pictures
+        for name, content in trimesh.exchange.gltf.export_gltf(trimesh.Scene([mesh])).items():
+            (tmp_path / (path.name if name == "model.gltf" else name)).write_bytes(content)
+    else:
+        mesh.export(path)
+    parts = load_parts(path, FileAxes("y", "+z"))  # the file's +z faces the camera, its +x is on the right
+    pose = cameras.look_at_origin(torch.zeros(1), torch.zeros(1), torch.tensor([4.0]))
+    rgba = render(parts, pose, torch.tensor([40.0]), 16, light=None).rgba[0]
+    expected = torch.tensor([[0, 80, 160, 255], [160, 80, 0, 255]]) / 255
+    torch.testing.assert_close(rgba[:, 8, [5, 10]].T, expected, atol=0.02, rtol=0)
+
+
 def test_normalise_fills_the_unit_cube_and_leaves_its_argument():
     mesh = box()
     mesh.apply_translation([5, 6, 7])

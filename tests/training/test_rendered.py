@@ -189,6 +189,9 @@ def test_an_object_is_on_one_side_only():
         ValueError, match=r"hold 4 objects, of which data\.validation_objects 4 are kept apart"
     ):
         hold_out(entries, 4)
+    assert hold_out(entries, 0) == (entries, entries)
+    with pytest.raises(ValueError, match="of toys it must be at least 1"):
+        DataConfig(validation_objects=0)
 
 
 def test_data_module_serves_shards(entries, tmp_path):

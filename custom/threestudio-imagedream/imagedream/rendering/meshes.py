@@ -112,7 +112,7 @@ def load_parts(path: str | Path, axes: FileAxes | None = None) -> list[trimesh.T
             f"{path} ends with {suffix!r}, a mesh file ends with one of {', '.join(MESH_SUFFIXES)}"
         )
     try:
-        scene = trimesh.load_scene(path)
+        scene = trimesh.load_scene(path, process=False)  # merging vertices would mix their colours
         dumped = scene.dump()
     except Exception as error:  # trimesh's readers raise whatever they stumble over
         raise MeshError(

@@ -136,7 +136,8 @@ class DataConfig:
     objects: int = 6144
     """Toys to train on."""
     validation_objects: int = 128
-    """Objects kept apart to watch the loss: further toys, or the last of the rendered objects."""
+    """Objects kept apart to watch the loss: further toys, or the last of the rendered objects; with 0 (a handful of own
+    objects) the loss is watched on those it learns from."""
     batch_size: int = 16
     """Objects a step and process."""
     workers: int | None = None
@@ -145,9 +146,11 @@ class DataConfig:
     """Processes that prepare batches while the network learns; 0 prepares them in between."""
 
     def __post_init__(self):
-        for name, least in (("validation_objects", 1), ("batch_size", 1), ("loader_workers", 0)):
+        for name, least in (("validation_objects", 0), ("batch_size", 1), ("loader_workers", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"data.{name} is {getattr(self, name)}, must be at least {least}")
+        if not self.rendered.folders and not self.validation_objects:
+            raise ValueError("data.validation_objects is 0, of toys it must be at least 1")
 
 
 class TrainingData(pl.LightningDataModule):
@@ -250,11 +253,15 @@ class _InOrder(Dataset):
 
 
 def hold_out(entries: list[Entry], objects: int) -> tuple[list[Entry], list[Entry]]:
-    """Training samples, and the samples of the last few objects; an object's samples stay together.
+    """Training samples, and the samples of the last `objects` objects; an object's samples stay together.
+
+    With 0 objects both are all samples.
 
     Raises:
         ValueError: no object is left to train on.
     """
+    if objects == 0:
+        return entries, entries
     names = list(dict.fromkeys(entry.object for entry in entries))
     if len(names) <= objects:
         raise ValueError(
