@@ -81,9 +81,9 @@ def operations(function: Callable[[], Any]) -> int:
 
 @contextmanager
 def fake_pipeline(architecture: Architecture, dtype: torch.dtype) -> Iterator[ImageDreamPipeline]:
-    """A pipeline of tensors that have everything but numbers, and inside the block no other tensors can be made."""
+    """A pipeline of tensors that have everything but numbers; inside the block all new tensors are like that."""
     pipeline = empty_pipeline(architecture, dtype)
-    with FakeTensorMode():
+    with FakeTensorMode(allow_non_fake_inputs=True):  # such as the text tower's causal mask
         for model in (pipeline.unet, pipeline.vae, pipeline.encoder):
             fill(model, lambda name, parameter: torch.empty(parameter.shape, dtype=dtype), "cpu")
         yield pipeline

@@ -1,0 +1,83 @@
+"""benchmarks/full_size.py on the small model's architecture."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from imagedream.architectures import published_architecture
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("full_size", ROOT / "benchmarks" / "full_size.py")
+    module = importlib.util.module_from_spec(spec)
+    path = list(sys.path)
+    sys.modules["full_size"] = module
+    spec.loader.exec_module(module)
+    sys.path[:] = path
+    return module
+
+
+def test_tables_and_records(benchmark, tmp_path, capsys):
+    settings = benchmark.Settings(
+        precisions=("float32",),
+        options=(
+            "vae slicing and checkpointing",
+            "attention math",
+            "channels last",
+            "attention cudnn",
+            "encoder free",
+        ),
+        model="toybox",
+        device="cpu",
+        groups=(1,),
+        free_encoder=True,
+        out=tmp_path / "result",
+    )
+    assert benchmark.main(settings) == 0
+    text = (tmp_path / "result.md").read_text()
+    assert (
+        text.removeprefix("# The full-size model with random weights\n\n").strip() in capsys.readouterr().out
+    )
+    assert "(x1." in text
+    assert "attention cudnn: attention: cudnn does not work on cpu" in text
+    assert "encoder free: the towers are on the CPU or freed as it is" in text
+
+    records = {
+        entry["option"]: entry for entry in json.loads((tmp_path / "result.json").read_text())["records"]
+    }
+    none, lean = records["none"]["phases"], records["vae slicing and checkpointing"]["phases"]
+    assert set(none) == {"encode", "step", "decode", "distil 1"}
+    assert set(lean) == {"decode", "distil 1"}
+    assert all(lean[phase]["peak_bytes"] < none[phase]["peak_bytes"] for phase in lean)
+    assert set(records["attention math"]["phases"]) == {"step"}
+    assert records["attention math"]["phases"]["step"]["peak_bytes"] > none["step"]["peak_bytes"]
+    assert records["none"]["weight_bytes"] == pytest.approx(
+        75.9e6, rel=0.2
+    )  # the shipped files hold half of it
+
+
+def test_a_precision_that_takes_too_long_is_left_out(benchmark, tmp_path, capsys):
+    settings = benchmark.Settings(
+        precisions=("float32",), options=(), model="toybox", device="cpu", limit_seconds=1e-6
+    )
+    assert benchmark.main(settings) == 0
+    assert "skipped: a sampling step would take 0 s at" in capsys.readouterr().out
+
+
+def test_operations_of_the_full_size(benchmark):
+    # 2 x 1.07, as counted beside the network itself; a group's encoding is 4 pictures there and back
+    counted = benchmark.phase_operations(published_architecture(), (1, 2))
+    assert counted["step"] / 1e12 == pytest.approx(2.14, abs=0.01)
+    assert counted["distil 2"] == 2 * counted["distil 1"]
+    assert counted["distil 1"] / 1e12 == pytest.approx(2.14 + 2.19, abs=0.02)
+
+
+def test_unknown_options_are_named(benchmark):
+    with pytest.raises(ValueError, match="--options has 'sell', must be of 'none', 'vae slicing'"):
+        benchmark.Settings(options=("sell",))
