@@ -57,6 +57,14 @@ def save_tiny_stable_diffusion(folder: Path) -> str:
         pad_token_id=len(words) - 1,
     )
     CLIPTextModel(config).save_pretrained(folder / "text_encoder")
+    parts = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "scheduler": "DDIMScheduler"}
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        **{name: ["diffusers", part] for name, part in parts.items()},
+    }
+    for name, part in (("text_encoder", "CLIPTextModel"), ("tokenizer", "CLIPTokenizer")):
+        index[name] = ["transformers", part]
+    (folder / "model_index.json").write_text(json.dumps(index))
     return str(folder)
 
 

@@ -10,6 +10,21 @@ from omegaconf import OmegaConf
 import threestudio
 from launch import fork_overrides
 
+THEIR_NAMES = """
+random-camera-datamodule eff-random-camera-datamodule single-image-datamodule multiview-camera-datamodule
+co3d-datamodule dreamfusion-system efficient-dreamfusion-system magic3d-system fantasia3d-system
+prolificdreamer-system latentnerf-system sjc-system textmesh-system sdi-system zero123-system
+zero123-simple-system magic123-system image-condition-dreamfusion-system instructnerf2nerf-system
+control4d-multiview-system implicit-volume implicit-sdf volume-grid tetrahedra-sdf-grid custom-mesh no-material
+diffuse-with-point-light-material neural-radiance-material hybrid-rgb-latent-material sd-latent-adapter-material
+pbr-material solid-color-background neural-environment-map-background textured-background nerf-volume-renderer
+neus-volume-renderer gan-volume-renderer patch-renderer nvdiff-rasterizer stable-diffusion-guidance
+deep-floyd-guidance zero123-guidance stable-zero123-guidance zero123-unified-guidance
+stable-diffusion-prompt-processor deep-floyd-prompt-processor dummy-prompt-processor mesh-exporter dummy-exporter
+perceptual-loss mvdream-system mvdream-random-multiview-camera-datamodule
+mvdream-neural-environment-map-background mvdream-multiview-diffusion-guidance
+"""
+
 
 @pytest.fixture(scope="module")
 def fork(extension):
@@ -126,3 +141,13 @@ def test_a_name_that_is_taken_stays(fork, caplog, monkeypatch):
         assert fork.register_if_free("taken")(float) is float
     assert threestudio.find("taken") is int
     assert "taken is builtins.int" in caplog.text
+
+
+def test_no_name_of_threestudio_or_of_its_mvdream_extension_is_taken(extension):
+    ours = {
+        name
+        for name, module in threestudio.__modules__.items()
+        if module.__module__.startswith("threestudio-imagedream.")
+    }
+    assert len(ours) >= 10
+    assert not ours & set(THEIR_NAMES.split())

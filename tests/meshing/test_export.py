@@ -77,6 +77,6 @@ def test_summary_says_what_people_ask(exported, meshed_arrow):
     assert f"{meshed_arrow.statistics.faces} faces (at most 4000 asked for)" in lines[0]
     assert "isosurface level" in lines[0]
     assert len(lines) == 5
-    assert "watertight, 0 tunnels" in lines[1]
+    assert "watertight with 0 tunnels" in lines[1]
     assert "dB against the field over 16 views" in lines[1]
     assert "PSNR" not in lines[4]  # of the STL

@@ -16,6 +16,7 @@ import torch
 
 import threestudio
 from tests.tiny import tiny_pipeline
+from tests.tiny_guidance import save_tiny_stable_diffusion
 
 ROOT = Path(__file__).parents[3]
 CHECKOUT = os.environ.get("THREESTUDIO_ROOT")
@@ -196,6 +197,24 @@ def test_random_cameras_have_the_same_keys(tmp_path):
     for ours, theirs in zip(embedded[1:], real[1:], strict=True):
         for key, value in theirs.items():
             torch.testing.assert_close(ours[key], value, msg=key)
+
+
+def test_threestudios_own_stable_diffusion_mixes(tmp_path):
+    model = save_tiny_stable_diffusion(tmp_path / "sd")
+    named = f"pretrained_model_name_or_path: {model}"
+    entry = (
+        f"{{guidance_type: stable-diffusion-guidance, guidance: {{{named}, half_precision_weights: false}}, "
+        "prompt_processor_type: stable-diffusion-prompt-processor, "
+        f"prompt_processor: {{{named}, prompt: robot, spawn: false}}, cameras: first, weight: 0.1}}"
+    )
+    reference = "{guidance_type: imagedream-reference-guidance, guidance: {azimuth_deg: 0.0}, weight: 10.0}"
+    mixed = f"system.guidances={{detail: {entry}, picture: {reference}}}"
+    for host in ("real", "embedded"):
+        arguments = [*TOYBOX, *SHORT, mixed, f"exp_root_dir={host}"]
+        run_python([str(ROOT / "launch.py"), *arguments], tmp_path, host == "real")
+        logged = metrics(tmp_path / host / "run" / "trial")
+        assert len(logged["detailloss_sds"]) == len(logged["pictureloss_color"]) == 3
+        assert np.isfinite(logged["detailloss_sds"]).all()
 
 
 def test_the_forks_config_runs_in_both(tmp_path, fork_config):

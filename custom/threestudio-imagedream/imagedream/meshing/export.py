@@ -92,7 +92,8 @@ def summary(record: Mapping[str, Any]) -> list[str]:
     ]
     for file in record["files"]:
         solid = file["solid"]
-        closed = f"watertight, {solid['tunnels']} tunnels" if solid["watertight"] else "not watertight"
+        tunnels = f"{solid['tunnels']} tunnel{'' if solid['tunnels'] == 1 else 's'}"
+        closed = f"watertight with {tunnels}" if solid["watertight"] else "not watertight"
         line = f"{file['file']}: {file['faces']} faces, {closed}, silhouette IoU {file['silhouette_iou']:.3f}"
         if file["psnr_db"] is not None:
             line += f", PSNR {file['psnr_db']:.1f} dB"
