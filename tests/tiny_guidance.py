@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -12,8 +12,6 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
-
-from tests.tiny import tiny_vae
 
 
 def _save_latent_diffusion(folder: Path, in_channels: int) -> None:
@@ -30,7 +28,14 @@ def _save_latent_diffusion(folder: Path, in_channels: int) -> None:
         cross_attention_dim=16,
     )
     unet.save_pretrained(folder / "unet")
-    tiny_vae().save_pretrained(folder / "vae")
+    vae = AutoencoderKL(  # 8 pixels a latent, as threestudio expects
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 8, 16),
+        norm_num_groups=4,
+        latent_channels=4,
+    )
+    vae.save_pretrained(folder / "vae")
     DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False).save_pretrained(folder / "scheduler")
 
 

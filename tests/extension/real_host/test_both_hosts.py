@@ -23,7 +23,7 @@ CHECKOUT = os.environ.get("THREESTUDIO_ROOT")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(not CHECKOUT, reason="THREESTUDIO_ROOT names no checkout of threestudio 0.2.3"),
     pytest.mark.skipif(importlib.util.find_spec("nerfacc") is None, reason="nerfacc is not installed"),
 ]
@@ -76,7 +76,7 @@ def run_python(arguments, folder, real):
         environment["PYTHONPATH"] = str(stand_ins) if real else ""
         arguments = [*arguments, *(["--threestudio", CHECKOUT] if real else [])]
     result = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=280
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=580
     )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     return result
@@ -141,7 +141,7 @@ def test_cameras_noise_and_losses_agree(toybox):
     np.testing.assert_array_equal(real["timestep"], embedded["timestep"])
     # the first loss is one of the same field; later ones see that the grids looked at other random points
     np.testing.assert_allclose(real["loss_sds"][0], embedded["loss_sds"][0], rtol=1e-3)
-    np.testing.assert_allclose(real["loss_sparsity"][0], embedded["loss_sparsity"][0], rtol=1e-4)
+    np.testing.assert_allclose(real["loss_sparsity"][0], embedded["loss_sparsity"][0], rtol=1e-3)
     np.testing.assert_allclose(real["loss_sds"], embedded["loss_sds"], rtol=0.02)
 
 
