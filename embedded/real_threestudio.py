@@ -65,13 +65,6 @@ CLASHES = (
         '"transformers<5"',
         ("deep-floyd-prompt-processor",),
     ),
-    Clash(
-        "trimesh",
-        "5.0",
-        "glTF files load as scenes, where a mesh is expected",
-        '"trimesh<5"',
-        ("tetrahedra-sdf-grid", "implicit-sdf"),
-    ),
 )
 
 

@@ -19,12 +19,21 @@ from imagedream.files import atomic_path
 from imagedream.pictures import label_strip
 from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.config import parse_structured
+from threestudio.utils.misc import find_last_path
 from threestudio.utils.ops import binary_cross_entropy, dot
 
 from .guidance import SMALL_MODEL_WARNING, ImageDreamGuidance
 from .mixing import GuidanceMix
 
-LOSSES = ("lambda_sds", "lambda_orient", "lambda_sparsity", "lambda_opaque", "lambda_z_variance")
+LOSSES = (
+    "lambda_sds",
+    "lambda_orient",
+    "lambda_sparsity",
+    "lambda_opaque",
+    "lambda_z_variance",
+    "lambda_normal_consistency",
+    "lambda_laplacian_smoothness",
+)
 
 
 @threestudio.register("imagedream-system")
@@ -66,7 +75,14 @@ class ImageDreamSystem(BaseLift3DSystem):
         GuidanceMix(cfg).preflight()
 
     def configure(self) -> None:
-        """Build geometry, material, background and renderer; prompt and guidance wait until training starts."""
+        """Build geometry, material, background and renderer; prompt and guidance wait until training starts.
+
+        A geometry made from that of a finished run takes the isosurface that the run's export chose.
+        """
+        if self.cfg.geometry_convert_from:
+            level = _exported_level(Path(find_last_path(self.cfg.geometry_convert_from)))
+            override = {"isosurface_threshold": "auto" if level is None else level}
+            self.cfg.geometry_convert_override = {**override, **self.cfg.geometry_convert_override}
         super().configure()
         unknown = sorted(set(self.cfg.loss) - set(LOSSES))
         if unknown:
@@ -285,6 +301,13 @@ def _by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in files if match)
 
 
+def _exported_level(checkpoint: Path) -> float | None:
+    """The isosurface level of the newest export of a checkpoint's run, if there is one."""
+    records = _by_step(checkpoint.parent.parent / "save", r"it(\d+)-export/.*\.json")
+    levels = [json.loads(path.read_text(encoding="utf-8")).get("level") for _, path in records]
+    return next((level for level in reversed(levels) if level is not None), None)
+
+
 @dataclass(frozen=True)
 class ViewSettings:
     """How the four views shown before the optimisation are sampled."""
@@ -329,9 +352,30 @@ def z_variance_loss(out: dict[str, Tensor]) -> Tensor:
     )
 
 
+def normal_consistency_loss(out: dict[str, Any]) -> Tensor:
+    """Mean 1 − cosine between the normals of neighbouring vertices of the rendered mesh."""
+    return _mesh(out).normal_consistency()
+
+
+def laplacian_smoothness_loss(out: dict[str, Any]) -> Tensor:
+    """Uniform Laplacian of the rendered mesh: vertices lie amid their neighbours."""
+    return _mesh(out).laplacian()
+
+
+def _mesh(out: dict[str, Any]) -> Any:
+    if "mesh" not in out:
+        raise ValueError(
+            "lambda_normal_consistency and lambda_laplacian_smoothness need a renderer of meshes, such as "
+            "nvdiff-rasterizer; set them to 0"
+        )
+    return out["mesh"]
+
+
 REGULARISERS = {
     "orient": orientation_loss,
     "sparsity": sparsity_loss,
     "opaque": opaque_loss,
     "z_variance": z_variance_loss,
+    "normal_consistency": normal_consistency_loss,
+    "laplacian_smoothness": laplacian_smoothness_loss,
 }

@@ -76,7 +76,10 @@ def _find_one(name: str) -> type:
     if name not in __modules__:
         _load_builtin_modules()
     if name not in __modules__:
-        raise UnknownNameError(f"nothing is registered as {name!r}; known: {', '.join(sorted(__modules__))}")
+        raise UnknownNameError(
+            f"nothing is registered as {name!r}; known: {', '.join(sorted(__modules__))} (threestudio itself has more "
+            "than this embedded host: launch.py --threestudio DIR)"
+        )
     return __modules__[name]
 
 

@@ -159,3 +159,40 @@ def test_losses_by_hand(extension):
     assert losses["z_variance"](out).item() == pytest.approx(0.25)
     with pytest.raises(ValueError, match="lambda_orient needs normals"):
         losses["orient"]({})
+
+
+def test_losses_of_a_mesh_by_hand(extension):
+    from importlib import import_module
+
+    from threestudio.models.mesh import Mesh
+
+    losses = import_module("threestudio-imagedream.system").REGULARISERS
+    # a square of two triangles: all normals agree; each corner's neighbours pull it inwards
+    flat = Mesh(
+        torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2], [0, 2, 3]])
+    )
+    assert losses["normal_consistency"]({"mesh": flat}).item() == pytest.approx(0, abs=1e-6)
+    # corners 0 and 2 have three neighbours, whose mean is (2/3, 2/3) away: length 2√2/3; 1 and 3 have two: √2/2
+    assert losses["laplacian_smoothness"]({"mesh": flat}).item() == pytest.approx(
+        (2 * 2 * 2**0.5 / 3 + 2 * 2**0.5 / 2) / 4, abs=1e-5
+    )
+    with pytest.raises(ValueError, match="need a renderer of meshes, such as nvdiff-rasterizer"):
+        losses["normal_consistency"]({})
+
+
+def test_refinement_starts_at_the_level_of_the_newest_export(extension, tmp_path):
+    from importlib import import_module
+
+    exported_level = import_module("threestudio-imagedream.system")._exported_level
+    checkpoint = tmp_path / "ckpts" / "last.ckpt"
+    assert exported_level(checkpoint) is None
+    for step, text in (
+        (20, '{"level": 3.5}'),
+        (100, '{"level": 7.25}'),
+        (200, '{"level": null}'),
+        (300, "{}"),
+    ):
+        folder = tmp_path / "save" / f"it{step}-export"
+        folder.mkdir(parents=True)
+        (folder / "model.json").write_text(text)
+    assert exported_level(checkpoint) == 7.25
