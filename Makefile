@@ -12,8 +12,9 @@ demo: $(VENV)/.installed
 		"system.prompt_processor.prompt=a gray robot with orange arms, white legs and a green backpack" \
 		name=demo tag=robot use_timestamp=false
 
+# two processes with a thread each; more with PYTEST="-n 8"
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow and not weights" $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not weights" $(PYTEST)
 
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST)
