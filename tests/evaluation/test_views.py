@@ -8,6 +8,7 @@ from PIL import Image
 from imagedream.evaluation.held_out import Orbit, ellipsoid, held_out_cases, prompt_copied, trivial_answers
 from imagedream.evaluation.views import MODEL, evaluate_views, score_case
 from imagedream.toybox import FIRST_KINDS
+from imagedream.toybox.splits import is_held_out
 from tests.tiny import tiny_pipeline
 
 
@@ -27,6 +28,16 @@ def test_cases_follow_from_their_seed_and_take_kinds_in_turn():
         assert 0 <= one.orbit.elevation_deg <= 20
         assert 0 <= one.prompt_elevation_deg <= 20
         assert one.orbit.elevation_deg != one.prompt_elevation_deg
+
+
+def test_held_out_combinations_and_wider_prompts():
+    cases = held_out_cases(6, seed=4, combinations="heldout", largest_prompt_azimuth_deg=90)
+    for one, narrow in zip(cases, held_out_cases(6, seed=4), strict=True):
+        words = one.toy.attributes
+        assert is_held_out(one.toy.kind, words["body"], words["accessory"])
+        assert one.prompt_azimuth_deg == pytest.approx(3 * narrow.prompt_azimuth_deg)
+    with pytest.raises(ValueError, match="largest prompt azimuth is 270"):
+        held_out_cases(1, largest_prompt_azimuth_deg=270)
 
 
 def test_prompt_is_placed_like_any_picture(case):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -65,7 +66,12 @@ class HeldOutCase:
 
 
 def held_out_cases(
-    count: int, seed: int = 0, kinds: Sequence[str] | None = None, prompt_size: int = _PROMPT_PX
+    count: int,
+    seed: int = 0,
+    kinds: Sequence[str] | None = None,
+    prompt_size: int = _PROMPT_PX,
+    combinations: Literal["any", "heldout"] = "any",
+    largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
 ) -> list[HeldOutCase]:
     """Test cases that follow from the seed, the kinds taking turns.
 
@@ -74,12 +80,18 @@ def held_out_cases(
         seed: case i is toy number `seed + i` of the held-out split, so overlapping seeds share cases.
         kinds: names of the toybox; None for those the shipped model is trained on.
         prompt_size: side of the prompt in pixels.
+        combinations: "heldout" for toys whose kind, body colour and accessory training never saw together.
+        largest_prompt_azimuth_deg: prompts are taken from up to this far on either side of the front.
 
     Raises:
-        ValueError: a count below 1 or an unknown kind.
+        ValueError: a count below 1, an unknown kind, or an azimuth outside (0, 180].
     """
     if count < 1:
         raise ValueError(f"count is {count}, must be at least 1")
+    if not 0 < largest_prompt_azimuth_deg <= 180:
+        raise ValueError(
+            f"largest prompt azimuth is {largest_prompt_azimuth_deg}°, must be above 0 and at most 180"
+        )
     kinds = FIRST_KINDS if kinds is None else tuple(kinds)
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
@@ -87,15 +99,24 @@ def held_out_cases(
             f"unknown kinds {', '.join(unknown) or '(none given)'}; the toybox knows {', '.join(KINDS)}"
         )
     return [
-        held_out_case(number, kinds[number % len(kinds)], prompt_size) for number in range(seed, seed + count)
+        held_out_case(
+            number, kinds[number % len(kinds)], prompt_size, combinations, largest_prompt_azimuth_deg
+        )
+        for number in range(seed, seed + count)
     ]
 
 
-def held_out_case(seed: int, kind: str, prompt_size: int = _PROMPT_PX) -> HeldOutCase:
+def held_out_case(
+    seed: int,
+    kind: str,
+    prompt_size: int = _PROMPT_PX,
+    combinations: Literal["any", "heldout"] = "any",
+    largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
+) -> HeldOutCase:
     """One test case; prompt and views have different elevations, as for a picture of which nobody knows the elevation."""
-    toy = make_toy(seed, kind, split="heldout")
+    toy = make_toy(seed, kind, split="heldout", combinations=combinations)
     draws = torch.rand(3, generator=torch.Generator().manual_seed(seed)).tolist()
-    prompt_azimuth_deg = (2 * draws[0] - 1) * LARGEST_PROMPT_AZIMUTH_DEG
+    prompt_azimuth_deg = (2 * draws[0] - 1) * largest_prompt_azimuth_deg
     prompt_elevation_deg, elevation_deg = (draw * LARGEST_ELEVATION_DEG for draw in draws[1:])
     prompt = prompt_picture(toy, prompt_azimuth_deg, prompt_elevation_deg, prompt_size)
     return HeldOutCase(
