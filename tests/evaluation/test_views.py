@@ -31,13 +31,13 @@ def test_cases_follow_from_their_seed_and_take_kinds_in_turn():
 
 
 def test_held_out_combinations_and_wider_prompts():
-    cases = held_out_cases(6, seed=4, combinations="heldout", largest_prompt_azimuth_deg=90)
+    cases = held_out_cases(6, seed=4, combinations="heldout", largest_prompt_azimuth_deg=90.0)
     for one, narrow in zip(cases, held_out_cases(6, seed=4), strict=True):
         words = one.toy.attributes
         assert is_held_out(one.toy.kind, words["body"], words["accessory"])
         assert one.prompt_azimuth_deg == pytest.approx(3 * narrow.prompt_azimuth_deg)
     with pytest.raises(ValueError, match="largest prompt azimuth is 270"):
-        held_out_cases(1, largest_prompt_azimuth_deg=270)
+        held_out_cases(1, largest_prompt_azimuth_deg=270.0)
 
 
 def test_prompt_is_placed_like_any_picture(case):
