@@ -12,7 +12,7 @@ from PIL import Image
 from imagedream.image_prompt import composite
 from imagedream.rendering.samples import SampleError
 from imagedream.training.data import DataConfig, StepBatches, TrainingData, step_generator
-from imagedream.training.modules import view_cameras
+from imagedream.training.diffusion import view_cameras
 from imagedream.training.pictures import Pictures, PicturesConfig, find_pictures
 from imagedream.training.toys import SampleConfig
 

@@ -9,22 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from imagedream import checkpoints
+from imagedream.training.build import build_module
 from imagedream.training.callbacks import AveragedWeights, Snapshots, Statistics
 from imagedream.training.data import DataConfig, TrainingData
-from imagedream.training.modules import (
-    AutoencoderTraining,
-    ConditioningConfig,
-    DiffusionTraining,
-    EncoderTraining,
-    OptimizerConfig,
-    Training,
-)
+from imagedream.training.diffusion import ConditioningConfig
+from imagedream.training.optimizers import OptimizerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -103,37 +96,6 @@ def read_config(path: str | Path, overrides: list[str] | None = None) -> TrainCo
     if config.part not in PARTS:
         raise ValueError(f"{path}: part is {config.part!r}, must be one of {', '.join(PARTS)}")
     return config
-
-
-def build_module(config: TrainConfig) -> Training:
-    """The Lightning module that a config describes."""
-    from diffusers import AutoencoderKL
-
-    from imagedream.encoders import ImageTextEncoder
-    from imagedream.model import MultiViewUNet
-
-    common = {"optimizer": config.optimizer, "steps": config.steps, "seed": config.seed}
-    base = ()
-    if config.part == "diffusion":
-        base = (
-            checkpoints.load_component(AutoencoderKL, Path(config.autoencoder), torch.float32),
-            checkpoints.load_component(ImageTextEncoder, Path(config.encoder), torch.float32),
-        )
-    torch.manual_seed(config.seed)
-    if config.part == "encoder":
-        module = EncoderTraining(config.model, **common)
-    elif config.part == "autoencoder":
-        principal = config.principal_encoder
-        module = AutoencoderTraining(config.model, **common, principal_encoder=principal)
-    else:
-        module = DiffusionTraining(
-            config.model, config.scheduler, base, **common, conditioning=config.conditioning
-        )
-    if config.initial:
-        part = {"encoder": ImageTextEncoder, "autoencoder": AutoencoderKL, "diffusion": MultiViewUNet}
-        initial = checkpoints.load_component(part[config.part], Path(config.initial), torch.float32)
-        module.start_from(initial)
-    return module
 
 
 def train(path: str | Path, overrides: list[str] | None = None) -> Path:
