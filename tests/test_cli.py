@@ -11,7 +11,8 @@ import torch
 import trimesh
 
 from imagedream.cli import main
-from imagedream.pictures import label_strip
+from imagedream.evaluation.held_out import held_out_cases
+from imagedream.pictures import label_strip, to_pil
 from tests.tiny import tiny_pipeline
 
 
@@ -46,6 +47,17 @@ def test_evaluate_views_prints_json_and_writes_the_table(model, tmp_path, capsys
     assert main(["evaluate", "views", *arguments, "--out", str(tmp_path / "scores")]) == 0
     assert "psnr_db" in json.loads(capsys.readouterr().out)["mean"]["model"]
     assert "silhouette IoU" in (tmp_path / "scores" / "views.md").read_text()
+
+
+def test_evaluate_pictures_prints_the_papers_row(model, tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    toy = held_out_cases(1, kinds=["mug"])[0]
+    to_pil(toy.prompt).save(tmp_path / "pictures" / "mug.png")
+    arguments = ["--weights", str(model), "--steps", "1", "--device", "cpu"]
+    assert main(["evaluate", "pictures", str(tmp_path / "pictures"), *arguments]) == 0
+    assert "| CLIP(TX) " in capsys.readouterr().out
+    assert main(["evaluate", "pictures", str(tmp_path / "nothing"), *arguments]) == 2
+    assert "is no folder of pictures" in capsys.readouterr().err
 
 
 def test_render_writes_views_and_cameras(tmp_path, capsys):
@@ -86,6 +98,9 @@ def test_render_writes_views_and_cameras(tmp_path, capsys):
         (["evaluate", "views", "--weights", "nowhere"], "no weights at nowhere"),
         (["evaluate", "views", "--n", "0"], "--n is 0"),
         (["evaluate", "views", "--guidance-scale", "-1"], "--guidance-scale is -1.0, must be at least 0"),
+        (["evaluate", "views", "--kinds", "griffin"], "unknown kinds griffin; the toybox knows robot"),
+        (["evaluate", "views", "--n", "3", "--confidence", "0.9"], "3 objects are too few for an interval"),
+        (["evaluate", "views", "--clip", "ViT"], "no CLIP 'ViT': give own"),
         (["views", "{picture}", "--weights", "{picture}"], "toy.png is no weights file"),
         (["render", "missing.glb"], "missing.glb"),
         (["render", "{picture}", "--views", "6"], "must be a multiple of 4"),

@@ -5,16 +5,23 @@ import pytest
 import torch
 from PIL import Image
 
+from imagedream.evaluation.clip import find_clip
 from imagedream.evaluation.held_out import Orbit, ellipsoid, held_out_cases, prompt_copied, trivial_answers
-from imagedream.evaluation.views import MODEL, evaluate_views, score_case
+from imagedream.evaluation.views import MODEL, ViewsEvaluation, evaluate_views, score_case
+from imagedream.image_prompt import composite
 from imagedream.toybox import FIRST_KINDS
 from imagedream.toybox.splits import is_held_out
-from tests.tiny import tiny_pipeline
+from tests.tiny import tiny_encoder, tiny_pipeline
 
 
 @pytest.fixture(scope="module")
 def case():
     return held_out_cases(1, seed=2, kinds=["car"])[0]
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return find_clip("own", tiny_encoder())
 
 
 def test_cases_follow_from_their_seed_and_take_kinds_in_turn():
@@ -70,7 +77,7 @@ def test_prompt_copied_is_the_same_in_all_views(case):
 
 def test_truth_scores_the_most_and_trivial_answers_less(case):
     result = score_case(case, case.orbit.on_white(case.toy.mesh, 32))
-    assert result.scores[MODEL] == pytest.approx({"psnr_db": 100, "ssim": 1, "iou": 1})
+    assert result.scores[MODEL] == pytest.approx({"psnr_db": 100, "ssim": 1, "iou": 1, "hull": 1}, abs=0.02)
     for name in trivial_answers(case, 32, case.orbit):
         assert result.scores[name]["psnr_db"] < 30
     assert result.scores["blank white"]["iou"] == 0
@@ -94,10 +101,32 @@ def test_evaluation_of_a_random_model(tmp_path):
         "prompt copied",
         "ellipsoid",
         "toys 2, seed 3, guidance 5.0, steps 1, pixels 16",
+        "| car  | 1    |",
     ):
         assert word in table
     with Image.open(tmp_path / "report" / "views.png") as sheet:
         assert sheet.size == (9 * 96, 16 + 2 * 96)
+
+
+def test_intervals_and_clip_scores_stand_beside_the_means(case, clip):
+    true = case.orbit.on_white(case.toy.mesh, 32)
+    results = tuple(score_case(case, (true + 0.01 * number).clamp(0, 1), clip) for number in range(8))
+    evaluation = ViewsEvaluation(results, {"toys": 8}, confidence=0.9)
+    low, high = evaluation.interval[MODEL]["psnr_db"]
+    assert low < evaluation.mean[MODEL]["psnr_db"] < high
+    flat = evaluation.mean["blank white"]["psnr_db"]
+    assert evaluation.interval["blank white"]["psnr_db"] == pytest.approx((flat, flat))
+    table = evaluation.table()
+    assert "| 90 % interval |" in table
+    assert "CLIP(IM)" in table
+    prompt = composite(case.prompt, torch.ones(3))
+    assert results[0].scores[MODEL]["clip_image"] == pytest.approx(clip.image_similarity(true, prompt))
+    assert "interval" in evaluation.to_dict()
+
+
+def test_a_confidence_wants_enough_toys():
+    with pytest.raises(ValueError, match="2 objects are too few for an interval, it needs at least 8"):
+        evaluate_views(tiny_pipeline(), 2, steps=1, confidence=0.95)
 
 
 def test_evaluation_is_repeatable():

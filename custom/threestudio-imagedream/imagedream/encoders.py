@@ -1,4 +1,4 @@
-"""The OpenCLIP towers: captions to tokens, pictures to features. The only file that imports open_clip."""
+"""The OpenCLIP towers: captions to tokens, pictures to features."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -86,6 +86,21 @@ def held_out_cases(
     Raises:
         ValueError: a count below 1, an unknown kind, or an azimuth outside (0, 180].
     """
+    kinds = check_cases(count, kinds, largest_prompt_azimuth_deg)
+    return [
+        held_out_case(
+            number, kinds[number % len(kinds)], prompt_size, combinations, largest_prompt_azimuth_deg
+        )
+        for number in range(seed, seed + count)
+    ]
+
+
+def check_cases(
+    count: int,
+    kinds: Sequence[str] | None = None,
+    largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
+) -> tuple[str, ...]:
+    """The kinds that are meant; raises what `held_out_cases` raises."""
     if count < 1:
         raise ValueError(f"count is {count}, must be at least 1")
     if not 0 < largest_prompt_azimuth_deg <= 180:
@@ -98,12 +113,7 @@ def held_out_cases(
         raise ValueError(
             f"unknown kinds {', '.join(unknown) or '(none given)'}; the toybox knows {', '.join(KINDS)}"
         )
-    return [
-        held_out_case(
-            number, kinds[number % len(kinds)], prompt_size, combinations, largest_prompt_azimuth_deg
-        )
-        for number in range(seed, seed + count)
-    ]
+    return kinds
 
 
 def held_out_case(

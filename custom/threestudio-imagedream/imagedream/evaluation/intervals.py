@@ -1,0 +1,52 @@
+"""How far a mean can be trusted."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import bootstrap
+
+FEWEST = 8
+"""Objects from which on an interval is given: of fewer, resampling says little about those that were not drawn."""
+
+
+def check_confidence(confidence: float | None, count: int) -> float | None:
+    """The confidence to use for a number of objects: what is given, or 0.95 where there are enough.
+
+    Raises:
+        ValueError: one is given, but outside (0, 1) or for too few objects.
+    """
+    if confidence is None:
+        return 0.95 if count >= FEWEST else None
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}, must lie between 0 and 1 (exclusive)")
+    if count < FEWEST:
+        raise ValueError(f"{count} objects are too few for an interval, it needs at least {FEWEST}")
+    return confidence
+
+
+def mean_interval(
+    values: Sequence[float], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Bootstrap interval of the mean over objects (bias-corrected and accelerated, Efron 1987).
+
+    Args:
+        values: one number for each object.
+        confidence: probability that the interval holds the true mean.
+        resamples: how many sets of objects are drawn.
+        seed: of these draws.
+
+    Raises:
+        ValueError: fewer than `FEWEST` values, or a confidence outside (0, 1).
+    """
+    check_confidence(confidence, len(values))
+    numbers = np.asarray(values, dtype=np.float64)
+    if np.ptp(numbers) < 1e-12:  # all the same: nothing to resample
+        return float(numbers[0]), float(numbers[0])
+    drawn = bootstrap(
+        (numbers,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=resamples,
+        rng=np.random.default_rng(seed),
+    )
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
