@@ -2,7 +2,8 @@ import pytest
 
 import threestudio
 from threestudio.data.uncond import RandomCameraDataModule
-from threestudio.launcher import CustomModuleError, load_custom_modules
+from threestudio.launching.extensions import load_custom_modules
+from threestudio.launching.messages import CustomModuleError
 
 
 @pytest.fixture

@@ -32,7 +32,9 @@ class ToySystem(BaseSystem):
     class Config(BaseSystem.Config):
         part: dict = field(default_factory=dict)
         picture: str | None = None
-        ctrl_c_at: int = -1
+        ballast_bytes: int = 0
+        signals: dict = field(default_factory=dict)
+        """Step, test or export -> the signal that comes then, such as {3: SIGINT}."""
 
     @classmethod
     def preflight(cls, cfg) -> None:
@@ -41,9 +43,14 @@ class ToySystem(BaseSystem):
 
     def configure(self) -> None:
         self.part = ToyPart(self.cfg.part)
+        self.register_buffer("ballast", torch.zeros(self.cfg.ballast_bytes, dtype=torch.uint8))
 
     def note(self, event: str) -> None:
         ToySystem.events.append(event)
+
+    def receive(self, moment) -> None:
+        for name in str(self.cfg.signals.get(moment, "")).split():
+            signal.raise_signal(signal.Signals[name])
 
     def preprocess_data(self, batch, stage):
         self.note(f"preprocess {stage} {batch['height']}")
@@ -56,8 +63,7 @@ class ToySystem(BaseSystem):
 
     def training_step(self, batch, batch_idx):
         self.note(f"step {self.true_global_step}")
-        if self.true_global_step == self.cfg.ctrl_c_at:
-            signal.raise_signal(signal.SIGINT)
+        self.receive(self.true_global_step)
         loss = self.part.value**2
         self.log("loss", loss)
         return loss
@@ -69,9 +75,11 @@ class ToySystem(BaseSystem):
 
     def test_step(self, batch, batch_idx):
         self.note(f"test {self.true_global_step}")
+        self.receive("test")
 
     def predict_step(self, batch, batch_idx):
         pass
 
     def on_predict_epoch_end(self):
+        self.receive("export")
         self.save_json(f"it{self.true_global_step}-export/model.json", {"value": self.part.value.item()})

@@ -1,0 +1,1 @@
+"""What the launcher is made of: command line, extensions, checkpoints, stopping, cost."""
