@@ -44,7 +44,7 @@ def test_mean_and_deviation_of_the_papers_scores(folder, tmp_path):
     assert [list(result.scores) for result in evaluation.results] == [["clip_text", "clip_image", "hull"]] * 2
     first, second = (result.scores["clip_image"] for result in evaluation.results)
     expected = ((first + second) / 2, abs(first - second) / 2)
-    assert evaluation.mean_and_deviation["clip_image"] == pytest.approx(expected, abs=1e-4)
+    assert evaluation.means["clip_image"] == pytest.approx(expected, abs=1e-4)
     evaluation.save(tmp_path)
     assert "±" in (tmp_path / "pictures.md").read_text()
     assert json.loads((tmp_path / "pictures.json").read_text())["pictures"][1]["caption"] == "a red mug"

@@ -55,12 +55,11 @@ class PicturesEvaluation:
     settings: dict[str, str | int | float]
 
     @property
-    def mean_and_deviation(self) -> dict[str, tuple[float, float]]:
+    def means(self) -> dict[str, tuple[float, float]]:
         """Metric -> mean and standard deviation over the pictures (paper: mean ± std)."""
         told = {}
-        for metric in self.results[0].scores:
-            values = torch.tensor([result.scores[metric] for result in self.results])
-            told[metric] = float(values.mean()), float(values.std(correction=0))
+        for metric in dict.fromkeys(metric for result in self.results for metric in result.scores):
+            told[metric] = mean_and_deviation([r.scores[metric] for r in self.results if metric in r.scores])
         return told
 
     def table(self) -> str:
@@ -68,7 +67,7 @@ class PicturesEvaluation:
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         means = {
             METRICS[metric]: f"{mean:.2f} ± {deviation:.2f}"
-            for metric, (mean, deviation) in self.mean_and_deviation.items()
+            for metric, (mean, deviation) in self.means.items()
         }
         rows = [
             {"picture": result.prompt.name, **{METRICS[name]: value for name, value in result.scores.items()}}
@@ -80,7 +79,7 @@ class PicturesEvaluation:
         """Everything but the pictures, as JSON can hold it."""
         return {
             "settings": self.settings,
-            "mean_and_deviation": self.mean_and_deviation,
+            "mean_and_deviation": self.means,
             "pictures": [
                 {"picture": r.prompt.name, "caption": r.prompt.caption, "scores": r.scores}
                 for r in self.results
@@ -103,6 +102,38 @@ class PicturesEvaluation:
             [composite(result.prompt.picture.rgba, torch.ones(3)), *result.images] for result in self.results
         ]
         return contact_sheet(["prompt", *VIEW_NAMES], rows)
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation (of these values, not of a larger set)."""
+    numbers = torch.tensor(values)
+    return float(numbers.mean()), float(numbers.std(correction=0))
+
+
+def paper_scores(
+    views: Float[Tensor, "view 3 height width"],
+    picture: Float[Tensor, "4 _ _"],
+    caption: str,
+    clip: Clip | None,
+    inception: InceptionClassifier | None,
+) -> dict[str, float]:
+    """The paper's measures of one object (§4.1), each a mean over its views.
+
+    Args:
+        views: on white.
+        picture: the prompt, RGBA with straight alpha.
+        caption: without one there is no CLIP(TX).
+        clip: gives CLIP(TX) and CLIP(IM).
+        inception: gives QIS.
+    """
+    scores = {}
+    if inception is not None:
+        scores["qis"] = float(quality_only_inception_score(inception(views)).mean())
+    if clip is not None:
+        if caption:
+            scores["clip_text"] = clip.text_similarity(views, caption)
+        scores["clip_image"] = clip.image_similarity(views, composite(picture, torch.ones(3)))
+    return scores
 
 
 def find_prompts(folder: Path, captions: str = "auto") -> list[tuple[Path, str]]:
@@ -162,14 +193,8 @@ def evaluate_pictures(
             generator=torch.Generator().manual_seed(seed + number),
         )
         views = output.images.float().cpu()
+        scores = paper_scores(views, prompt.picture.rgba, prompt.caption, clip, inception)
         agreement = hull_agreement(silhouette(views), output.azimuths_deg, output.elevation_deg)
-        scores: dict[str, float] = {}
-        if inception is not None:
-            scores["qis"] = float(quality_only_inception_score(inception(views)).mean())
-        if clip is not None:
-            if all(prompt.caption for prompt in read):
-                scores["clip_text"] = clip.text_similarity(views, prompt.caption)
-            scores["clip_image"] = clip.image_similarity(views, composite(prompt.picture.rgba, torch.ones(3)))
         scores["hull"] = float(agreement.mean())
         logger.info("%d/%d %s", number + 1, len(read), prompt.name)
         results.append(PictureResult(prompt, scores, views))
