@@ -14,7 +14,7 @@ from imagedream.rendering.dataset import Item, RenderConfig
 from imagedream.rendering.samples import Sample, check_files
 from imagedream.rendering.shards import render_shards
 from imagedream.rendering.sources import find_items
-from imagedream.rendering.workers import run_processes, run_ray
+from imagedream.workers import run_processes, run_ray
 
 SMALL = RenderConfig(size=8, views=4, rings=2, prompts=1)
 HERE = partial(run_processes, jobs=0, timeout_s=60.0)

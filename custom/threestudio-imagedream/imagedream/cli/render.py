@@ -118,7 +118,7 @@ class Render(Verb):
         )
 
     def _runner(self):
-        from imagedream.rendering.workers import run_processes, run_ray
+        from imagedream.workers import run_processes, run_ray
 
         if not self.timeout_s > 0:
             raise ValueError(f"--timeout-s is {self.timeout_s}, must be larger than 0")

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from imagedream.files import atomic_path
 from imagedream.rendering.dataset import Item, RenderConfig, object_samples
 from imagedream.rendering.samples import CAMERAS, write_tar
-from imagedream.rendering.workers import FatalError, Outcome
+from imagedream.workers import FatalError, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Report:
 
 
 Runner = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Outcome]]
-"""Runs a function on tasks: `imagedream.rendering.workers` with its settings filled in."""
+"""Runs a function on tasks: `imagedream.workers` with its settings filled in."""
 
 
 def render_shards(
