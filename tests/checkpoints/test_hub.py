@@ -8,6 +8,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -73,87 +74,97 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server(tmp_path):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files, server.requests = tmp_path / "hub", []
-    server.files.mkdir()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+LOAD = """
+from imagedream import checkpoints
+for source in {sources!r}:
+    try:
+        pipeline = checkpoints.load(source)
+        print(pipeline.unet.config.controllers, pipeline.unet.unet.conv_in.weight.sum().item())
+    except checkpoints.CheckpointError as error:
+        print("error:", error)
+"""
 
 
-def run(code: str, server, tmp_path: Path, **environment) -> subprocess.CompletedProcess:
-    """Code in a process of its own: the hub's client reads its settings when it is imported."""
+def run(sources: list[str], server, folder: Path, **environment) -> list[str]:
+    """A line for each source, loaded in a process of its own: the hub's client reads its settings when it is imported."""
     settings = {
         "HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}",
-        "HF_HOME": str(tmp_path / "cache"),
+        "HF_HOME": str(folder / "cache"),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "NO_PROXY": "127.0.0.1",
         **environment,
     }
-    return subprocess.run(
-        [sys.executable, "-c", code],
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD.format(sources=sources)],
         env={**os.environ, **settings},
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
     )
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(sources), done.stdout + done.stderr
+    return lines
 
 
-LOAD = """
-import sys, warnings
-from imagedream import checkpoints
-try:
-    pipeline = checkpoints.load({source!r})
-    print(pipeline.unet.config.controllers, pipeline.unet.unet.conv_in.weight.sum().item())
-except checkpoints.CheckpointError as error:
-    print("error:", error)
-"""
+class Visit(NamedTuple):
+    """What came of loading each source, and what was asked of the hub meanwhile."""
+
+    lines: dict[str, str]
+    requests: list[tuple[str, str, str | None]]
 
 
-def test_a_file_is_downloaded_once_and_then_read_offline(server, tmp_path):
+@pytest.fixture(scope="module")
+def visits(tmp_path_factory):
+    """The sum of a weight, and two visits: one with the hub in reach, then one without."""
+    folder = tmp_path_factory.mktemp("hub")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.files, server.requests = folder / "files", []
+    for name in ("model", "converted"):
+        (server.files / "someone" / name).mkdir(parents=True)
     original = reduced_pipeline("pixel")
-    (server.files / "someone" / "model").mkdir(parents=True)
     write_official(original, server.files / "someone" / "model" / "weights.pt")
-    code = LOAD.format(source="someone/model/weights.pt")
-    expected = f"pixel {original.unet.unet.conv_in.weight.sum().item()}"
-    first = run(code, server, tmp_path)
-    assert first.stdout.strip() == expected, first.stderr
-    asked = len(server.requests)
-    offline = run(code, server, tmp_path, HF_HUB_OFFLINE="1")
-    assert offline.stdout.strip() == expected, offline.stderr
-    assert len(server.requests) == asked
+    converted = server.files / "someone" / "converted"
+    write_diffusers(original, converted, "split")
+    (converted / "unet" / "model.bin").write_bytes(b"the same weights in another form")
+    (converted / "preview.png").write_bytes(b"a picture")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    found = []
+    for sources, environment in (
+        (["someone/model/weights.pt", "someone/converted", "someone/nothing/weights.pt"], {}),
+        (["someone/model/weights.pt", "someone/nothing"], {"HF_HUB_OFFLINE": "1"}),
+    ):
+        lines = run(sources, server, folder, **environment)
+        found.append(Visit(dict(zip(sources, lines, strict=True)), server.requests[:]))
+        server.requests.clear()
+    server.shutdown()
+    server.server_close()
+    return original.unet.unet.conv_in.weight.sum().item(), *found
 
 
-def test_a_folder_is_downloaded_without_what_is_not_needed(server, tmp_path):
-    folder = server.files / "someone" / "converted"
-    folder.mkdir(parents=True)
-    original = reduced_pipeline("pixel")
-    write_diffusers(original, folder, "split")
-    (folder / "unet" / "model.bin").write_bytes(b"the same weights in another form")
-    (folder / "preview.png").write_bytes(b"a picture")
-    done = run(LOAD.format(source="someone/converted"), server, tmp_path)
-    assert done.stdout.startswith("pixel"), done.stdout + done.stderr
+def test_a_file_is_downloaded_once_and_then_read_offline(visits):
+    total, online, offline = visits
+    assert online.lines["someone/model/weights.pt"] == f"pixel {total}"
+    assert offline.lines["someone/model/weights.pt"] == f"pixel {total}"
+    assert not offline.requests
+
+
+def test_a_folder_is_downloaded_without_what_is_not_needed(visits):
+    _, online, _ = visits
+    assert online.lines["someone/converted"].startswith("pixel")
     fetched = {
         path.split("/resolve/")[1]
-        for verb, path, _ in server.requests
-        if "/resolve/" in path and verb == "GET"
+        for verb, path, _ in online.requests
+        if "/someone/converted/resolve/" in path and verb == "GET"
     }
     assert not any(path.endswith(("model.bin", "preview.png")) for path in fetched)
     assert any(path.endswith("ip-adapter-plus_imagedream.bin") for path in fetched)
 
 
-def test_what_is_not_there_is_one_line(server, tmp_path):
-    for source, environment in (
-        ("someone/nothing/weights.pt", {}),
-        ("someone/nothing", {"HF_HUB_OFFLINE": "1"}),
-    ):
-        done = run(LOAD.format(source=source), server, tmp_path, **environment)
-        assert done.stdout.startswith(f"error: {source} is no path here, and as an id"), done.stderr
-        assert len(done.stdout.strip().splitlines()) == 1
+def test_what_is_not_there_is_one_line(visits):
+    _, online, offline = visits
+    for visit, source in ((online, "someone/nothing/weights.pt"), (offline, "someone/nothing")):
+        assert visit.lines[source].startswith(f"error: {source} is no path here, and as an id")
 
 
 def test_a_damaged_download_is_removed(tmp_path, caplog):
