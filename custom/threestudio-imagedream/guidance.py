@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 import threestudio
 from imagedream import checkpoints
 from imagedream.cameras import camera_condition
-from imagedream.memory import MemoryOptions, apply_memory_options, precision
+from imagedream.memory import MemoryOptions, load_pipeline, precision
 from imagedream.several_prompts import PROMPT_TEMPERATURE, angle_bias
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
@@ -97,10 +97,7 @@ class ImageDreamGuidance(BaseObject):
             threestudio.warn(SMALL_MODEL_WARNING)
         options = _memory_options(self.cfg)
         dtype = precision(self.cfg.precision, self.device)
-        self.pipeline = checkpoints.load(
-            self.cfg.weights, dtype=dtype, device=self.device, controllers=self.cfg.controllers
-        )
-        apply_memory_options(self.pipeline, options)
+        self.pipeline = load_pipeline(self.cfg.weights, options, dtype, self.device, self.cfg.controllers)
         self.pipeline.set_progress_bar_config(desc="Four views", leave=False)
         self.generator = torch.Generator().manual_seed(torch.initial_seed() + 2)
         self._conditions: OrderedDict[tuple[int, ...], Any] = OrderedDict()

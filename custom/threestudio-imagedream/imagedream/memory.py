@@ -84,6 +84,35 @@ def precision(name: str, device: str | torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+_kept: "dict[tuple[Any, ...], ImageDreamPipeline] | None" = None
+
+
+def keep_models() -> None:
+    """From now on this process keeps what `load_pipeline` loads, for its next run, as workers of a batch want it."""
+    global _kept
+    _kept = {} if _kept is None else _kept
+
+
+def load_pipeline(
+    source: str,
+    options: MemoryOptions,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    controllers: str | None = None,
+) -> "ImageDreamPipeline":
+    """`checkpoints.load` and then `apply_memory_options`; the same pipeline again if this process keeps its models."""
+    from imagedream import checkpoints
+
+    key = (source, options, dtype, str(device), controllers)
+    if _kept is not None and key in _kept:
+        return _kept[key]
+    pipeline = checkpoints.load(source, dtype=dtype, device=device, controllers=controllers)
+    apply_memory_options(pipeline, options)
+    if _kept is not None:
+        _kept[key] = pipeline
+    return pipeline
+
+
 def apply_memory_options(pipeline: "ImageDreamPipeline", options: MemoryOptions) -> None:
     """Switch options of a pipeline on. Where it lies and in which precision must be settled before.
 
