@@ -4,6 +4,7 @@ Objects are toys (`imagedream.training.toys`) or what `python -m imagedream rend
 (`imagedream.training.rendered`); pictures are `imagedream.training.pictures`.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -35,8 +36,8 @@ class Source(Protocol):
         """Samples of the given numbers.
 
         Returns:
-            `targets` (batch, view, 4, size, size) and `prompts` (batch, 4, size, size), RGBA in [0, 1]; `captions`; and,
-            where cameras are known, `azimuths_deg` (batch, view) and `elevations_deg` (batch,).
+            `targets` (batch, view, 4, size, size) and `prompts` (batch, 4, size, size), RGBA in [0, 1]; `captions`;
+            `objects`, what messages call them; and, where cameras are known, `azimuths_deg` (batch, view) and `elevations_deg` (batch,).
         """
 
 
@@ -228,11 +229,20 @@ class TrainingData(pl.LightningDataModule):
         trainer = self.trainer
         first = trainer.global_step * trainer.accumulate_grad_batches
         batches = self._batches(first, trainer.global_rank, trainer.world_size)
-        return DataLoader(batches, batch_size=None, num_workers=self.config.loader_workers)
+        workers = self.config.loader_workers
+        return DataLoader(
+            batches, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_the_trainer
+        )
 
     def val_dataloader(self) -> DataLoader:
         """The validation objects once, with fixed draws."""
         return DataLoader(_InOrder(self.validation, self.config.batch_size), batch_size=None)
+
+
+def leave_signals_to_the_trainer(worker: int) -> None:
+    """A signal that asks the run to stop reaches all its processes, but the trainer needs batches until it has stopped."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _InOrder(Dataset):

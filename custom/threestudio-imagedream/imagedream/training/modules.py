@@ -1,5 +1,6 @@
 """What the three trainings share: the towers' (`towers`), the autoencoder's and the multi-view network's (`diffusion`)."""
 
+from collections.abc import Set
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from imagedream.training.data import step_generator
 from imagedream.training.optimizers import OptimizerConfig
+from imagedream.training.strategies import shard
 
 
 class Training(pl.LightningModule):
@@ -25,8 +27,17 @@ class Training(pl.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: config.factor(step, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def start_from(self, initial: torch.nn.Module) -> None:
+    def configure_model(self) -> None:
+        """Spread the weights over the devices if the strategy says so."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"])
+
+    def start_from(self, initial: torch.nn.Module, new: Set[str] = frozenset()) -> None:
         """Begin with another model's weights, which must fit exactly.
+
+        Args:
+            initial: the other model.
+            new: names of its tensors that were made up because its source lacks them.
 
         Raises:
             ValueError: if keys or shapes differ.

@@ -174,7 +174,7 @@ class Pictures:
         """The middle square of each picture, and a crop of it as its prompt, as opaque floats in [0, 1].
 
         Returns:
-            `targets` (batch, 1, 4, size, size), `prompts` (batch, 4, size, size), `captions`; no cameras.
+            `targets` (batch, 1, 4, size, size), `prompts` (batch, 4, size, size), `captions`, `objects`; no cameras.
         """
         crops = uniform(self.config.prompt_crop, (len(indices),), generator)
         places = torch.rand(len(indices), 2, generator=generator)
@@ -190,6 +190,7 @@ class Pictures:
             "targets": torch.stack(targets)[:, None],
             "prompts": torch.stack(prompts),
             "captions": captions,
+            "objects": [self.entries[number].where for number in indices.tolist()],
         }
 
     def _read(self, entry: Entry | PictureFile) -> tuple[Float[Tensor, "3 side side"], str]:

@@ -120,14 +120,16 @@ class RenderedSamples:
 
         Returns:
             `targets` (batch, 4, 4, size, size), `azimuths_deg` (batch, 4), `elevations_deg` (batch,), `prompts`
-            (batch, 4, size, size), `captions`.
+            (batch, 4, size, size), `captions`, `objects`.
 
         Raises:
             SampleError: a picture is damaged.
         """
         rows = [self._sample(self.entries[index], generator) for index in indices.tolist()]
         return {
-            key: [row[key] for row in rows] if key == "captions" else torch.stack([row[key] for row in rows])
+            key: [row[key] for row in rows]
+            if isinstance(rows[0][key], str)
+            else torch.stack([row[key] for row in rows])
             for key in rows[0]
         }
 
@@ -150,6 +152,7 @@ class RenderedSamples:
             "azimuths_deg": torch.tensor([view.azimuth_deg for view in views]),
             "elevations_deg": torch.tensor(sample.elevation_deg),
             "prompts": prompt,
+            "objects": entry.where,
             "captions": with_suffix(read_caption(files, CAPTION, entry.where), self.config.caption_suffix),
         }
 

@@ -1,23 +1,25 @@
 """`python -m imagedream train --config F`: from a YAML to a trained part of the model."""
 
 import logging
-import sys
-from contextlib import nullcontext
+import signal
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from imagedream.training.augmentations import AugmentationConfig
 from imagedream.training.build import build_module
-from imagedream.training.callbacks import AveragedWeights, Snapshots, Statistics
+from imagedream.training.checkpointing import last_checkpoint
 from imagedream.training.data import DataConfig, TrainingData
 from imagedream.training.diffusion import ConditioningConfig
+from imagedream.training.objectives import ObjectiveConfig
 from imagedream.training.optimizers import OptimizerConfig
+from imagedream.training.run_folder import check_run_folder, check_space, write_record
+from imagedream.training.strategies import STRATEGIES
+from imagedream.training.trainer import attention_kernels, make_trainer, stopped_by
+from imagedream.training.troubles import check_unchanged, memory_advice
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +35,21 @@ class TrainConfig:
     out: str = MISSING
     """Run folder: `model/` (the trained part), `checkpoints/last.ckpt`, `config.yaml`, `stats.jsonl`."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Arguments of `ImageTextEncoder`, `AutoencoderKL` or `MultiViewUNet`."""
+    """Arguments of `ImageTextEncoder`, `AutoencoderKL` or `MultiViewUNet`; what is left out of the latter's is the published
+    network's (`imagedream.architectures`)."""
     scheduler: dict[str, Any] = field(default_factory=dict)
-    """Arguments of `DDIMScheduler` (diffusion)."""
+    """Arguments of `DDIMScheduler`; what is left out is the published model's (diffusion)."""
     initial: str = ""
-    """Folder of a trained part (`.../unet`, `.../vae`, `.../encoder`) to start from; empty: random weights."""
+    """What to start from: the folder of a trained part (`.../unet`, `.../vae`, `.../encoder`), or anything that
+    `imagedream.checkpoints.load` knows: a model folder, an official ImageDream or MVDream file, Stable Diffusion 2.1, an id
+    on the hub; empty: random weights."""
+    learn: Any = "all"
+    """What is learned: `all`, `controllers`, or a list of names of parameters or modules; the rest stays frozen."""
     autoencoder: str = ""
-    """Folder of the trained autoencoder (diffusion)."""
+    """The autoencoder to work with: its folder, or a model as for `initial` (diffusion)."""
     encoder: str = ""
-    """Folder of the trained towers (diffusion)."""
+    """The towers to work with: their folder, a model as for `initial`, or `ARCHITECTURE:WEIGHTS` of open_clip
+    (diffusion)."""
     data: DataConfig = field(default_factory=DataConfig)
     """Samples and batches."""
     principal_encoder: bool = False
@@ -50,6 +58,10 @@ class TrainConfig:
     """Optimiser and learning rate."""
     conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
     """Dropout of conditions (diffusion)."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """Weights of the noise levels (diffusion)."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """Changes to the objects' pictures (diffusion)."""
     steps: int = 1000
     """Optimiser steps."""
     seed: int = 0
@@ -64,12 +76,54 @@ class TrainConfig:
     """Of the averaged weights, which are what is saved."""
     validate_every: int = 200
     """Steps between validations."""
+    validation_views: int = 4
+    """Validation objects of which four views are sampled, drawn and scored at each validation; 0 is none (diffusion)."""
+    validation_view_steps: int = 20
+    """Sampler steps of these."""
     log_every: int = 10
     """Steps between lines of stats.jsonl."""
+    tensorboard: bool = False
+    """The same numbers and pictures for TensorBoard, in `tensorboard/` (needs the package)."""
     checkpoint_minutes: float = 5.0
     """Minutes between checkpoints and snapshots of the model."""
+    checkpoint_steps: int = 0
+    """Steps between checkpoints, besides; 0 goes by time alone."""
+    keep_checkpoints: int = 2
+    """The newest that stay."""
+    resume_changed: bool = False
+    """Go on from a checkpoint although the config has changed since."""
     devices: int = 1
-    """Devices of this machine."""
+    """Devices (on a CPU: processes) of each machine."""
+    nodes: int = 1
+    """Machines."""
+    strategy: str = "auto"
+    """auto (one device, or ddp), ddp (all weights on every device) or fsdp (weights spread over the devices; diffusion)."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    compile: bool = False
+    """`torch.compile` for the trained part."""
+
+    def __post_init__(self):
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"strategy is {self.strategy!r}, must be one of {', '.join(STRATEGIES)}")
+        if self.strategy == "fsdp" and self.part != "diffusion":
+            raise ValueError(
+                f"strategy is fsdp, which is for part diffusion; {self.part} fits every device: use ddp"
+            )
+        for name, least in (
+            ("steps", 1),
+            ("accumulate", 1),
+            ("validate_every", 1),
+            ("validation_views", 0),
+            ("validation_view_steps", 1),
+            ("log_every", 1),
+            ("checkpoint_steps", 0),
+            ("keep_checkpoints", 1),
+            ("devices", 1),
+            ("nodes", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least {least}")
 
 
 def read_config(path: str | Path, overrides: list[str] | None = None) -> TrainConfig:
@@ -107,53 +161,33 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
 
     Returns:
         The folder of the trained part.
+
+    Raises:
+        ValueError: what the config names does not fit together, or not the run in the folder.
+        OSError: the run folder cannot be written or has no room.
+        FloatingPointError: the loss or the weights stopped being finite.
+        MemoryError: a device has too little memory; says what needs less.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint.
+        SystemExit: another signal asked the run to stop, after a checkpoint.
     """
     config = read_config(path, overrides)
-    out = Path(config.out)
+    out, checkpoints = Path(config.out), Path(config.out) / "checkpoints"
+    last = last_checkpoint(checkpoints)
     data = TrainingData(config.data, config.seed)  # first: a wrong folder is noticed before weights load
-    module = build_module(config)
-    average = AveragedWeights(config.ema_decay)
-    out.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")
-    (out / "command.txt").write_text(" ".join(sys.argv) + "\n")
-    trainer = pl.Trainer(
-        accelerator="auto",
-        devices=config.devices,
-        precision=config.precision,
-        max_steps=config.steps,
-        accumulate_grad_batches=config.accumulate,
-        gradient_clip_val=config.gradient_clip,
-        val_check_interval=config.validate_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=False,
-        log_every_n_steps=config.log_every,
-        callbacks=[
-            average,
-            Statistics(out / "stats.jsonl", config.log_every),
-            Snapshots(out / "model", average, config.checkpoint_minutes),
-            pl.callbacks.ModelCheckpoint(
-                out / "checkpoints",
-                save_last=True,
-                save_top_k=0,
-                train_time_interval=timedelta(minutes=config.checkpoint_minutes),
-                save_on_train_epoch_end=False,
-                save_on_exception=True,
-                enable_version_counter=False,
-            ),
-            pl.callbacks.TQDMProgressBar(refresh_rate=config.log_every),
-        ],
-        enable_model_summary=False,
-    )
-    last = out / "checkpoints" / "last.ckpt"
-    if last.exists():
-        logger.info("resuming %s", last)
-    with attention_kernels(trainer):
-        trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    if last is not None:
+        check_unchanged(config, out / "config.yaml", last)
+    check_run_folder(out)
+    with memory_advice(config):
+        module = build_module(config)
+        check_space(out, module, config.keep_checkpoints)
+        write_record(out, config)
+        trainer = make_trainer(config, module)
+        if last is not None:
+            logger.info("resuming %s", last)
+        with attention_kernels(trainer):
+            trainer.fit(module, data, ckpt_path=last, weights_only=True)
+    stopped = stopped_by(trainer)
+    if stopped is not None:
+        logger.info("stopped by %s at step %d; the same command goes on", stopped.name, trainer.global_step)
+        raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)
     return out / "model"
-
-
-def attention_kernels(trainer: pl.Trainer):
-    """Plain attention in half precision on a CPU, where the fused kernel's backward takes three times as long."""
-    half_on_cpu = trainer.strategy.root_device.type == "cpu" and trainer.precision != "32-true"
-    return sdpa_kernel(SDPBackend.MATH) if half_on_cpu else nullcontext()

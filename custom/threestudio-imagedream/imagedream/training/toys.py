@@ -180,7 +180,7 @@ class SampleCache:
 
         Returns:
             `targets` (batch, 4, 4, size, size), `azimuths_deg` (batch, 4), `elevations_deg` (batch,), `prompts`
-            (batch, 4, size, size), `captions`.
+            (batch, 4, size, size), `captions`, `objects`.
         """
         groups = torch.randint(self.config.groups, indices.shape, generator=generator)
         prompts = torch.randint(self.config.prompts, indices.shape, generator=generator)
@@ -195,9 +195,12 @@ class SampleCache:
                     "elevations_deg": tensors["elevations_deg"][row, group],
                     "prompts": tensors["prompts"][row, prompt].float() / 255,
                     "captions": captions[row],
+                    "objects": f"toy of seed {self.first_seed + index}",
                 }
             )
         return {
-            key: [row[key] for row in rows] if key == "captions" else torch.stack([row[key] for row in rows])
+            key: [row[key] for row in rows]
+            if isinstance(rows[0][key], str)
+            else torch.stack([row[key] for row in rows])
             for key in rows[0]
         }

@@ -1,0 +1,104 @@
+"""Lightning's trainer for a config."""
+
+import signal
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from imagedream.memory import check_compiler
+from imagedream.training.averaging import AveragedWeights
+from imagedream.training.checkpointing import AtomicCheckpoints, Checkpoints
+from imagedream.training.modules import Training
+from imagedream.training.strategies import make_strategy
+from imagedream.training.troubles import FiniteLoss
+from imagedream.training.views import ValidationViews
+from imagedream.training.watching import Bar, Snapshots, Statistics
+
+if TYPE_CHECKING:
+    from imagedream.training.run import TrainConfig
+
+
+def make_trainer(config: "TrainConfig", module: Training) -> pl.Trainer:
+    """Lightning's trainer with all that a config asks for around a module's steps."""
+    out = Path(config.out)
+    if config.activation_checkpointing:
+        module.model.enable_gradient_checkpointing()
+    if config.compile:
+        check_compiler(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        module.model.compile()
+    average = AveragedWeights(config.ema_decay)
+    statistics = Statistics(out / "stats.jsonl", config.log_every)
+    callbacks = [
+        average,
+        statistics,
+        FiniteLoss(out / "checkpoints"),
+        Checkpoints(
+            out / "checkpoints",
+            config.checkpoint_minutes,
+            config.checkpoint_steps,
+            config.keep_checkpoints,
+            Snapshots(out / "model", average),
+        ),
+        Bar(refresh_rate=config.log_every),
+    ]
+    if config.part == "diffusion" and config.validation_views:
+        callbacks.append(
+            ValidationViews(
+                out / "validation",
+                average,
+                statistics,
+                config.validation_views,
+                config.validation_view_steps,
+            )
+        )
+    return pl.Trainer(
+        accelerator="auto",
+        devices=config.devices,
+        num_nodes=config.nodes,
+        strategy=make_strategy(config.strategy, config.devices * config.nodes),
+        precision=config.precision,
+        max_steps=config.steps,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.gradient_clip,
+        val_check_interval=config.validate_every * config.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # batches know their process; every process validates all objects
+        logger=tensorboard_logger(out) if config.tensorboard else False,
+        log_every_n_steps=config.log_every,
+        # ours heeds the signals of the queue
+        plugins=[
+            AtomicCheckpoints(),
+            *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []),
+        ],
+        callbacks=callbacks,
+        enable_model_summary=False,
+    )
+
+
+def tensorboard_logger(out: Path) -> pl.loggers.TensorBoardLogger:
+    """Writes to `tensorboard/` of a run folder.
+
+    Raises:
+        ImportError: the package is not there.
+    """
+    try:
+        return pl.loggers.TensorBoardLogger(out, name="", version="tensorboard")
+    except ModuleNotFoundError as error:
+        raise ImportError("tensorboard=true needs TensorBoard: pip install tensorboard") from error
+
+
+def stopped_by(trainer: pl.Trainer) -> signal.Signals | None:
+    """The signal that ended a run before its last step."""
+    return next(one.signal for one in trainer.callbacks if isinstance(one, Checkpoints))
+
+
+def attention_kernels(trainer: pl.Trainer) -> AbstractContextManager:
+    """Plain attention in half precision on a CPU, where the fused kernel's backward takes three times as long."""
+    half_on_cpu = trainer.strategy.root_device.type == "cpu" and trainer.precision != "32-true"
+    return sdpa_kernel(SDPBackend.MATH) if half_on_cpu else nullcontext()
