@@ -88,7 +88,7 @@ class Architecture:
 
 def published_architecture(controllers: Controllers = "pixel") -> Architecture:
     """The published model with the controllers of the paper; with `none` it is MVDream, whose encoder reads text only."""
-    projection = {"none": None, "global": GLOBAL_PROJECTION}.get(controllers, RESAMPLER)
+    projection = {"none": None, "pixel-only": None, "global": GLOBAL_PROJECTION}.get(controllers, RESAMPLER)
     unet = dict(unet_config=SD21_UNET, controllers=controllers, image_projection_config=projection)
     encoder = {**VIT_H_14, "vision_cfg": None} if controllers == "none" else VIT_H_14
     return Architecture(unet, SD_VAE, encoder, DDIM)

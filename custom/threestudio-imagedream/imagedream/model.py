@@ -19,8 +19,17 @@ from torch import Tensor, nn
 
 from imagedream.attention import CaptionAttnProcessor, ImagePromptAttnProcessor, MultiViewAttnProcessor
 
-Controllers = Literal["none", "global", "local", "pixel"]
-"""`pixel` is local + pixel, as in the paper's final model; `none` reads captions only, as MVDream does."""
+Controllers = Literal["none", "global", "local", "pixel", "pixel-only"]
+"""`pixel` is local + pixel, as in the paper's final model; `pixel-only` has the prompt frame and no image tokens; `none`
+reads captions only, as MVDream does."""
+
+Cameras = Literal["canonical", "relative"]
+"""From where azimuths count: the object's front (`canonical`, paper §3.2), or the camera that took the prompt
+(`relative`, as in Zero123, arXiv 2303.11328)."""
+
+NoImage = Literal["zeros", "plain"]
+"""What stands for "no image prompt": `zeros` for features and latents, as in the released sampler, or a `plain` picture of
+the views' background colour, encoded as any prompt is (the paper's uni-coloured picture, §4)."""
 
 CAMERA_DIM = 16
 
@@ -41,6 +50,10 @@ class Condition:
     """Clean latents of the prompts (pixel controller), or None: no prompt frames."""
     prompt_bias: Float[Tensor, "group view prompt"] | None = None
     """How much less than fully each view heeds each prompt (log weight, see `imagedream.attention`), or None: all alike."""
+    plain_features: ImageFeatures | None = None
+    """Like `image_features`, of plain pictures: given where these stand for "no image" (`NoImage`), else None."""
+    plain_latents: Float[Tensor, "group prompt channel height width"] | None = None
+    """Like `prompt_latents`, likewise."""
 
     @property
     def inputs(self) -> tuple[Tensor | None, ...]:
@@ -49,15 +62,20 @@ class Condition:
         return tensors if self.prompt_bias is None else (*tensors, self.prompt_bias)
 
     def without_image(self) -> "Condition":
-        """The one definition of "no image prompt": zero CLIP features and zero latents, in frames that stay there.
+        """The one definition of "no image prompt": plain pictures where the condition brings them, otherwise zeros.
 
-        It is what the released code does at inference; training drops prompts to exactly this (paper §4 describes a
-        uni-coloured picture instead, which the released sampler never feeds).
+        Zero CLIP features and zero latents, in frames that stay there, are what the released code feeds at inference; the
+        paper (§4) speaks of a uni-coloured picture. Training drops prompts to exactly what a network uses later, which
+        its config says (`NoImage`).
         """
+
+        def nothing(tensor: Tensor | None, plain: Tensor | None) -> Tensor | None:
+            return torch.zeros_like(tensor) if plain is None and tensor is not None else plain
+
         return replace(
             self,
-            image_features=None if self.image_features is None else torch.zeros_like(self.image_features),
-            prompt_latents=None if self.prompt_latents is None else torch.zeros_like(self.prompt_latents),
+            image_features=nothing(self.image_features, self.plain_features),
+            prompt_latents=nothing(self.prompt_latents, self.plain_latents),
         )
 
     def with_text(self, text_tokens: Float[Tensor, "group token text_width"]) -> "Condition":
@@ -66,7 +84,8 @@ class Condition:
 
     def map(self, function) -> "Condition":
         """`function` applied to every tensor that is there."""
-        return Condition(*(None if tensor is None else function(tensor) for tensor in self.inputs))
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Condition(**{name: None if t is None else function(t) for name, t in tensors.items()})
 
     def repeat(self, groups: int) -> "Condition":
         """A condition of one group repeated for `groups` groups."""
@@ -119,7 +138,9 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         controllers: which image controllers the network has.
         image_projection_config: arguments of `IPAdapterPlusImageProjection` (local, pixel: `embed_dims`, `hidden_dims`,
             `depth`, `dim_head`, `heads`, `num_queries`) or of `ImageProjection` (global: `image_embed_dim`,
-            `num_image_text_embeds`); the output width is the UNet's `cross_attention_dim`. None without controllers.
+            `num_image_text_embeds`); the output width is the UNet's `cross_attention_dim`. None without image tokens.
+        cameras: from where the azimuths of its cameras count.
+        no_image: what it has learned to take for "no image prompt".
     """
 
     _supports_gradient_checkpointing = True
@@ -130,12 +151,17 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         unet_config: dict[str, Any],
         controllers: Controllers,
         image_projection_config: dict[str, Any] | None = None,
+        cameras: Cameras = "canonical",
+        no_image: NoImage = "zeros",
     ) -> None:
         super().__init__()
-        if controllers not in get_args(Controllers):
-            raise ValueError(
-                f"controllers is {controllers!r}, must be one of {', '.join(get_args(Controllers))}"
-            )
+        for name, value, allowed in (
+            ("controllers", controllers, Controllers),
+            ("cameras", cameras, Cameras),
+            ("no_image", no_image, NoImage),
+        ):
+            if value not in get_args(allowed):
+                raise ValueError(f"{name} is {value!r}, must be one of {', '.join(get_args(allowed))}")
         self.unet = UNet2DConditionModel(
             **unet_config, class_embed_type="projection", projection_class_embeddings_input_dim=CAMERA_DIM
         )
@@ -144,7 +170,7 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         if controllers == "global":
             self.image_projection = ImageProjection(cross_attention_dim=width, **image_projection_config)
             tokens = image_projection_config["num_image_text_embeds"]
-        elif controllers != "none":
+        elif controllers in ("local", "pixel"):
             self.image_projection = IPAdapterPlusImageProjection(output_dims=width, **image_projection_config)
             tokens = image_projection_config["num_queries"]
         self.unet.set_attn_processor(self._processors(width, tokens))
@@ -167,9 +193,14 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         return self.config.controllers != "none"
 
     @property
+    def uses_image_tokens(self) -> bool:
+        """Whether CLIP features of the prompt become tokens (the global and the local controller)."""
+        return self.config.controllers in ("global", "local", "pixel")
+
+    @property
     def uses_prompt_frame(self) -> bool:
         """Whether the prompt's latents are a frame of their own (the pixel controller)."""
-        return self.config.controllers == "pixel"
+        return self.config.controllers in ("pixel", "pixel-only")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -209,8 +240,11 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
             return tensor.repeat_interleave(frames, dim=0)
 
         context = per_frame(text_tokens)
-        if image_features is not None and not self.reads_images:
-            raise ValueError("image_features given, but this network reads captions only (controllers: none)")
+        if image_features is not None and not self.uses_image_tokens:
+            reads = "prompt frames but no image features" if self.uses_prompt_frame else "captions only"
+            raise ValueError(
+                f"image_features given, but this network reads {reads} (controllers: {self.config.controllers})"
+            )
         if image_features is not None:
             context = (context, [per_frame(self.image_tokens(image_features))])
         output = self.unet(

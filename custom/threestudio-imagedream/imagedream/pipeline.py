@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -95,8 +95,10 @@ class ImageDreamPipeline(DiffusionPipeline):
         pixels = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
         return (pixels / 2 + 0.5).clamp(0, 1)
 
-    def image_features(self, pixels: Float[Tensor, "batch 3 height width"]) -> Tensor:
-        """What this model's controllers read off pictures: hidden states (local, pixel) or the embedding (global)."""
+    def image_features(self, pixels: Float[Tensor, "batch 3 height width"]) -> Tensor | None:
+        """What this model's controllers read off pictures: hidden states (local, pixel), the embedding (global), or None."""
+        if not self.unet.uses_image_tokens:
+            return None
         features = self.encoder.encode_image(pixels)
         return features.embedding if self.unet.config.controllers == "global" else features.hidden
 
@@ -125,18 +127,30 @@ class ImageDreamPipeline(DiffusionPipeline):
         text_tokens = self.encoder.encode_text([caption]).to(self.unet.dtype)
         if not self.unet.reads_images:
             return Condition(text_tokens)
-        if prompts:
-            pictures = [composite(one.to(self.device), background.to(self.device))[None] for one in prompts]
-        else:
-            pictures = [torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)]
-        features = [self.image_features(picture).to(self.unet.dtype) for picture in pictures]
-        latents = None
+        plain = background.to(self.device)[None, :, None, None].expand(1, 3, self.image_size, self.image_size)
+        pictures = [composite(one.to(self.device), background.to(self.device))[None] for one in prompts]
+        condition = self._of_pictures(text_tokens, pictures or [plain])
+        if self.unet.config.no_image == "plain":
+            nothing = self._of_pictures(text_tokens, [plain] * max(len(pictures), 1))
+            condition = replace(
+                condition, plain_features=nothing.image_features, plain_latents=nothing.prompt_latents
+            )
+        return condition if prompts else condition.without_image()
+
+    def _of_pictures(
+        self,
+        text_tokens: Float[Tensor, "1 token width"],
+        pictures: Sequence[Float[Tensor, "1 3 _ _"]],
+    ) -> Condition:
+        """The condition of one group, for pictures as they are."""
+        features, latents = None, None
+        if self.unet.uses_image_tokens:
+            each = [self.image_features(picture).to(self.unet.dtype) for picture in pictures]
+            features = torch.stack(each, 1) if len(each) > 1 else each[0]
         if self.unet.uses_prompt_frame:
             latents = torch.stack([self.encode_images(self._resize(one)) for one in pictures], dim=1)
             latents = latents.to(self.unet.dtype)
-        several = len(features) > 1
-        condition = Condition(text_tokens, torch.stack(features, 1) if several else features[0], latents)
-        return condition if prompts else condition.without_image()
+        return Condition(text_tokens, features, latents)
 
     def _resize(self, pixels: Float[Tensor, "1 3 _ _"]) -> Float[Tensor, "1 3 size size"]:
         """Pixels of the size of a view."""

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -30,6 +30,7 @@ from imagedream.checkpoints.layouts import (
     read_blueprint,
     read_json,
 )
+from imagedream.checkpoints.open_clip_towers import load_open_clip, names_open_clip, open_clip_config
 from imagedream.checkpoints.tensors import Piece, Tensors, in_portions, open_tensors
 
 if TYPE_CHECKING:
@@ -40,13 +41,18 @@ __all__ = [
     "TOYBOX",
     "CheckpointError",
     "check",
+    "check_part",
     "load",
     "load_component",
+    "load_part",
     "load_scheduler",
     "local_path",
+    "part_config",
 ]
 
 logger = logging.getLogger(__name__)
+
+Part = Literal["unet", "vae", "encoder"]
 
 
 def check(source: str | Path) -> None:
@@ -81,26 +87,93 @@ def load(
     check(source)
     path = fetch(source)
     blueprint = read_blueprint(path)
-
-    from diffusers import AutoencoderKL
-
-    from imagedream.encoders import ImageTextEncoder
-    from imagedream.model import MultiViewUNet
-    from imagedream.pipeline import ImageDreamPipeline
-
-    parts = {
-        "unet": (MultiViewUNet, _choose_controllers(blueprint, path, controllers)),
-        "vae": (AutoencoderKL, blueprint.vae),
-        "encoder": (ImageTextEncoder, blueprint.encoder),
-    }
-    models = {name: _empty(model_class, part.config) for name, (model_class, part) in parts.items()}
+    models = _empty_parts(blueprint, _choose_controllers(blueprint, path, controllers))
     _check_names(models, blueprint, path)
     logger.info("%s: %s", describe_source(source), blueprint.description)
     for name, model in models.items():
         _fill(model, blueprint.tensors, getattr(blueprint, name).piece, dtype)
+
+    from imagedream.pipeline import ImageDreamPipeline
+
     scheduler = _scheduler(blueprint.scheduler, path)
     pipeline = ImageDreamPipeline(**models, scheduler=scheduler, **blueprint.pipeline)
     return pipeline.to(device)
+
+
+def check_part(source: str | Path) -> None:
+    """Raise CheckpointError, without reading weights, if `load_part` cannot succeed with `source`."""
+    if names_open_clip(source):
+        open_clip_config(source)
+        return
+    path = local_path(source)
+    if path is None or not _is_part(path):
+        check(source)
+
+
+def load_part(
+    source: str | Path, part: Part, dtype: torch.dtype = torch.float32
+) -> tuple["torch.nn.Module", frozenset[str]]:
+    """One part of a model: from its own folder, or from anything that `load` knows, of which only the part is read.
+
+    Args:
+        source: a folder with `config.json` and weights; as for `load`; or, for the encoder, `ARCHITECTURE:WEIGHTS` of
+            open_clip.
+        part: which.
+        dtype: of its weights.
+
+    Returns:
+        The part, frozen, and the names of its tensors that the source lacks: the camera layers of Stable Diffusion, which
+        have no influence yet.
+
+    Raises:
+        CheckpointError: if there is nothing usable at `source`, or names or shapes do not fit.
+    """
+    check_part(source)
+    if part == "encoder" and names_open_clip(source):
+        return load_open_clip(source, dtype), frozenset()
+    path = local_path(source)
+    if path is not None and _is_part(path):
+        return load_component(_part_classes()[part], path, dtype), frozenset()
+    path = fetch(source)
+    blueprint = read_blueprint(path)
+    models = _empty_parts(blueprint, blueprint.unet)
+    _check_names(models, blueprint, path)
+    piece = getattr(blueprint, part).piece
+    logger.info("%s: %s of %s", part, describe_source(source), blueprint.description)
+    new = frozenset(name for name in models[part].state_dict() if piece(name) is None)
+    return _fill(models[part], blueprint.tensors, piece, dtype), new
+
+
+def part_config(source: str | Path, part: Part) -> dict[str, Any]:
+    """Settings of one part of a source that is no id on the hub, without reading weights.
+
+    Raises:
+        CheckpointError: if there is nothing usable.
+    """
+    check_part(source)
+    if part == "encoder" and names_open_clip(source):
+        return open_clip_config(source)
+    path = local_path(source)
+    config = read_json(path / "config.json") if _is_part(path) else getattr(read_blueprint(path), part).config
+    return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+def _is_part(path: Path) -> bool:
+    return (path / "config.json").is_file() and not (path / "model_index.json").exists()
+
+
+def _part_classes() -> dict[Part, type]:
+    from diffusers import AutoencoderKL
+
+    from imagedream.encoders import ImageTextEncoder
+    from imagedream.model import MultiViewUNet
+
+    return {"unet": MultiViewUNet, "vae": AutoencoderKL, "encoder": ImageTextEncoder}
+
+
+def _empty_parts(blueprint: Blueprint, unet: Component) -> dict[Part, Any]:
+    configs = {"unet": unet.config, "vae": blueprint.vae.config, "encoder": blueprint.encoder.config}
+    return {name: _empty(model_class, configs[name]) for name, model_class in _part_classes().items()}
 
 
 def load_component(model_class, folder: Path, dtype: torch.dtype):

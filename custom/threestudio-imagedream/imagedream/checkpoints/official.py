@@ -22,6 +22,14 @@ def official_state(pipeline: "ImageDreamPipeline") -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: if the model is not of the official family.
     """
+    config = pipeline.unet.config
+    wrong = [("controllers", config.controllers == "pixel-only"), ("cameras", config.cameras != "canonical")]
+    wrong.append(("no_image", config.no_image != "zeros"))
+    for name, differs in wrong:
+        if differs:
+            raise CheckpointError(
+                f"the official layout has no place for {name}: {config[name]}, and code that reads it expects otherwise"
+            )
     reads_images = pipeline.unet.reads_images
     vae, text = (VAES[0], TEXTS[0]) if reads_images else (VAES[1], TEXTS[1])
     state = {}

@@ -37,7 +37,8 @@ class Source(Protocol):
 
         Returns:
             `targets` (batch, view, 4, size, size) and `prompts` (batch, 4, size, size), RGBA in [0, 1]; `captions`;
-            `objects`, what messages call them; and, where cameras are known, `azimuths_deg` (batch, view) and `elevations_deg` (batch,).
+            `objects`, what messages call them; and, where cameras are known, `azimuths_deg` (batch, view), `elevations_deg`
+            (batch,) and `prompt_azimuths_deg` (batch,).
         """
 
 

@@ -1,31 +1,40 @@
 """Training of the multi-view network."""
 
+from collections.abc import Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
-from jaxtyping import Float, Int
-from torch import Tensor
-from torch.nn.functional import mse_loss
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from imagedream.cameras import camera_condition, look_at_origin
 from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt import composite
-from imagedream.model import CAMERA_DIM, Condition, MultiViewUNet, predict_noise
+from imagedream.model import CAMERA_DIM, Cameras, Condition, MultiViewUNet, predict_noise
 from imagedream.pipeline import ImageDreamPipeline
+from imagedream.training.augmentations import AugmentationConfig, augment
 from imagedream.training.data import random_backgrounds
 from imagedream.training.modules import Training
+from imagedream.training.objectives import ObjectiveConfig, check_scheduler, target, weighted_loss
 from imagedream.training.optimizers import OptimizerConfig
+from imagedream.training.starting_points import start_network
 
 
-def view_cameras(batch: dict) -> Float[Tensor, "group view 16"]:
+def view_azimuths(batch: dict, cameras: Cameras = "canonical") -> Float[Tensor, "group view"]:
+    """Azimuths of the targets in degrees, counted from where the network counts them."""
+    if cameras == "relative":
+        return batch["azimuths_deg"] - batch["prompt_azimuths_deg"][:, None]
+    return batch["azimuths_deg"]
+
+
+def view_cameras(batch: dict, cameras: Cameras = "canonical") -> Float[Tensor, "group view 16"]:
     """What the network is told about the cameras: all zeros where nobody knows them (`imagedream.training.pictures`)."""
     if "azimuths_deg" not in batch:
         return torch.zeros(*batch["targets"].shape[:2], CAMERA_DIM)
-    return camera_condition(
-        look_at_origin(batch["elevations_deg"][:, None], batch["azimuths_deg"], torch.tensor(1.0))
-    )
+    azimuths = view_azimuths(batch, cameras)
+    return camera_condition(look_at_origin(batch["elevations_deg"][:, None], azimuths, torch.tensor(1.0)))
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class ConditioningConfig:
     """How often the network is trained without what it will sometimes have to do without."""
 
     prompt_dropout: float = 0.1
-    """Probability of `Condition.without_image` (paper §4)."""
+    """Probability of no image prompt (paper §4): of exactly what the network takes for one later, `model.no_image`."""
     caption_dropout: float = 0.1
     """Probability of the empty caption."""
     timestep_bias: float = 1.0
@@ -48,6 +57,47 @@ class ConditioningConfig:
             raise ValueError(f"conditioning.timestep_bias is {self.timestep_bias}, must be greater than 0")
 
 
+def check_parts(unet: MultiViewUNet, vae: AutoencoderKL, encoder: ImageTextEncoder) -> None:
+    """Raise ValueError unless the network can read what autoencoder and towers write."""
+    width = unet.unet.config.cross_attention_dim
+    pairs = [
+        ("latent channels", "autoencoder", vae.config.latent_channels, unet.unet.config.in_channels),
+        ("channels of caption tokens", "encoder", encoder.config.text_cfg["width"], width),
+    ]
+    if unet.uses_image_tokens:
+        if not encoder.reads_images:
+            raise ValueError(
+                f"model.controllers is {unet.config.controllers}, but the encoder has no image tower: name one that has, "
+                "such as encoder=ViT-H-14:laion2b_s32b_b79k"
+            )
+        projection = unet.config.image_projection_config
+        if unet.config.controllers == "global":
+            if not encoder.config.joint_embedding:
+                raise ValueError(
+                    "model.controllers is global, but the encoder lacks the projection to the joint embedding"
+                )
+            pairs.append(
+                (
+                    "numbers of an embedding",
+                    "encoder",
+                    encoder.config.embed_dim,
+                    projection["image_embed_dim"],
+                )
+            )
+        else:
+            pairs.append(
+                (
+                    "channels of image tokens",
+                    "encoder",
+                    encoder.config.vision_cfg["width"],
+                    projection["embed_dims"],
+                )
+            )
+    for what, part, has, wants in pairs:
+        if has != wants:
+            raise ValueError(f"the {part} has {has} {what}, the network reads {wants}")
+
+
 class DiffusionTraining(Training):
     """The multi-view network: all noise levels, one timestep a group, the prompt frame's loss left out (paper §3.3).
 
@@ -59,6 +109,11 @@ class DiffusionTraining(Training):
         steps: length of the training.
         seed: of all draws.
         conditioning: dropout of prompt and caption.
+        objective: weights of the noise levels.
+        augmentation: changes to the pictures of objects, while training only.
+
+    Raises:
+        ValueError: the parts do not fit each other, or the schedule not the objective.
     """
 
     def __init__(
@@ -70,11 +125,17 @@ class DiffusionTraining(Training):
         steps: int,
         seed: int,
         conditioning: ConditioningConfig | None = None,
+        objective: ObjectiveConfig | None = None,
+        augmentation: AugmentationConfig | None = None,
     ) -> None:
         super().__init__(optimizer, steps, seed)
         self.conditioning = conditioning or ConditioningConfig()
+        self.objective = objective or ObjectiveConfig()
+        self.augmentation = augmentation or AugmentationConfig()
         self.model = MultiViewUNet(**unet_config).to(memory_format=torch.channels_last)
         scheduler = DDIMScheduler(**scheduler_config)
+        check_scheduler(scheduler, self.objective)
+        check_parts(self.model, *base)
         vae, encoder = (part.eval().requires_grad_(False) for part in base)
         # in a tuple, so that the frozen parts are no parameters of this module
         self.frozen = (ImageDreamPipeline(self.model, vae, encoder, scheduler),)
@@ -84,33 +145,46 @@ class DiffusionTraining(Training):
         """The whole model around the network being trained."""
         return self.frozen[0]
 
+    def start_from(self, initial: nn.Module, new: Set[str] = frozenset()) -> None:
+        """Begin with another network's weights; image controllers and cameras that it lacks begin without influence."""
+        start_network(self.model, initial, new)
+        self.started_from_weights = True
+
     @torch.no_grad()
     def encode(
         self, batch: dict, generator: torch.Generator
     ) -> tuple[Float[Tensor, "group view c h w"], Float[Tensor, "group view 16"], Condition]:
         """Clean latents, cameras and condition of a batch; targets and prompt of a group share their background."""
         groups, views = batch["targets"].shape[:2]
+        if self.training:
+            batch = augment(batch, self.augmentation, generator)
         backgrounds = random_backgrounds(groups, generator)
-        targets = composite(batch["targets"], backgrounds[:, None].expand(-1, views, -1)).to(self.device)
-        prompts = composite(batch["prompts"], backgrounds).to(self.device)
-        frames = torch.cat([targets.flatten(0, 1), prompts]).contiguous(memory_format=torch.channels_last)
-        latents = self.pipeline.encode_images(frames)
         dropped = torch.rand(groups, 2, generator=generator) < torch.tensor(
             [self.conditioning.prompt_dropout, self.conditioning.caption_dropout]
         )
+        without_prompt, without_caption = dropped.unbind(1)
+        targets = composite(batch["targets"], backgrounds[:, None].expand(-1, views, -1)).to(self.device)
+        prompts = composite(batch["prompts"], backgrounds)
+        if self.model.config.no_image == "plain":
+            prompts = torch.where(without_prompt[:, None, None, None], backgrounds[:, :, None, None], prompts)
+        prompts = prompts.to(self.device)
+        frames = torch.cat([targets.flatten(0, 1), prompts]).contiguous(memory_format=torch.channels_last)
+        latents = self.pipeline.encode_images(frames)
         captions = [
-            "" if drop else caption for drop, caption in zip(dropped[:, 1], batch["captions"], strict=True)
+            "" if drop else caption for drop, caption in zip(without_caption, batch["captions"], strict=True)
         ]
         condition = Condition(
             self.pipeline.encoder.encode_text(captions),
             self.pipeline.image_features(prompts),
             latents[groups * views :, None] if self.model.uses_prompt_frame else None,
-        ).drop_image(dropped[:, 0].to(self.device))
+        )
+        if self.model.config.no_image == "zeros":
+            condition = condition.drop_image(without_prompt.to(self.device))
         clean = latents[: groups * views].unflatten(0, (groups, views))
-        return clean, view_cameras(batch).to(self.device), condition
+        return clean, view_cameras(batch, self.model.config.cameras).to(self.device), condition
 
     def loss(self, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error of the network's output against its target in the scheduler's parametrisation."""
+        """Squared error of the network's output against its target in the scheduler's parametrisation."""
         latents, cameras, condition = self.encode(batch, generator)
         scheduler = self.pipeline.scheduler
         uniform = torch.rand(len(latents), generator=generator)
@@ -120,20 +194,8 @@ class DiffusionTraining(Training):
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         noisy = scheduler.add_noise(latents, noise, timesteps)
         output = predict_noise(self.model, noisy, timesteps, cameras, *condition.inputs)
-        return {"loss": mse_loss(output.float(), self.target(latents, noise, timesteps))}
-
-    def target(
-        self,
-        latents: Float[Tensor, "group view c h w"],
-        noise: Float[Tensor, "group view c h w"],
-        timesteps: Int[Tensor, " group"],
-    ) -> Float[Tensor, "group view c h w"]:
-        """What the network should say."""
-        scheduler = self.pipeline.scheduler
-        kind: Literal["epsilon", "v_prediction", "sample"] = scheduler.config.prediction_type
-        if kind == "v_prediction":
-            return scheduler.get_velocity(latents, noise, timesteps)
-        return noise if kind == "epsilon" else latents
+        wanted = target(scheduler, latents, noise, timesteps)
+        return {"loss": weighted_loss(output, wanted, scheduler, timesteps, self.objective)}
 
     def finish(self, _: list[dict]) -> ImageDreamPipeline:
         """The whole model with the trained network."""

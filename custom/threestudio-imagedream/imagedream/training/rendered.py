@@ -42,6 +42,12 @@ class RenderedConfig:
     the ring's 16 (of 32) views from azimuth −90 up to 90, as in the paper (§4), where it is always so."""
     prompt_fraction: tuple[float, float] = (0.8, 0.95)
     """The prompt object's longest side over the frame's; image_prompt.py prepares pictures at 0.90."""
+    prompt_azimuth_deg: tuple[float, float] = (-180.0, 180.0)
+    """Of prompt views with their own camera: which of a sample's are used."""
+    prompt_elevation_deg: tuple[float, float] = (-90.0, 90.0)
+    """Likewise."""
+    prompt_fov_y_deg: tuple[float, float] = (0.0, 180.0)
+    """Likewise."""
     caption_suffix: str = ""
     """Appended to captions that do not say "3d"; MVDream's is ", 3d asset"."""
     skip_broken: bool = False
@@ -55,6 +61,22 @@ class RenderedConfig:
         low, high = self.prompt_fraction
         if not 0 < low <= high <= 1:
             raise ValueError(f"data.rendered.prompt_fraction is {low} to {high}, must lie in (0, 1]")
+        for name in ("prompt_azimuth_deg", "prompt_elevation_deg", "prompt_fov_y_deg"):
+            low, high = getattr(self, name)
+            if not low <= high:
+                raise ValueError(
+                    f"data.rendered.{name} is {low} to {high}, must go from a lower to a higher number"
+                )
+
+    def allows(self, prompt: Picture) -> bool:
+        """Whether a prompt view is taken from within the ranges."""
+        azimuth = (prompt.azimuth_deg + 180) % 360 - 180
+        taken = (
+            (azimuth, self.prompt_azimuth_deg),
+            (prompt.elevation_deg, self.prompt_elevation_deg),
+            (prompt.fov_y_deg, self.prompt_fov_y_deg),
+        )
+        return all(low <= value <= high for value, (low, high) in taken)
 
 
 def find_rendered(folders: Sequence[str]) -> tuple[list, list]:
@@ -120,7 +142,7 @@ class RenderedSamples:
 
         Returns:
             `targets` (batch, 4, 4, size, size), `azimuths_deg` (batch, 4), `elevations_deg` (batch,), `prompts`
-            (batch, 4, size, size), `captions`, `objects`.
+            (batch, 4, size, size), `prompt_azimuths_deg` (batch,), `captions`, `objects`.
 
         Raises:
             SampleError: a picture is damaged.
@@ -141,9 +163,10 @@ class RenderedSamples:
         count = len(sample.views)
         start = int(torch.randint(count, (), generator=draws))
         views = [sample.views[(start + step * count // VIEWS) % count] for step in range(VIEWS)]
-        own = bool(torch.rand((), generator=draws) < self.config.own_prompts) and bool(sample.prompts)
+        prompts = [prompt for prompt in sample.prompts if self.config.allows(prompt)]
+        own = bool(torch.rand((), generator=draws) < self.config.own_prompts) and bool(prompts)
         half = [view for view in sample.views if -90 <= (view.azimuth_deg + 180) % 360 - 180 < 90]
-        prompt = self._prompt(sample.prompts if own else half, files, entry, draws)
+        prompt, picture = self._prompt(prompts if own else half, files, entry, draws)
         pixels = [decode_png(files[view.file], sample.size, f"{entry.where}: {view.file}") for view in views]
         return {
             "targets": torch.stack(
@@ -152,19 +175,20 @@ class RenderedSamples:
             "azimuths_deg": torch.tensor([view.azimuth_deg for view in views]),
             "elevations_deg": torch.tensor(sample.elevation_deg),
             "prompts": prompt,
+            "prompt_azimuths_deg": torch.tensor(picture.azimuth_deg),
             "objects": entry.where,
             "captions": with_suffix(read_caption(files, CAPTION, entry.where), self.config.caption_suffix),
         }
 
     def _prompt(
         self, pictures: Sequence[Picture], files: Files, entry: Entry, draws: torch.Generator
-    ) -> Float[Tensor, "4 size size"]:
+    ) -> tuple[Float[Tensor, "4 size size"], Picture]:
         fraction = float(uniform(self.config.prompt_fraction, (), draws))
         for choice in torch.randperm(len(pictures), generator=draws).tolist():
             name = pictures[choice].file
             rgba = _to_float(decode_png(files[name], None, f"{entry.where}: {name}"))
             if (rgba[3] > VISIBLE_ALPHA).any():  # a sheet of paper seen from its edge shows nothing
-                return place(rgba, self.config.image_size, fraction)
+                return place(rgba, self.config.image_size, fraction), pictures[choice]
         raise SampleError(f"{entry.where}: nothing is to be seen in any of {len(pictures)} prompt views")
 
 

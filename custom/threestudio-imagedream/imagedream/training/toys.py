@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from jaxtyping import Integer
+from jaxtyping import Float, Integer
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -55,6 +55,9 @@ class SampleConfig:
     """Prompt cameras."""
     prompt_fraction: tuple[float, float] = (0.8, 0.95)
     """The prompt object's longest side over the frame's; image_prompt.py prepares pictures at 0.90."""
+    prompt_light: str = "random"
+    """`random`: each prompt view has a light of its own (ImageDream's future work, paper §5); `fixed`: all have the
+    targets'."""
 
     def __post_init__(self):
         unknown = set(self.kinds) - set(KINDS)
@@ -63,12 +66,74 @@ class SampleConfig:
         for name in ("image_size", "groups", "prompts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if self.prompt_light not in ("random", "fixed"):
+            raise ValueError(f"prompt_light is {self.prompt_light!r}, must be random or fixed")
+
+    @property
+    def digest(self) -> str:
+        """A name for samples made like this.
+
+        Options that came later count where they differ from what was there before, so that older caches stay good.
+        """
+        settings = asdict(self)
+        if self.prompt_light == "random":
+            del settings["prompt_light"]
+        return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def uniform(low_high: tuple[float, float], shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Uniform draws from a range."""
     low, high = low_high
     return low + (high - low) * torch.rand(shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class PromptDraw:
+    """How one prompt view is taken."""
+
+    fov_y_deg: Float[Tensor, " 1"]
+    elevation_deg: Float[Tensor, " 1"]
+    azimuth_deg: Float[Tensor, " 1"]
+    light: Light
+    fraction: float
+    """See `SampleConfig.prompt_fraction`."""
+
+
+@dataclass(frozen=True)
+class SampleDraws:
+    """All that is random in a sample, besides the toy itself."""
+
+    kind: str
+    azimuths_deg: Float[Tensor, "group view"]
+    elevations_deg: Float[Tensor, " group"]
+    fov_y_deg: Float[Tensor, " group"]
+    relative_distance: Float[Tensor, " group"]
+    prompts: tuple[PromptDraw, ...]
+
+
+def draw_sample(seed: int, config: SampleConfig) -> SampleDraws:
+    """Kind, cameras and lights of the sample of a seed; takes no time, so the cache need not hold all of it."""
+    generator = torch.Generator().manual_seed(seed)
+    kind = config.kinds[int(torch.randint(len(config.kinds), (), generator=generator))]
+    groups = (config.groups,)
+    azimuths = orthogonal_azimuths(uniform((0.0, 360.0), groups, generator))
+    elevations = uniform(config.elevation_deg, groups, generator)
+    fov = uniform(config.fov_y_deg, groups, generator)
+    distance = uniform(config.relative_distance, groups, generator)
+    prompts = []
+    for _ in range(config.prompts):
+        camera = [
+            uniform(low_high, (1,), generator)
+            for low_high in (
+                config.prompt_fov_y_deg,
+                config.prompt_elevation_deg,
+                config.prompt_azimuth_deg,
+            )
+        ]
+        light = Light.random(generator) if config.prompt_light == "random" else Light()
+        fraction = float(uniform(config.prompt_fraction, (), generator))
+        prompts.append(PromptDraw(*camera, light, fraction))
+    return SampleDraws(kind, azimuths, elevations, fov, distance, tuple(prompts))
 
 
 def render_sample(seed: int, config: SampleConfig) -> dict[str, Tensor | str]:
@@ -78,39 +143,28 @@ def render_sample(seed: int, config: SampleConfig) -> dict[str, Tensor | str]:
         `targets` uint8 (group, 4, 4, size, size), `azimuths_deg` (group, 4), `elevations_deg` (group,), `prompts`
         uint8 (prompt, 4, size, size), `caption`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    kind = config.kinds[int(torch.randint(len(config.kinds), (), generator=generator))]
-    toy = make_toy(seed, kind)
+    draws = draw_sample(seed, config)
+    toy = make_toy(seed, draws.kind)
     raycaster = Raycaster(toy.mesh)
 
-    groups = (config.groups,)
-    azimuths = orthogonal_azimuths(uniform((0.0, 360.0), groups, generator))
-    elevations = uniform(config.elevation_deg, groups, generator)
-    fov = uniform(config.fov_y_deg, groups, generator)
-    distance = framing_distance(uniform(config.relative_distance, groups, generator), fov)
-    cameras = look_at_origin(elevations[:, None], azimuths, distance[:, None])
+    fov, distance = draws.fov_y_deg, framing_distance(draws.relative_distance, draws.fov_y_deg)
+    cameras = look_at_origin(draws.elevations_deg[:, None], draws.azimuths_deg, distance[:, None])
     targets = raycaster.render(
         cameras.flatten(0, 1), fov[:, None].expand(-1, VIEWS).flatten(), config.image_size
     ).rgba.unflatten(0, (-1, VIEWS))
 
     prompts = []
-    for _ in range(config.prompts):
-        fov = uniform(config.prompt_fov_y_deg, (1,), generator)
-        camera = look_at_origin(
-            uniform(config.prompt_elevation_deg, (1,), generator),
-            uniform(config.prompt_azimuth_deg, (1,), generator),
-            framing_distance(0.75, fov),
-        )
-        light = Light.random(generator)
+    for prompt in draws.prompts:
+        fov = prompt.fov_y_deg
+        camera = look_at_origin(prompt.elevation_deg, prompt.azimuth_deg, framing_distance(0.75, fov))
         # larger and without supersampling: placing the object in the frame filters it anyway
-        view = raycaster.render(camera, fov, config.image_size * 2, light, supersample=1).rgba[0]
-        fraction = float(uniform(config.prompt_fraction, (), generator))
-        prompts.append(place(view, config.image_size, fraction))
+        view = raycaster.render(camera, fov, config.image_size * 2, prompt.light, supersample=1).rgba[0]
+        prompts.append(place(view, config.image_size, prompt.fraction))
     to_bytes = lambda image: (image * 255).round().to(torch.uint8)  # noqa: E731
     return {
         "targets": to_bytes(targets),
-        "azimuths_deg": azimuths,
-        "elevations_deg": elevations,
+        "azimuths_deg": draws.azimuths_deg,
+        "elevations_deg": draws.elevations_deg,
         "prompts": to_bytes(torch.stack(prompts)),
         "caption": toy.caption,
     }
@@ -140,8 +194,7 @@ class SampleCache:
 
     def __init__(self, folder: Path, objects: int, config: SampleConfig, first_seed: int = 0) -> None:
         self.config, self.objects, self.first_seed = config, objects, first_seed
-        digest = sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()[:12]
-        self.folder = Path(folder) / f"toybox-{config.image_size}-{digest}"
+        self.folder = Path(folder) / f"toybox-{config.image_size}-{config.digest}"
         self._shards: dict[int, tuple[dict[str, Tensor], list[str]]] = {}
 
     def __len__(self) -> int:
@@ -180,7 +233,7 @@ class SampleCache:
 
         Returns:
             `targets` (batch, 4, 4, size, size), `azimuths_deg` (batch, 4), `elevations_deg` (batch,), `prompts`
-            (batch, 4, size, size), `captions`, `objects`.
+            (batch, 4, size, size), `prompt_azimuths_deg` (batch,), `captions`, `objects`.
         """
         groups = torch.randint(self.config.groups, indices.shape, generator=generator)
         prompts = torch.randint(self.config.prompts, indices.shape, generator=generator)
@@ -194,6 +247,9 @@ class SampleCache:
                     "azimuths_deg": tensors["azimuths_deg"][row, group],
                     "elevations_deg": tensors["elevations_deg"][row, group],
                     "prompts": tensors["prompts"][row, prompt].float() / 255,
+                    "prompt_azimuths_deg": draw_sample(self.first_seed + index, self.config)
+                    .prompts[prompt]
+                    .azimuth_deg[0],
                     "captions": captions[row],
                     "objects": f"toy of seed {self.first_seed + index}",
                 }

@@ -1,0 +1,94 @@
+"""What the network is trained to say, and how much each noise level counts."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler
+from diffusers.training_utils import compute_snr
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Weights of the noise levels."""
+
+    min_snr_gamma: float | None = None
+    """min-SNR-γ weighting (Hang et al., arXiv 2303.09556; γ = 5 there): the loss, seen as one on x₀, counts
+    min(SNR, γ), so that the many easy, nearly clean levels do not outweigh the others. Null: all levels alike, as in the
+    paper."""
+
+    def __post_init__(self):
+        if self.min_snr_gamma is not None and not self.min_snr_gamma > 0:
+            raise ValueError(f"objective.min_snr_gamma is {self.min_snr_gamma}, must be greater than 0")
+
+
+def check_scheduler(scheduler: DDIMScheduler, objective: ObjectiveConfig) -> None:
+    """Raise ValueError where a noise schedule does not go with its parametrisation or with the weights.
+
+    Zero terminal SNR (`scheduler.rescale_betas_zero_snr`, Lin et al., arXiv 2305.08891) makes the last level pure noise,
+    as it is where sampling begins. There ε tells nothing of the picture, so the network must predict v or x₀, and the
+    sampler must begin at that very level (`timestep_spacing: trailing`).
+    """
+    config = scheduler.config
+    if config.prediction_type not in PREDICTION_TYPES:
+        allowed = ", ".join(PREDICTION_TYPES)
+        raise ValueError(f"scheduler.prediction_type is {config.prediction_type!r}, must be one of {allowed}")
+    if not config.rescale_betas_zero_snr:
+        return
+    if config.prediction_type == "epsilon":
+        raise ValueError(
+            "scheduler.rescale_betas_zero_snr is true, but scheduler.prediction_type is epsilon: at zero signal the noise "
+            "says nothing of the picture; use v_prediction (or sample)"
+        )
+    if config.timestep_spacing != "trailing":
+        raise ValueError(
+            f"scheduler.rescale_betas_zero_snr is true, but scheduler.timestep_spacing is {config.timestep_spacing}, with "
+            "which sampling never begins at the level without signal; use trailing"
+        )
+    if objective.min_snr_gamma is not None:
+        raise ValueError(
+            "objective.min_snr_gamma gives the level without signal no weight at all, so with "
+            "scheduler.rescale_betas_zero_snr sampling would begin where nothing was learned; use one of the two"
+        )
+
+
+def target(
+    scheduler: DDIMScheduler,
+    latents: Float[Tensor, "group view c h w"],
+    noise: Float[Tensor, "group view c h w"],
+    timesteps: Int[Tensor, " group"],
+) -> Float[Tensor, "group view c h w"]:
+    """What the network should say, in the scheduler's parametrisation."""
+    if scheduler.config.prediction_type == "v_prediction":
+        return scheduler.get_velocity(latents, noise, timesteps)
+    return noise if scheduler.config.prediction_type == "epsilon" else latents
+
+
+def level_weights(
+    scheduler: DDIMScheduler, timesteps: Int[Tensor, " group"], gamma: float
+) -> Float[Tensor, " group"]:
+    """min-SNR-γ: what a squared error in the scheduler's parametrisation is multiplied with.
+
+    An error of x₀ is one of √SNR times its size in ε, and of √(SNR + 1) times in v.
+    """
+    snr = compute_snr(scheduler, timesteps)
+    of_x0 = snr.clamp(max=gamma)
+    return of_x0 / {"sample": 1, "epsilon": snr, "v_prediction": snr + 1}[scheduler.config.prediction_type]
+
+
+def weighted_loss(
+    output: Float[Tensor, "group view c h w"],
+    wanted: Float[Tensor, "group view c h w"],
+    scheduler: DDIMScheduler,
+    timesteps: Int[Tensor, " group"],
+    objective: ObjectiveConfig,
+) -> Float[Tensor, ""]:
+    """Mean squared error, each group with the weight of its noise level."""
+    if objective.min_snr_gamma is None:
+        return mse_loss(output.float(), wanted)
+    errors = mse_loss(output.float(), wanted, reduction="none").flatten(1).mean(1)
+    return torch.mean(errors * level_weights(scheduler, timesteps, objective.min_snr_gamma))
