@@ -157,6 +157,21 @@ def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
         return subprocess.call([*command, "--export", *overrides, f"resume={last}"], cwd=working_folder)
 
 
+def problem(argv: list[str]) -> str | None:
+    """What is wrong with a command line and its config, as far as can be seen without loading anything."""
+    sys.path.insert(0, str(PROJECT / "embedded"))
+    from threestudio.launching.arguments import parse_arguments, read_config
+    from threestudio.launching.messages import is_user_error, one_line
+
+    try:
+        read_config(parse_arguments(take_preset(argv)[0]))
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        return one_line(error)
+    return None
+
+
 def main(argv: list[str]) -> int:
     """Choose the host, say which, run it."""
     argv, preset = take_preset(argv)

@@ -24,8 +24,14 @@ logger = logging.getLogger(__name__)
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000")
 """What is opened: raster formats only (Pillow would hand EPS to an external interpreter)."""
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".tga", ".jp2"
+)  # fmt: skip
+"""Endings of such files, which a folder is searched for."""
 MAX_PIXELS = 120_000_000
 """Largest picture that is decoded: it takes half a gigabyte in memory."""
+MAX_BYTES = 256 * 2**20
+"""Largest picture file that is opened."""
 OBJECT_FRACTION = 0.90
 """The object's longest side over the frame's: the mean of the paper's test pictures."""
 VISIBLE_ALPHA = 0.05
@@ -190,6 +196,10 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
         raise ImagePromptError(f"{path} is a folder, a picture file is needed")
     if not path.exists():
         raise ImagePromptError(f"{path}: no such file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ImagePromptError(
+            f"{path} has {path.stat().st_size:,} bytes, the limit is {MAX_BYTES:,}; make it smaller"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own limit; ours is checked below

@@ -18,11 +18,19 @@ from multiprocessing.connection import Connection, wait
 from textwrap import shorten
 from typing import Any, Protocol, runtime_checkable
 
+from tqdm import tqdm
+
 Function = Callable[[Any], Any]
 """What is done with a task; its ValueErrors and OSErrors speak for themselves."""
 
+Runner = Callable[[Function, Iterable[Any]], Iterator["Outcome"]]
+"""Does a function for tasks: one of the `run_...` below with its settings filled in."""
+
 _STARTS = 3
 """Workers that may die one after another before they are ready."""
+
+_FAREWELL_S = 2.0
+"""Time for an idle process to end by itself."""
 
 
 @dataclass(frozen=True)
@@ -203,20 +211,26 @@ class _Process:
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()  # so that its end is noticed
+        self._idle = False
 
     def start(self, task: Any) -> None:
+        self._idle = False
         with suppress(OSError):  # it died while it was idle, which `receive` will find
             self.connection.send(task)
 
     def receive(self) -> Outcome | None:
         try:
-            return self.connection.recv()
+            outcome = self.connection.recv()
+            self._idle = True
+            return outcome
         except (EOFError, OSError) as error:
             self._process.join()
             raise _Died(_cause(self._process.exitcode)) from error
 
     def stop(self) -> None:
         self.connection.close()
+        if self._idle:
+            self._process.join(_FAREWELL_S)
         if hasattr(os, "killpg") and self._process.pid is not None:
             with suppress(ProcessLookupError, PermissionError):  # it has no group of its own yet, or is gone
                 os.killpg(self._process.pid, signal.SIGKILL)  # and programs that it runs
@@ -232,6 +246,7 @@ def _serve(connection: Connection, function: Function, threads: int, environment
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # its own is one between processes, which a killed process leaves behind
     _limit_threads(threads)
     connection.send(None)  # ready
     while True:

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import tyro
 
+from imagedream.cli.batch import Batch
 from imagedream.cli.convert import Convert
 from imagedream.cli.doctor import Doctor
 from imagedream.cli.evaluate import Evaluate
@@ -21,7 +22,7 @@ from imagedream.cli.render import Render
 from imagedream.cli.train import Assemble, Train
 from imagedream.cli.views import Views
 
-USER_ERRORS = (ValueError, OSError, ImportError)
+USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, FloatingPointError)
 """What the library raises for what a user can put right."""
 
 
@@ -57,6 +58,7 @@ AnyVerb = (
     Annotated[Prepare, tyro.conf.subcommand("prepare")]
     | Annotated[Views, tyro.conf.subcommand("views")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
+    | Annotated[Batch, tyro.conf.subcommand("batch")]
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Assemble, tyro.conf.subcommand("assemble")]

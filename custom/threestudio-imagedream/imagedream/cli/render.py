@@ -2,13 +2,12 @@
 
 import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from imagedream.cli.verb import Verb, say
+from imagedream.cli.verb import Verb, choose_runner, say
 
 if TYPE_CHECKING:
     from imagedream.rendering.dataset import RenderConfig
@@ -74,7 +73,7 @@ class Render(Verb):
         from imagedream.rendering.dataset import TOYBOX, Item, render_mesh_file
         from imagedream.rendering.meshes import MESH_SUFFIXES
         from imagedream.rendering.shards import render_shards
-        from imagedream.rendering.sources import find_items
+        from imagedream.rendering.sources import find_items, read_names
 
         many = self.source.startswith(TOYBOX) or Path(self.source).suffix.lower() not in MESH_SUFFIXES
         many = many or Path(self.source).is_dir()
@@ -82,14 +81,13 @@ class Render(Verb):
         if many and self.caption is not None:
             raise ValueError("--caption is for a single mesh; --captions names a CSV file for many")
         config = self._config(shards)
-        only = None
-        if self.only is not None:
-            only = {line.strip() for line in self.only.read_text().splitlines()} - {""}
-        items = find_items(self.source, self.captions, only)
+        items = find_items(self.source, self.captions, read_names(self.only))
         if self.caption is not None:
             items = [Item(items[0].key, items[0].source, self.caption, "option")]
         if shards:
-            render_shards(items, self.out, config, self._runner(), self.objects_per_shard)
+            jobs = self.jobs if self.jobs is not None else 0 if self.ray else os.cpu_count() or 1
+            runner = choose_runner(jobs, self.ray, self.timeout_s, share_cores=False)
+            render_shards(items, self.out, config, runner, self.objects_per_shard)
         else:
             render_mesh_file(items[0], self.out, config)
         say(self.out)
@@ -116,17 +114,6 @@ class Render(Verb):
             backend=self.backend,
             seed=self.seed,
         )
-
-    def _runner(self):
-        from imagedream.workers import run_processes, run_ray
-
-        if not self.timeout_s > 0:
-            raise ValueError(f"--timeout-s is {self.timeout_s}, must be larger than 0")
-        if self.ray is not None:
-            return partial(run_ray, address=self.ray, timeout_s=self.timeout_s)
-        if self.jobs is not None and self.jobs < 1:
-            raise ValueError(f"--jobs is {self.jobs}, must be at least 1")
-        return partial(run_processes, jobs=self.jobs or os.cpu_count() or 1, timeout_s=self.timeout_s)
 
 
 def _range(name: str, numbers: tuple[float, ...] | None) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""What an object is called: from a CSV, or from what lies with its file."""
+"""What an object is called: from a CSV, or from what lies with its file (a mesh, a picture)."""
 
 import csv
 import gzip
@@ -16,7 +16,10 @@ logger = logging.getLogger(__name__)
 Captions = Callable[[Path], tuple[str, str]]
 """A mesh file -> its caption (empty where nobody knows) and where that came from."""
 
-_NUMBER = re.compile(r"[0-9a-f]{16,}|[0-9a-f-]{36}", re.IGNORECASE)  # a hash or UUID says nothing
+_SAYS_NOTHING = re.compile(  # a hash, a UUID, a number, what cameras and screens call their pictures
+    r"[0-9a-f]{16,}|[0-9a-f-]{36}|(img|dsc[fn]?|pxl|p|image|picture|photo|screenshot|untitled)?[\W_\d]*",
+    re.IGNORECASE,
+)
 
 
 def find_captions(how: str, folder: Path) -> Captions:
@@ -24,9 +27,9 @@ def find_captions(how: str, folder: Path) -> Captions:
 
     Args:
         how: `none`; `auto`: the first of a text file of the same name, Objaverse annotations, the title inside a glTF
-            file, the file's own name unless it is a hash; or a CSV file: two columns name and caption, or a header with
-            a column `caption` and the name in the first column. A name is a path relative to the folder, a file name,
-            or that without its ending.
+            file, the file's own name unless it is a hash, a number or what cameras call their pictures; or a CSV file:
+            two columns name and caption, or a header with a column `caption` and the name in the first column. A name
+            is a path relative to the folder, a file name, or that without its ending.
         folder: where the mesh files are.
 
     Raises:
@@ -80,7 +83,7 @@ def _from_metadata(path: Path, folder: Path) -> tuple[str, str]:
     title = _gltf_title(path)
     if title:
         return title, "glTF title"
-    if _NUMBER.fullmatch(path.stem):
+    if _SAYS_NOTHING.fullmatch(path.stem):
         return "", "none"
     return " ".join(path.stem.replace("_", " ").replace("-", " ").split()), "file name"
 

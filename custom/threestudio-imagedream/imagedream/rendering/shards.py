@@ -16,7 +16,7 @@ import json
 import logging
 import shutil
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from tqdm import tqdm
 from imagedream.files import atomic_path
 from imagedream.rendering.dataset import Item, RenderConfig, object_samples
 from imagedream.rendering.samples import CAMERAS, write_tar
-from imagedream.workers import FatalError, Outcome
+from imagedream.workers import FatalError, Runner
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +47,6 @@ class Report:
     """In the shards."""
     failed: list[dict[str, str]]
     """`object`, `source` and `error` of what could not be rendered."""
-
-
-Runner = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Outcome]]
-"""Runs a function on tasks: `imagedream.workers` with its settings filled in."""
 
 
 def render_shards(

@@ -1,4 +1,4 @@
-"""What a data set is rendered from: a mesh file, a folder or tree of them, or toys."""
+"""Files with captions: what a data set is rendered from (mesh files, or toys), and what a batch is made of (pictures)."""
 
 import hashlib
 import re
@@ -35,31 +35,60 @@ def find_items(source: str, captions: str = "auto", only: Collection[str] | None
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such mesh file or folder (nor is it toybox:N)")
+    return file_items(path, MESH_SUFFIXES, "mesh file", captions, only)
+
+
+def read_names(path: Path | None) -> set[str] | None:
+    """The lines of a text file, for `only`; None without a file."""
+    if path is None:
+        return None
+    return {line.strip() for line in path.read_text(encoding="utf-8").splitlines()} - {""}
+
+
+def file_items(
+    path: Path,
+    suffixes: Collection[str],
+    what: str,
+    captions: str = "auto",
+    only: Collection[str] | None = None,
+    skip: Path | None = None,
+) -> list[Item]:
+    """A file, or the files at any depth of a folder, each with a key that is a safe file name, and its caption.
+
+    Args:
+        path: the file or folder.
+        suffixes: endings of the files to take, in small letters.
+        what: how messages call such a file.
+        captions: see `imagedream.rendering.captions.find_captions`.
+        only: see `find_items`.
+        skip: a folder below `path` to pass over, such as that of the results.
+
+    Raises:
+        ValueError: no such file is there.
+    """
     folder = path if path.is_dir() else path.parent
     files = [path]
     if path.is_dir():
         files = sorted(
             file
             for file in path.rglob("*")
-            if file.suffix.lower() in MESH_SUFFIXES and not file.name.startswith(".") and file.is_file()
+            if file.suffix.lower() in suffixes
+            and not file.name.startswith(".")
+            and file.is_file()
+            and (skip is None or not file.resolve().is_relative_to(skip.resolve()))
         )
         if not files:
             raise ValueError(
-                f"{path} holds no mesh file ({', '.join(MESH_SUFFIXES)}) among its {sum(1 for _ in path.rglob('*'))} "
+                f"{path} holds no {what} ({', '.join(suffixes)}) among its {sum(1 for _ in path.rglob('*'))} "
                 "files and folders"
             )
     if only is not None:
         found, files = len(files), [file for file in files if file.stem in only]
         if not files:
-            raise ValueError(
-                f"none of the {found} mesh files in {path} is among the {len(only)} wanted names"
-            )
+            raise ValueError(f"none of the {found} {what}s in {path} is among the {len(only)} wanted names")
     caption_of = find_captions(captions, folder)
     keys: set[str] = set()
-    items = []
-    for file in files:
-        items.append(Item(_new_key(file.relative_to(folder), keys), str(file), *caption_of(file)))
-    return items
+    return [Item(_new_key(file.relative_to(folder), keys), str(file), *caption_of(file)) for file in files]
 
 
 def _new_key(path: Path, taken: set[str]) -> str:
