@@ -22,8 +22,7 @@ from omegaconf import OmegaConf  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from benchmarks.toybox_to_3d import read_field_views, read_four_views  # noqa: E402
-from imagedream import checkpoints  # noqa: E402
-from imagedream.evaluation.clip import Clip, check_clip, find_clip  # noqa: E402
+from imagedream.evaluation.clip import Clip, find_clip  # noqa: E402
 from imagedream.evaluation.pictures import METRICS, mean_and_deviation, paper_scores  # noqa: E402
 from imagedream.evaluation.quality import InceptionClassifier  # noqa: E402
 from imagedream.evaluation.tables import markdown_table  # noqa: E402
@@ -38,7 +37,7 @@ class Settings:
     runs: tuple[str, ...]
     """Trial folders; patterns such as 'outputs/imagedream/*' are allowed."""
     clip: str = "toybox"
-    """As of `python -m imagedream evaluate --clip`, or `toybox`: the small model's encoder, which knows toys only."""
+    """As of `python -m imagedream evaluate views --clip`; the small model's encoder knows toys only."""
     inception: str = "none"
     """As of `python -m imagedream evaluate pictures --inception`."""
     diffused_px: int = 256
@@ -85,11 +84,7 @@ def main(settings: Settings) -> None:
     finished = [trial for trial in trials if any((trial / "save").glob("it*-test.mp4"))]
     if not finished:
         sys.exit(f"no finished runs among the {len(trials)} folders of {' '.join(settings.runs)}")
-    if settings.clip == "toybox":
-        clip = find_clip("own", checkpoints.load("toybox").encoder)
-    else:
-        check_clip(settings.clip)
-        clip = find_clip(settings.clip, None)
+    clip = find_clip(settings.clip, None)
     inception = None
     if settings.inception != "none":
         inception = InceptionClassifier(

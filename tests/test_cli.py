@@ -100,7 +100,7 @@ def test_render_writes_views_and_cameras(tmp_path, capsys):
         (["evaluate", "views", "--guidance-scale", "-1"], "--guidance-scale is -1.0, must be at least 0"),
         (["evaluate", "views", "--kinds", "griffin"], "unknown kinds griffin; the toybox knows robot"),
         (["evaluate", "views", "--n", "3", "--confidence", "0.9"], "3 objects are too few for an interval"),
-        (["evaluate", "views", "--clip", "ViT"], "no CLIP 'ViT': give own"),
+        (["evaluate", "views", "--clip", "ViT"], "no weights at ViT"),
         (["views", "{picture}", "--weights", "{picture}"], "toy.png is no weights file"),
         (["render", "missing.glb"], "missing.glb"),
         (["render", "{picture}", "--views", "6"], "must be a multiple of 4"),

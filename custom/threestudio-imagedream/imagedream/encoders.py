@@ -36,6 +36,7 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
         joint_embedding: whether the projections to the joint embedding are there.
         image_mean: mean that pixel values in [0, 1] are normalised with.
         image_std: standard deviation, likewise.
+        quick_gelu: OpenAI's approximation of GELU, which its own weights were trained with.
     """
 
     @register_to_config
@@ -48,10 +49,11 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
         joint_embedding: bool = True,
         image_mean: Sequence[float] = open_clip.OPENAI_DATASET_MEAN,
         image_std: Sequence[float] = open_clip.OPENAI_DATASET_STD,
+        quick_gelu: bool = False,
     ) -> None:
         super().__init__()
         smallest_tower = dict(image_size=1, patch_size=1, width=1, layers=0, head_width=1)
-        self.clip = open_clip.CLIP(embed_dim, dict(vision_cfg or smallest_tower), dict(text_cfg))
+        self.clip = open_clip.CLIP(embed_dim, dict(vision_cfg or smallest_tower), dict(text_cfg), quick_gelu)
         if not joint_embedding:
             del self.clip.logit_scale
             self.clip.text_projection = self.clip.visual.proj = None

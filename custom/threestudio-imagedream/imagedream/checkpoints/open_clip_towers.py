@@ -44,7 +44,7 @@ def open_clip_config(source: str) -> dict[str, Any]:
             "layers",
         },
     )
-    other = set(config) - {"embed_dim", "vision_cfg", "text_cfg"}
+    other = set(config) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
     for part, known in zip(("vision_cfg", "text_cfg"), plain, strict=True):
         other |= {f"{part}.{key}" for key in set(config[part]) - known}
     if other:
@@ -55,6 +55,12 @@ def open_clip_config(source: str) -> dict[str, Any]:
     if weights not in tags and not Path(weights).is_file():
         raise CheckpointError(
             f"{weights!r} is no file, and none of open_clip's weights of {architecture}: {', '.join(tags) or 'none'}"
+        )
+    quick = open_clip.get_pretrained_cfg(architecture, weights).get("quick_gelu", False)
+    if quick and not config.get("quick_gelu", False):
+        raise CheckpointError(
+            f"{weights} was trained with another activation than {architecture} has; "
+            f"name {architecture}-quickgelu:{weights}"
         )
     return config
 

@@ -29,7 +29,7 @@ class Evaluation(Verb):
     guidance_scale: float | None = None
     """Strength of classifier-free guidance; 1 for none; by default what suits the model."""
     clip: str = "own"
-    """CLIP that the CLIP scores are measured with: `own` (the model's encoder), the folder of another one,
+    """CLIP that the CLIP scores are measured with: `own` (the model's encoder), another model or its encoder's folder,
     ARCHITECTURE:WEIGHTS of open_clip (`ViT-H-14:laion2b_s32b_b79k`), or `none`."""
     json: bool = False
     """Print JSON with the numbers of every object instead of the table."""
