@@ -47,6 +47,7 @@ __all__ = [
     "load_part",
     "load_scheduler",
     "local_path",
+    "names_open_clip",
     "part_config",
 ]
 

@@ -16,16 +16,36 @@ class Train(Verb):
     """YAML file, see configs/train/."""
     overrides: tyro.conf.Positional[tuple[str, ...]] = ()
     """`key=value`, `key.sub=value`: what to change in it."""
+    dry_run: bool = False
+    """Train nothing, read no weights: count parameters, operations and memory, and say what is missing (exit code 1)."""
+    tflops: float | None = None
+    """For `--dry-run`: TFLOP/s that a device sustains; None is 40% of an A100's 312."""
 
-    def run(self) -> None:  # noqa: D102
+    def run(self) -> int | None:  # noqa: D102
         wrong = [override for override in self.overrides if "=" not in override]
         if wrong:
             raise ValueError(f"{wrong[0]!r} is not of the form key=value")
         if not self.config.is_file():
             raise FileNotFoundError(f"--config is {self.config}, there is no such file")
+        if self.tflops is not None and not (self.dry_run and self.tflops > 0):
+            raise ValueError(f"--tflops is {self.tflops}, must be greater than 0 and is for --dry-run only")
+        if self.dry_run:
+            return self._plan()
+        from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
         from imagedream.training import train
 
-        say(train(self.config, list(self.overrides)))
+        trained = train(self.config, list(self.overrides))
+        rank_zero_only(say)(trained)
+        return None
+
+    def _plan(self) -> int:
+        from imagedream.training.dry_run import DEFAULT_TFLOPS, plan
+        from imagedream.training.run import read_config
+
+        found = plan(read_config(self.config, list(self.overrides)))
+        say(found.report(self.tflops or DEFAULT_TFLOPS))
+        return 1 if found.missing else 0
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,10 @@ class ConditioningConfig:
     """Probability of no image prompt (paper §4): of exactly what the network takes for one later, `model.no_image`."""
     caption_dropout: float = 0.1
     """Probability of the empty caption."""
+    white_background: float = 0.4
+    """Fraction of groups in front of white; those that are neither this nor that stand in front of any colour."""
+    grey_background: float = 0.2
+    """Fraction of groups in front of some grey; MVDream: 1."""
     timestep_bias: float = 1.0
     """Timesteps are drawn with density ∝ t^(bias − 1): 1 is uniform, 2 prefers noise levels at which only the
     conditions tell what the object looks like."""
@@ -53,6 +57,12 @@ class ConditioningConfig:
         for name in ("prompt_dropout", "caption_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"conditioning.{name} is {getattr(self, name)}, must be in [0, 1]")
+        white, grey = self.white_background, self.grey_background
+        if not (white >= 0 and grey >= 0 and white + grey <= 1):
+            raise ValueError(
+                f"conditioning.white_background is {white} and grey_background {grey}, must be fractions that add up to at "
+                "most 1"
+            )
         if self.timestep_bias <= 0:
             raise ValueError(f"conditioning.timestep_bias is {self.timestep_bias}, must be greater than 0")
 
@@ -145,6 +155,11 @@ class DiffusionTraining(Training):
         """The whole model around the network being trained."""
         return self.frozen[0]
 
+    def on_fit_start(self) -> None:
+        """Bring the frozen parts, which Lightning does not see, to the device."""
+        for part in (self.pipeline.vae, self.pipeline.encoder):
+            nn.Module.to(part, self.device)
+
     def start_from(self, initial: nn.Module, new: Set[str] = frozenset()) -> None:
         """Begin with another network's weights; image controllers and cameras that it lacks begin without influence."""
         start_network(self.model, initial, new)
@@ -158,9 +173,12 @@ class DiffusionTraining(Training):
         groups, views = batch["targets"].shape[:2]
         if self.training:
             batch = augment(batch, self.augmentation, generator)
-        backgrounds = random_backgrounds(groups, generator)
+        conditioning = self.conditioning
+        backgrounds = random_backgrounds(
+            groups, generator, conditioning.white_background, conditioning.grey_background
+        )
         dropped = torch.rand(groups, 2, generator=generator) < torch.tensor(
-            [self.conditioning.prompt_dropout, self.conditioning.caption_dropout]
+            [conditioning.prompt_dropout, conditioning.caption_dropout]
         )
         without_prompt, without_caption = dropped.unbind(1)
         targets = composite(batch["targets"], backgrounds[:, None].expand(-1, views, -1)).to(self.device)

@@ -76,6 +76,18 @@ class OptimizerConfig:
             return torch.optim.Adafactor(groups, lr=self.learning_rate)
         return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas)
 
+    def state_numbers(self, parameters: Sequence[nn.Parameter]) -> int:
+        """How many numbers the optimiser keeps for some parameters, besides their gradients."""
+        if self.kind == "adamw":
+            return 2 * sum(parameter.numel() for parameter in parameters)
+        # Adafactor: a row and a column of a matrix (kernels are stacks of them), everything of a vector
+        return sum(
+            (parameter.numel() // parameter.shape[-1] + parameter.numel() // parameter.shape[-2])
+            if parameter.ndim > 1
+            else parameter.numel()
+            for parameter in parameters
+        )
+
 
 def choose_learned(model: nn.Module, learn: str | Sequence[str]) -> None:
     """Freeze what is not learned; what was frozen before stays so.
