@@ -4,57 +4,15 @@ import json
 
 import pytest
 import torch
-from omegaconf import OmegaConf
-from PIL import Image
 from safetensors.torch import load_file
 
 from imagedream.cli import main
-from tests.tiny import tiny_encoder, tiny_scheduler, tiny_unet, tiny_vae
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
     pytest.mark.filterwarnings("ignore::FutureWarning:torch.utils._pytree"),
 ]
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    """Shards of three toys, a folder of pictures, a tiny model."""
-    root = tmp_path_factory.mktemp("run")
-    options = ["--size", "16", "--views", "8", "--jobs", "1", "--prompts", "1"]
-    assert main(["render", "toybox:3", "--out", str(root / "shards"), *options]) == 0
-    (root / "pictures").mkdir()
-    for name in ("red", "blue", "green"):
-        Image.new("RGB", (20, 16), name).save(root / "pictures" / f"{name}.png")
-        (root / "pictures" / f"{name}.txt").write_text(f"all {name}")
-    tiny_vae().save_pretrained(root / "vae")
-    tiny_encoder().save_pretrained(root / "encoder")
-    config = {
-        "part": "diffusion",
-        "out": str(root / "out"),
-        "autoencoder": str(root / "vae"),
-        "encoder": str(root / "encoder"),
-        "model": {name: value for name, value in tiny_unet().config.items() if not name.startswith("_")},
-        "scheduler": {
-            name: value for name, value in tiny_scheduler().config.items() if not name.startswith("_")
-        },
-        "data": {
-            "rendered": {"folders": [str(root / "shards")], "image_size": 16},
-            "cache": str(root / "cache"),
-            "validation_objects": 1,
-            "batch_size": 2,
-            "workers": 1,
-        },
-        "optimizer": {"final_fraction": 1.0, "warmup_steps": 1},
-        "steps": 2,
-        "validate_every": 2,
-        "log_every": 1,
-        "validation_views": 1,
-        "validation_view_steps": 1,
-    }
-    OmegaConf.save(config, root / "tiny.yaml")
-    return root
 
 
 def run(recipe, out, *overrides):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from imagedream.training.strategies import like, whole
+from imagedream.training.strategies import collect, like, reshard
 
 KEY = "averaged_weights"
 """Of a checkpoint."""
@@ -39,7 +39,7 @@ class AveragedWeights(pl.Callback):
         self._step = trainer.global_step
         if self._restored is not None:
             for name, tensor in self.average.items():
-                tensor.copy_(like(self._restored[name].to(tensor), tensor))
+                tensor.copy_(like(self._restored[name], tensor))
             self._restored = None
 
     @torch.no_grad()
@@ -71,6 +71,7 @@ class AveragedWeights(pl.Callback):
 
     @torch.no_grad()
     def _exchange(self, pl_module: pl.LightningModule) -> None:
+        reshard(pl_module.model)
         for name, parameter in learned(pl_module):
             kept = parameter.detach().clone()
             parameter.copy_(self.average[name])
@@ -80,7 +81,7 @@ class AveragedWeights(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
     ) -> None:
         """The whole average; every process takes part, the first one writes."""
-        checkpoint[KEY] = {name: whole(tensor) for name, tensor in self.average.items()}
+        checkpoint[KEY] = collect(self.average)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict

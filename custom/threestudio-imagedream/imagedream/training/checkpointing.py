@@ -84,13 +84,18 @@ class Checkpoints(Checkpoint):
         self._handlers: dict[signal.Signals, Any] = {}
         self._written_at, self._written_step, self._step = time.monotonic(), -1, -1
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Remember what signals did before the run."""
+        if threading.current_thread() is threading.main_thread():
+            wanted = [signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if _slurm_job() else [])]
+            self._handlers = {number: signal.getsignal(number) for number in wanted}
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take signals over from Lightning, which heeds them wherever it is, and in each process at another batch."""
         self._written_at, self._step = time.monotonic(), trainer.global_step
         self._written_step = trainer.global_step if trainer.ckpt_path else -1
-        if threading.current_thread() is threading.main_thread():
-            wanted = [signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if _slurm_job() else [])]
-            self._handlers = {number: signal.signal(number, self._ask) for number in wanted}
+        for number in self._handlers:
+            signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal is not None:
@@ -101,7 +106,6 @@ class Checkpoints(Checkpoint):
         """Give the signals back."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._handlers = {}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Write when it is time."""

@@ -18,7 +18,7 @@ from imagedream.training.objectives import ObjectiveConfig
 from imagedream.training.optimizers import OptimizerConfig
 from imagedream.training.run_folder import check_run_folder, check_space, write_record
 from imagedream.training.strategies import STRATEGIES
-from imagedream.training.trainer import attention_kernels, make_trainer, stopped_by
+from imagedream.training.trainer import attention_kernels, make_trainer, stopped_by, without_known_warnings
 from imagedream.training.troubles import check_unchanged, memory_advice
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     """The newest that stay."""
     resume_changed: bool = False
-    """Go on from a checkpoint although the config has changed since."""
+    """Go on from a checkpoint although the config has changed since; learning rates stay those of the checkpoint."""
     devices: int = 1
     """Devices (on a CPU: processes) of each machine."""
     nodes: int = 1
@@ -184,7 +184,7 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
         trainer = make_trainer(config, module)
         if last is not None:
             logger.info("resuming %s", last)
-        with attention_kernels(trainer):
+        with attention_kernels(trainer), without_known_warnings():
             trainer.fit(module, data, ckpt_path=last, weights_only=True)
     stopped = stopped_by(trainer)
     if stopped is not None:

@@ -1,7 +1,9 @@
 """Lightning's trainer for a config."""
 
 import signal
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +98,20 @@ def tensorboard_logger(out: Path) -> pl.loggers.TensorBoardLogger:
 def stopped_by(trainer: pl.Trainer) -> signal.Signals | None:
     """The signal that ended a run before its last step."""
     return next(one.signal for one in trainer.callbacks if isinstance(one, Checkpoints))
+
+
+@contextmanager
+def without_known_warnings() -> Iterator[None]:
+    """Lightning and FSDP speak of their own internals, and of choices made on purpose here."""
+    with warnings.catch_warnings():
+        for message in (
+            ".*LeafSpec.*",  # Lightning's own use of PyTorch
+            ".*sync_dist=True.*",  # every process validates all objects; training numbers are reduced by Statistics
+            ".*does not have many workers.*",  # data.loader_workers says how many
+            ".*returned a view tensor.*",  # nothing is changed in place behind the network
+        ):
+            warnings.filterwarnings("ignore", message)
+        yield
 
 
 def attention_kernels(trainer: pl.Trainer) -> AbstractContextManager:

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
+from imagedream.training.checkpointing import last_checkpoint
 from imagedream.training.strategies import any_process
 
 if TYPE_CHECKING:
@@ -63,14 +64,15 @@ class FiniteLoss(pl.Callback):
         Raises:
             FloatingPointError: with step, loss and objects.
         """
-        bad = not bool(loss.isfinite())
+        bad = not bool(loss.detach().isfinite())
         if any_process(trainer, bad)[0]:
             # a loss of an accumulated step is divided by their number
-            value = float(loss) * trainer.accumulate_grad_batches
+            value = float(loss.detach()) * trainer.accumulate_grad_batches
             shown = ", ".join(self._batch["objects"]) if bad else "those of another process"
+            last = last_checkpoint(self.checkpoints)
             raise FloatingPointError(
-                f"the loss is {value} at step {trainer.global_step}, objects: {shown}; the weights are those before this "
-                f"step, checkpoints in {self.checkpoints} are good"
+                f"the loss is {value} at step {trainer.global_step}, of {shown}; the run stopped before it reached the "
+                f"weights; last checkpoint: {last or 'none yet'}"
             )
 
 
