@@ -9,6 +9,10 @@ from torch import Tensor
 import threestudio
 from threestudio.models.background.base import BaseBackground
 
+from .randomness import step_generator
+
+STREAM = 1
+
 
 @threestudio.register("imagedream-background")
 class ImageDreamBackground(BaseBackground):
@@ -35,7 +39,7 @@ class ImageDreamBackground(BaseBackground):
     cfg: Config
 
     def configure(self) -> None:
-        """Make the colour, and a random stream of its own from the global seed."""
+        """Make the colour."""
         color = self._checked("color")
         if self.cfg.learned:
             # sigmoid of the parameter is the colour; a pure 0 or 1 would have no gradient
@@ -44,7 +48,11 @@ class ImageDreamBackground(BaseBackground):
             self.register_buffer("color", color)
         if self.cfg.eval_color is not None:
             self.register_buffer("eval_color", self._checked("eval_color"), persistent=False)
-        self.generator = torch.Generator().manual_seed(torch.initial_seed() + 1)
+        self.random_color: list[float] | None = None
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        """Choose the step's random colour, or none: what is rendered in a step has one background."""
+        self.random_color = random_color(self.cfg, global_step) if self.cfg.random_aug else None
 
     def _checked(self, name: str) -> Tensor:
         color = torch.tensor([float(value) for value in getattr(self.cfg, name)])
@@ -57,10 +65,15 @@ class ImageDreamBackground(BaseBackground):
     def forward(self, dirs: Tensor) -> Tensor:
         """The step's colour for rays `(batch, height, width, 3)`."""
         color = torch.sigmoid(self.logit) if self.cfg.learned else self.color
-        if self.training and self.cfg.random_aug:
-            coin, *random = torch.rand(1 + self.cfg.n_output_dims, generator=self.generator).tolist()
-            if coin < self.cfg.random_aug_prob:
-                color = 0 * color + color.new_tensor(random)  # keeps a learned colour in the graph
+        if self.training and self.random_color is not None:
+            color = 0 * color + color.new_tensor(self.random_color)  # keeps a learned colour in the graph
         elif not self.training and self.cfg.eval_color is not None:
             color = self.eval_color
         return color.to(dirs.device).expand(*dirs.shape[:-1], -1)
+
+
+def random_color(cfg: Any, step: int) -> list[float] | None:
+    """A background's random colour in a step, or None with probability 1 − `random_aug_prob`."""
+    generator = step_generator(STREAM, step)
+    coin, *color = torch.rand(1 + cfg.n_output_dims, generator=generator).tolist()
+    return color if coin < cfg.random_aug_prob else None

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,11 +14,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import threestudio
 from imagedream.cameras import check_angles, framing_distance, look_at_origin, orthogonal_azimuths, rays
-from threestudio.utils.base import Updateable
 from threestudio.utils.config import parse_structured
 from threestudio.utils.ops import get_mvp_matrix, get_projection_matrix
 
+from .randomness import step_generator
+
 NEAR, FAR = 0.01, 100.0
+STREAM = 0
 
 
 @dataclass
@@ -119,53 +122,59 @@ def stages(cfg: CameraDataModuleConfig) -> list[tuple[int, int, int]]:
     return list(zip(*columns.values(), strict=True))
 
 
-class CanonicalCameras(IterableDataset, Updateable):
+class CanonicalCameras(IterableDataset):
     """Endless training batches; rows g · n_view ... g · n_view + n_view − 1 are group g.
 
-    The loader collates up to two batches ahead of the training step, so a new stage shows up to two steps late.
+    A batch depends on the seed and its number alone, so a run that goes on from a checkpoint sees the cameras it would
+    have seen.
     """
 
-    def __init__(self, cfg: CameraDataModuleConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self, cfg: CameraDataModuleConfig, seed: int, first: int = 0, batches_per_step: int = 1
+    ) -> None:
         super().__init__()
         self.cfg = cfg
-        self.generator = generator
+        self.seed = seed
+        self.first = first
+        self.batches_per_step = batches_per_step
         self.stages = stages(cfg)
         self.ranges = {
             name: _range(cfg, name)
             for name in ("elevation_range", "fovy_range", "relative_distance_range", "light_distance_range")
         }
         check_angles(self.ranges["elevation_range"], self.ranges["fovy_range"])
-        self.update_step(0, 0)
 
-    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
-        """Choose the stage of a training step."""
-        stage = bisect_right(list(self.cfg.resolution_milestones), global_step)
-        self.batch_size, self.height, self.width = self.stages[stage]
+    def stage(self, step: int) -> tuple[int, int, int]:
+        """(batch size, height, width) at a training step."""
+        return self.stages[bisect_right(list(self.cfg.resolution_milestones), step)]
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        while True:
-            yield {}
+    def __iter__(self) -> Iterator[int]:
+        return count(self.first)
 
-    def _uniform(self, name: str, groups: int) -> Tensor:
-        low, high = self.ranges[name]
-        return low + (high - low) * torch.rand(groups, generator=self.generator)
-
-    def collate(self, batch: Any) -> dict[str, Any]:
-        """A batch of random groups; its argument carries nothing."""
+    def collate(self, number: int) -> dict[str, Any]:
+        """The batch of that number: random groups."""
+        batch_size, height, width = self.stage(number // self.batches_per_step)
+        generator = step_generator(STREAM, number, self.seed)
         views = self.cfg.n_view
-        groups = self.batch_size // views
-        start = 360 * torch.rand(groups, generator=self.generator)
+        groups = batch_size // views
+
+        def uniform(name: str) -> Tensor:
+            low, high = self.ranges[name]
+            drawn = low + (high - low) * torch.rand(groups, generator=generator)
+            return drawn.repeat_interleave(views)
+
+        start = 360 * torch.rand(groups, generator=generator)
         azimuth = (orthogonal_azimuths(start, views) + 180) % 360 - 180
-        offset = self.cfg.light_position_perturb * torch.randn(groups, 3, generator=self.generator)
+        offset = self.cfg.light_position_perturb * torch.randn(groups, 3, generator=generator)
         return camera_batch(
-            self._uniform("elevation_range", groups).repeat_interleave(views),
+            uniform("elevation_range"),
             azimuth.flatten(),
-            self._uniform("relative_distance_range", groups).repeat_interleave(views),
-            self._uniform("fovy_range", groups).repeat_interleave(views),
-            self.height,
-            self.width,
+            uniform("relative_distance_range"),
+            uniform("fovy_range"),
+            height,
+            width,
             offset.repeat_interleave(views, dim=0),
-            self._uniform("light_distance_range", groups).repeat_interleave(views),
+            uniform("light_distance_range"),
         )
 
 
@@ -207,17 +216,19 @@ class CameraDataModule(pl.LightningDataModule):
         stages(self.cfg)
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the datasets of a stage; cameras are drawn from a stream of their own, given by the global seed."""
+        """Make the datasets of a stage."""
         if stage in (None, "fit"):
-            generator = torch.Generator().manual_seed(torch.initial_seed())
-            self.train_dataset = CanonicalCameras(self.cfg, generator)
+            self.train_dataset = CanonicalCameras(self.cfg, torch.initial_seed())
         if stage in (None, "fit", "validate"):
             self.val_dataset = TurntableCameras(self.cfg, self.cfg.n_val_views)
         if stage in (None, "test", "predict"):
             self.test_dataset = TurntableCameras(self.cfg, self.cfg.n_test_views)
 
     def train_dataloader(self) -> DataLoader:
-        """Batches made by `CanonicalCameras.collate`."""
+        """Batches made by `CanonicalCameras.collate`, from the one on that a resumed run has not seen."""
+        if self.trainer is not None:
+            self.train_dataset.first = self.trainer.fit_loop.total_batch_idx + 1
+            self.train_dataset.batches_per_step = self.trainer.accumulate_grad_batches
         return DataLoader(
             self.train_dataset, batch_size=None, num_workers=0, collate_fn=self.train_dataset.collate
         )

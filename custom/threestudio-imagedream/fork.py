@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import threestudio
@@ -17,6 +16,7 @@ from imagedream.checkpoints import PUBLISHED
 from threestudio.models.background.neural_environment_map_background import NeuralEnvironmentMapBackground
 from threestudio.utils.config import parse_structured
 
+from .background import random_color
 from .data import CameraDataModule, CameraDataModuleConfig
 from .guidance import ImageDreamGuidance
 from .prompt_processor import ImageDreamPromptProcessor
@@ -243,13 +243,16 @@ class ForkBackground(NeuralEnvironmentMapBackground):
         self.shares = self.cfg.random_aug and self.cfg.share_aug_bg
         if self.shares:
             self.cfg.random_aug = False
-        self.generator = torch.Generator().manual_seed(torch.initial_seed() + 1)
+        self.random_color: list[float] | None = None
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        """Choose the step's random colour, or none."""
+        super().update_step(epoch, global_step, on_load_weights=on_load_weights)
+        self.random_color = random_color(self.cfg, global_step) if self.shares else None
 
     def forward(self, dirs: Tensor) -> Tensor:
         """Colours of rays `(batch, height, width, 3)`."""
         color = super().forward(dirs)
-        if self.training and self.shares:
-            coin, *random = torch.rand(1 + self.cfg.n_output_dims, generator=self.generator).tolist()
-            if coin < self.cfg.random_aug_prob:
-                color = 0 * color + color.new_tensor(random)  # keeps the network in the graph
+        if self.training and self.random_color is not None:
+            color = 0 * color + color.new_tensor(self.random_color)  # keeps the network in the graph
         return color

@@ -18,6 +18,9 @@ from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import C
 
 from .prompt_processor import PromptOutput
+from .randomness import step_generator
+
+STREAM = 2
 
 SMALL_MODEL_WARNING = (
     "The small model that ships knows toybox objects only: of other pictures it makes a toy of similar shape and "
@@ -99,13 +102,13 @@ class ImageDreamGuidance(BaseObject):
         dtype = precision(self.cfg.precision, self.device)
         self.pipeline = load_pipeline(self.cfg.weights, options, dtype, self.device, self.cfg.controllers)
         self.pipeline.set_progress_bar_config(desc="Four views", leave=False)
-        self.generator = torch.Generator().manual_seed(torch.initial_seed() + 2)
         self._conditions: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._prompt: PromptOutput | None = None
         self.update_step(0, 0)
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
-        """Evaluate the schedules at a training step."""
+        """Evaluate the schedules at a training step, and begin its random numbers."""
+        self.generator = step_generator(STREAM, global_step)
         self.timestep_range = tuple(
             C(value, epoch, global_step) for value in (self.cfg.min_step_percent, self.cfg.max_step_percent)
         )

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 import threestudio
 from threestudio.utils.base import Updateable, update_end_if_possible, update_if_possible
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import C, cleanup
+
+from .pieces import first_images
+from .recovery import is_out_of_memory
 
 CAMERAS = ("all", "group", "first")
 
@@ -127,7 +129,8 @@ class MixedGuidance:
             out = render(batch)
         elif cameras != "all":
             count = 1 if cameras == "first" else group_size
-            out, batch = _first_images(out, count, len(batch["c2w"])), _first_images(batch, count)
+            total = len(batch["c2w"])
+            out, batch = first_images(out, count, total), first_images(batch, count, total)
         answer = self._call(out, batch)
         losses = {name: value for name, value in answer.items() if name.startswith("loss_")}
         if not losses:
@@ -159,9 +162,9 @@ class MixedGuidance:
         rgb = out["comp_rgb"]
         try:
             answer = self.guidance(rgb, **arguments)
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
             raise ValueError(
                 f"{self.label} was shown images {tuple(rgb.shape)} (batch, height, width, channel; cameras: "
                 f"{self.cfg.cameras}) and answered: {type(error).__name__}: {error}"
@@ -178,15 +181,6 @@ def _parameters(guidance: Any, named_only: bool = False) -> set[str] | None:
     if not named_only and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return None
     return set(parameters)
-
-
-def _first_images(values: dict[str, Any], count: int, total: int | None = None) -> dict[str, Any]:
-    """Everything that has one row an image, for the first images only."""
-    total = len(values["c2w"]) if total is None else total
-    return {
-        name: value[:count] if isinstance(value, Tensor) and value.ndim and len(value) == total else value
-        for name, value in values.items()
-    }
 
 
 class GuidanceMix(Updateable):
@@ -245,8 +239,8 @@ class GuidanceMix(Updateable):
 
     def __call__(
         self, out: dict[str, Any], batch: dict[str, Any], render: Callable[..., dict[str, Any]]
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """The weighted sum of a step's losses.
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The terms of a step's loss, weighted.
 
         Args:
             out: the render of the batch.
@@ -254,12 +248,13 @@ class GuidanceMix(Updateable):
             render: renders other cameras, for guidances that bring their own.
 
         Returns:
-            The loss, and numbers to log; those of further guidances begin with their name or place in the list.
+            Weighted terms, and numbers to log; the names of those of further guidances begin with its name or place.
         """
-        total: Any = 0.0
+        terms: dict[str, Tensor] = {}
         numbers: dict[str, Any] = {}
         for member in self.members:
-            if member.weight(self.epoch, self.step) == 0:
+            weight = member.weight(self.epoch, self.step)
+            if weight == 0:
                 member.free()
             if not member.is_active(self.epoch, self.step):
                 continue
@@ -269,8 +264,8 @@ class GuidanceMix(Updateable):
             for name, value in answer.items():
                 if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
                     numbers[prefix + name] = value
-            weight = member.weight(self.epoch, self.step)
-            total = total + weight * sum(value for name, value in answer.items() if name.startswith("loss_"))
-        if not isinstance(total, Tensor):
+                if name.startswith("loss_"):
+                    terms[prefix + name] = weight * value
+        if not any(isinstance(term, Tensor) for term in terms.values()):
             raise ValueError(f"no guidance is active at step {self.step}: {self._weights(self.step)}")
-        return total, numbers
+        return terms, numbers

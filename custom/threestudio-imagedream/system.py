@@ -24,6 +24,8 @@ from threestudio.utils.ops import binary_cross_entropy, dot
 
 from .guidance import SMALL_MODEL_WARNING, ImageDreamGuidance
 from .mixing import GuidanceMix
+from .pieces import first_images, render_in_pieces
+from .recovery import Recovery
 
 LOSSES = (
     "lambda_sds",
@@ -88,6 +90,7 @@ class ImageDreamSystem(BaseLift3DSystem):
         if unknown:
             raise ValueError(f"system.loss has unknown keys {', '.join(unknown)}; known: {', '.join(LOSSES)}")
         self.views = parse_structured(ViewSettings, self.cfg.views)
+        self.recovery = Recovery(self)
         self._started = time.perf_counter()
 
     @property
@@ -151,24 +154,69 @@ class ImageDreamSystem(BaseLift3DSystem):
         threestudio.info(f"The diffusion model's four views: {self.trial_dir / 'views.png'}")
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Render a batch of cameras."""
-        return self.renderer(**batch)
+        """Render a batch of cameras, in pieces if all at once did not fit into memory."""
+        most_rays = self.recovery.most_rays
+        if most_rays is None or "rays_o" not in batch:
+            return self.renderer(**batch)
+        return render_in_pieces(self.renderer, batch, most_rays)
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int, unused: int = 0) -> None:
+        """Make the step's random numbers its own before anything draws some."""
+        self.recovery.begin_step(batch)
+        super().on_train_batch_start(batch, batch_idx, unused)
+
+    def loss_terms(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The terms of a step's loss with their weights, and further numbers to log."""
+        out = self(batch)
+        terms, numbers = self.mix(out, batch, render=self.forward)
+        for name in REGULARISERS:
+            weight = self.C(self.cfg.loss.get(f"lambda_{name}", 0.0))
+            if weight > 0:
+                regulariser = REGULARISERS[name](out)
+                numbers[f"loss_{name}"] = regulariser
+                terms[f"loss_{name}"] = weight * regulariser
+        return terms, numbers
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """One step of distillation, plus regularisers whose weight is not zero."""
-        out = self(batch)
-        loss, numbers = self.mix(out, batch, render=self.forward)
+        if self.recovery.most_images is not None:
+            batch = first_images(batch, self.recovery.most_images, len(batch["c2w"]))
+        self.last_terms = lambda: self.loss_terms(batch)[0]
+        terms, numbers = self.loss_terms(batch)
+        self.recovery.check_terms(terms)
         for name, value in numbers.items():
             self.log(f"train/{name}", value)
-        weights = {name: self.C(value) for name, value in self.cfg.loss.items()}
-        for name in REGULARISERS:
-            if weights.get(f"lambda_{name}", 0.0) > 0:
-                regulariser = REGULARISERS[name](out)
-                self.log(f"train/loss_{name}", regulariser)
-                loss = loss + weights[f"lambda_{name}"] * regulariser
-        for name, value in weights.items():
-            self.log(f"train_params/{name}", value)
-        return {"loss": loss}
+        for name, value in self.cfg.loss.items():
+            self.log(f"train_params/{name}", self.C(value))
+        return {"loss": sum(terms.values())}
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Let no bad gradient through."""
+        self.recovery.check_gradients(optimizer)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """A step, tried again as long as there is a remedy for what went wrong."""
+        while not self._try_step(epoch, batch_idx, optimizer, optimizer_closure):
+            self.recovery.begin_again()
+
+    def _try_step(self, *arguments: Any) -> bool:
+        try:
+            super().optimizer_step(*arguments)
+        except Exception as error:
+            self.recovery.remedy(error)
+            return False
+        return True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was learned about the memory."""
+        checkpoint["recovery"] = self.recovery.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again."""
+        if "recovery" in checkpoint:
+            self.recovery.load_state_dict(checkpoint["recovery"])
 
     def on_train_end(self) -> None:
         """Free the guidances; note how long the optimisation took."""

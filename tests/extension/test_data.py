@@ -75,10 +75,26 @@ def test_stages_follow_the_milestones(extension):
     )
     dataset = module.train_dataset
     for step, size, images in [(0, 4, 8), (9, 4, 8), (10, 6, 4), (19, 6, 4), (20, 8, 4), (99, 8, 4)]:
-        dataset.update_step(0, step)
-        batch = dataset.collate({})
+        batch = dataset.collate(step)
         assert batch["rays_d"].shape == (images, size, size, 3)
         assert (batch["height"], batch["width"]) == (size, size)
+
+
+def test_a_batch_depends_on_the_seed_and_its_number_alone(extension):
+    torch.manual_seed(1)
+    dataset = data_module(extension).train_dataset
+    straight = [dataset.collate(number)["azimuth"] for number in range(4)]
+    dataset.first = 2
+    number = next(iter(dataset))
+    assert number == 2
+    assert torch.equal(dataset.collate(number)["azimuth"], straight[2])
+    assert len({float(azimuth[0]) for azimuth in straight}) == 4
+    dataset.batches_per_step, dataset.cfg.resolution_milestones, dataset.stages = (
+        3,
+        [1],
+        [(4, 2, 2), (8, 5, 5)],
+    )
+    assert [dataset.collate(number)["height"] for number in (2, 3)] == [2, 5]
 
 
 def test_seed_decides_the_cameras(extension):

@@ -127,8 +127,10 @@ def test_random_colours_are_shared(fork):
     background = fork.ForkBackground(
         OmegaConf.create({"random_aug": True, "share_aug_bg": True, "random_aug_prob": 1.0})
     )
+    background.update_step(0, 0)
     color = background(dirs=directions)
     assert color.std((0, 1, 2)).max() == 0
+    background.update_step(0, 1)
     assert not torch.equal(background(dirs=directions), color)
     color.sum().backward()  # its network stays in the graph
     background.eval()

@@ -82,7 +82,7 @@ def cameras(count=8):
     settings = OmegaConf.create({"batch_size": count, "height": 8, "width": 8})
     module = data.CameraDataModule(settings)
     module.setup("fit")
-    return module.train_dataset.collate({})
+    return module.train_dataset.collate(0)
 
 
 def make(mixing, prompt, guidances=(), **cfg):
@@ -95,7 +95,8 @@ def make(mixing, prompt, guidances=(), **cfg):
 def call(mix, rgb, step=0, batch=None):
     mix.do_update_step(0, step)
     out = {"comp_rgb": rgb, "comp_rgb_bg": torch.ones_like(rgb), "opacity": rgb[..., :1]}
-    return mix(out, cameras(len(rgb)) if batch is None else batch, render=None)
+    terms, numbers = mix(out, cameras(len(rgb)) if batch is None else batch, render=None)
+    return sum(terms.values()), numbers
 
 
 def test_the_gradient_is_the_weighted_sum(mixing, prompt, weights, stable_diffusion, zero123, picture, tmp_path, monkeypatch):  # fmt: skip

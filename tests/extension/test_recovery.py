@@ -1,0 +1,263 @@
+"""Steps that run out of memory or whose numbers go bad; renders in pieces; random numbers given by the step."""
+
+import math
+from importlib import import_module
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import threestudio
+from tests.extension.test_system import experiment
+from threestudio.models.renderers.nerf_volume_renderer import NeRFVolumeRenderer
+
+# Lightning 2.6 about itself, and what the host's launcher silences
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*treespec.*"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+]
+
+
+def exhaust_memory():
+    torch.empty(2**60)
+
+
+class Hungry(NeRFVolumeRenderer):
+    """A renderer that has room for a number of rays at once."""
+
+    room = 2**40
+
+    def forward(self, rays_o, **batch):
+        if self.training and rays_o[..., 0].numel() > self.room:
+            exhaust_memory()
+        return super().forward(rays_o=rays_o, **batch)
+
+
+class Brightness:
+    """A guidance that wants a dark picture, has room for some images, and goes bad in some calls."""
+
+    room = 2**40
+    bad_calls = ()
+    bad_value = math.nan
+    bad_gradient = False
+    calls = 0
+
+    def __init__(self, cfg):
+        pass
+
+    def __call__(self, rgb, **batch):
+        cls = type(self)
+        if len(rgb) > cls.room:
+            exhaust_memory()
+        bad = cls.calls in cls.bad_calls
+        cls.calls += 1
+        loss = rgb.square().mean()
+        if bad and cls.bad_gradient:  # at 0, √ has a value but no slope
+            return {"loss_sds": loss, "loss_root": (0 * rgb.sum()).sqrt()}
+        return {"loss_sds": loss * cls.bad_value if bad else loss}
+
+
+@pytest.fixture
+def parts(extension, monkeypatch):
+    threestudio._load_builtin_modules()
+    monkeypatch.setattr(threestudio, "__modules__", dict(threestudio.__modules__))
+    monkeypatch.setattr(import_module("threestudio-imagedream.recovery"), "LEAST_RAYS", 64)
+    renderer, guidance = type("R", (Hungry,), {}), type("G", (Brightness,), {})
+    threestudio.register("test-renderer")(renderer)
+    threestudio.register("test-guidance")(guidance)
+    return renderer, guidance
+
+
+@pytest.fixture
+def train(parts, tmp_path, picture, weights):
+    def run(steps, *overrides, **options):
+        cfg = experiment(
+            *("imagedream-toybox.yaml", picture, weights, "data.height=32", "data.width=32"),
+            *(
+                "data.batch_size=8",
+                "system.guidance_type=test-guidance",
+                "system.renderer_type=test-renderer",
+            ),
+            *("system.geometry.pos_encoding_config.n_levels=1", "data.n_val_views=1", *overrides),
+        )
+        torch.manual_seed(0)
+        data = threestudio.find(cfg.data_type)(cfg.data)
+        system = threestudio.find(cfg.system_type)(cfg.system)
+        system.set_save_dir(str(tmp_path / "trial" / "save"))
+        trainer = pl.Trainer(
+            max_steps=steps,
+            accelerator="cpu",
+            inference_mode=False,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            default_root_dir=tmp_path,
+        )
+        trainer.fit(system, datamodule=data, **options)
+        return system, trainer
+
+    return run
+
+
+# ----------------------------------------------------------------------------------------------------- out of memory
+
+
+def test_the_allocators_errors_are_recognised(extension):
+    recovery = import_module("threestudio-imagedream.recovery")
+    with pytest.raises(RuntimeError) as caught:
+        exhaust_memory()
+    assert recovery.is_out_of_memory(caught.value)
+    assert recovery.is_out_of_memory(MemoryError())
+    assert recovery.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert not recovery.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_fewer_rays_at_once_and_then_fewer_images(train, parts, caplog):
+    renderer, guidance = parts
+    renderer.room, guidance.room = 300, 4
+    with caplog.at_level("WARNING"):
+        system, trainer = train(3)
+    assert trainer.global_step == 3
+    assert guidance.calls == 3  # nothing was counted twice, nothing left out
+    # 8 images of 8 × 8: 512 rays do not fit, 256 do; then the guidance has no room until there is one group
+    assert (system.recovery.most_rays, system.recovery.most_images) == (64, 4)
+    said = [record.message for record in caplog.records if "Out of memory at step 0" in record.message]
+    assert "256 rays at once" in said[0]
+    assert "tried to allocate" in said[0]
+    assert "4 images a step" in said[-1]
+    assert len(said) == 4
+
+
+def test_memory_that_never_suffices_is_an_error(train, parts):
+    _, guidance = parts
+    guidance.room = 3
+    with pytest.raises(
+        MemoryError, match=r"at step 0, with 2047? rays at once and 1 group of 4 images|at step 0"
+    ):
+        train(2)
+
+
+def test_a_checkpoint_keeps_what_was_learned(train, parts, tmp_path):
+    renderer, _ = parts
+    renderer.room = 300
+    system, trainer = train(1)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    again, _ = train(2, ckpt_path=tmp_path / "one.ckpt", weights_only=True)
+    assert again.recovery.most_rays == system.recovery.most_rays == 256
+
+
+# ------------------------------------------------------------------------------------------------------- bad numbers
+
+
+def test_bad_numbers_lead_back_once(train, parts, caplog, monkeypatch):
+    monkeypatch.setattr(import_module("threestudio-imagedream.recovery"), "STEPS_BETWEEN_STATES", 2)
+    _, guidance = parts
+    guidance.bad_calls = (5,)
+    with caplog.at_level("WARNING"):
+        system, trainer = train(7)
+    assert "Bad numbers at step 5 loss_sds is nan; going back once to the state at step 4" in caplog.text
+    assert trainer.global_step == 7
+    assert guidance.calls == 7 + 2  # the bad one, and step 4 once more
+    assert all(value.isfinite().all() for value in system.state_dict().values())
+    optimizer = trainer.optimizers[0].state_dict()["state"]
+    assert {int(state["step"]) for state in optimizer.values()} == {7}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"at step 3 loss_sds is nan; going back to the last good state did not help"),
+        ({"bad_value": math.inf}, r"at step 3 loss_sds is inf; going back"),
+        ({"bad_gradient": True}, r"at step 3 the gradient of loss_root is not finite \(in geometry\."),
+    ],
+)
+def test_numbers_that_stay_bad_end_the_run(train, parts, settings, message):
+    _, guidance = parts
+    # call 3 is step 3; the return leads to step 0, so call 7 is step 3 again
+    guidance.bad_calls = (3, 7)
+    for name, value in settings.items():
+        setattr(guidance, name, value)
+    recovery = import_module("threestudio-imagedream.recovery")
+    if "bad_gradient" in settings:  # to find the term, the step is computed once more
+        guidance.bad_calls = (3, 4, 8, 9)
+    with pytest.raises(recovery.BadNumbersError, match=message):
+        train(9)
+
+
+# ----------------------------------------------------------------------------------------------------------- pieces
+
+
+@pytest.mark.parametrize("most_rays", [7, 40, 150])
+@pytest.mark.parametrize("material", ["no-material", "diffuse-with-point-light-material"])
+def test_pieces_are_the_whole(extension, picture, weights, most_rays, material):
+    pieces = import_module("threestudio-imagedream.pieces")
+    shading = ("system.material={ambient_only_steps: 0}",) if "diffuse" in material else ()
+    cfg = experiment(
+        *("imagedream-toybox.yaml", picture, weights, "data.height=8", "data.width=8"),
+        *(f"system.material_type={material}", "system.renderer.randomized=false", *shading),
+        *(("system.geometry.normal_type=analytic",) if shading else ()),
+    )
+    if shading:
+        cfg.system.material = {"ambient_only_steps": 0}
+    torch.manual_seed(0)
+    system = threestudio.find(cfg.system_type)(cfg.system).train()
+    data = threestudio.find(cfg.data_type)(cfg.data)
+    data.setup("fit")
+    batch = data.train_dataset.collate(0)
+    system.do_update_step(0, 0)
+    seed = import_module("threestudio-imagedream.randomness").seed_step
+
+    def gradients(render):
+        seed(0, 0)
+        system.zero_grad()
+        out = render()
+        (
+            out["comp_rgb"].square().mean() + out["weights"].square().sum() + out["z_variance"].mean()
+        ).backward()
+        return out, {name: p.grad.clone() for name, p in system.named_parameters() if p.grad is not None}
+
+    # the same draws as in a piece, which begins with a seed of its own
+    from_seed = import_module("threestudio-imagedream.randomness").from_seed
+
+    def whole():
+        with from_seed(int(torch.randint(2**31, ()))):
+            return system.renderer(**batch)
+
+    expected, slopes = gradients(whole)
+    out, found = gradients(lambda: pieces.render_in_pieces(system.renderer, batch, most_rays))
+    assert set(out) == set(expected)
+    for rendered in (expected, out):
+        # samples of pieces come in another order, and one of no weight stands for a piece that meets nothing
+        counts = (rendered["weights"][:, 0] > 0).nonzero()[:, 0]
+        keys = rendered["ray_indices"][counts] * 10**7 + rendered["t_points"][counts, 0].mul(1e5).long()
+        order = counts[keys.argsort()]
+        for name, value in rendered.items():
+            rendered[name] = value[order] if value.ndim < 4 else value
+    for name, value in expected.items():
+        torch.testing.assert_close(out[name], value, msg=name)
+    assert set(found) == set(slopes)
+    for name, value in slopes.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_random_numbers_of_a_step(extension):
+    randomness = import_module("threestudio-imagedream.randomness")
+
+    def drawn(seed, step):
+        randomness.seed_step(seed, step)
+        stream = torch.rand(2, generator=randomness.step_generator(1, step))
+        other = torch.rand(2, generator=randomness.step_generator(2, step))
+        return torch.cat([torch.rand(2), stream, other])
+
+    assert torch.equal(drawn(3, 5), drawn(3, 5))
+    seen = torch.cat([drawn(seed, step) for seed in (0, 1) for step in (0, 1)])
+    assert len(seen.unique()) == len(seen)
+    before = torch.get_rng_state()
+    with randomness.from_seed(1):
+        first = torch.rand(3)
+    with randomness.from_seed(1):
+        assert torch.equal(torch.rand(3), first)
+    assert torch.equal(torch.get_rng_state(), before)
