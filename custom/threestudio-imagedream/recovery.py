@@ -4,6 +4,7 @@ All of it works through hooks that Lightning calls in either host: `ImageDreamSy
 """
 
 import math
+import re
 from copy import deepcopy
 from typing import Any
 
@@ -111,9 +112,9 @@ class Recovery:
         else:
             raise MemoryError(
                 f"out of memory at step {step}, with {rays * 2} rays at once and {groups} group of {group} images: "
-                f"{_first_line(error)}"
+                f"{_request(error)}"
             ) from error
-        threestudio.warn(f"Out of memory at step {step} ({_first_line(error)}); {remedy}")
+        threestudio.warn(f"Out of memory at step {step} ({_request(error)}); {remedy}")
 
     # -------------------------------------------------------------------------------------------------- bad numbers
 
@@ -209,5 +210,7 @@ def _on_cpu(tree: Any) -> Any:
     return [_on_cpu(value) for value in tree] if isinstance(tree, list) else deepcopy(tree)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _request(error: BaseException) -> str:
+    """The part of an allocator's message that says how much was asked for, or its first line."""
+    found = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
+    return found[0].lower() if found else (str(error).strip().splitlines() or [type(error).__name__])[0]

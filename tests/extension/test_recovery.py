@@ -72,7 +72,7 @@ def parts(extension, monkeypatch):
 def train(parts, tmp_path, picture, weights):
     def run(steps, *overrides, **options):
         cfg = experiment(
-            *("imagedream-toybox.yaml", picture, weights, "data.height=32", "data.width=32"),
+            *("imagedream-toybox.yaml", picture, weights, "data.height=8", "data.width=8"),
             *(
                 "data.batch_size=8",
                 "system.guidance_type=test-guidance",
