@@ -1,7 +1,10 @@
 """The round trip: files are loaded again and compared with the field."""
 
 import json
+import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -62,6 +65,16 @@ def test_opacity_within_the_outline():
     assert meshing.FieldViews(pose[:1], fov[:1], rgba).mean_opacity == pytest.approx(0.7)
 
 
+def test_what_hard_edges_can_reach():
+    pose, fov = meshing.sphere_views(1.0, count=4)
+    rgba = torch.zeros(1, 4, 2, 2)
+    rgba[0, :, 0, 0] = torch.tensor([0.4, 0.0, 0.0, 0.8])  # a red of 0.5, shown over white as (0.6, 0.2, 0.2)
+    rgba[0, :, 0, 1] = torch.tensor([0.4, 0.0, 0.0, 0.4])  # a red of 1, cut off; it was (1, 0.6, 0.6)
+    # squares of errors: 0.1² + 0.2² + 0.2² = 0.09 and 0.4² + 0.4² = 0.32, over 12 numbers
+    expected = -10 * math.log10(0.41 / 12)
+    assert meshing.FieldViews(pose[:1], fov[:1], rgba).hard_edges_psnr_db == pytest.approx(expected, abs=1e-4)
+
+
 def test_hazy_field_is_reported(tmp_path):
     soft = meshing.MeshSettings(resolution=32, texture_size=64, target_faces=500, bake_views=8)
     result = meshing.mesh_field(ball(0.3, highest=4.0, sharpness=20.0), grey, soft)
@@ -70,6 +83,14 @@ def test_hazy_field_is_reported(tmp_path):
     assert "does not look like the field: PSNR" in record["warnings"][0]
     assert "hazy, on average" in record["warnings"][0]
     assert record["files"][0]["psnr_db"] < meshing.GOOD_PSNR_DB
+
+
+def test_too_small_a_texture_is_told_from_haze(meshed_arrow, tmp_path):
+    model = meshed_arrow.model
+    grey_picture = np.full_like(model.base_colour, 128)
+    painted_over = replace(meshed_arrow, model=meshing.TexturedMesh(model.mesh, grey_picture))
+    _, record = meshing.export(painted_over, tmp_path)
+    assert "target_faces, texture_size or bake_views are too small" in record["warnings"][0]
 
 
 def test_summary_says_what_people_ask(exported, meshed_arrow):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import trimesh
 from jaxtyping import Float
 from torch import Tensor
@@ -50,6 +51,16 @@ class FieldViews:
         opacity = self.rgba[:, 3]
         inside = opacity > 0.5
         return float(opacity[inside].mean()) if inside.any() else 0.0
+
+    @property
+    def hard_edges_psnr_db(self) -> float:
+        """What the field's own colours with hard edges reach: opaque where it is more than half opaque, else white.
+
+        A mesh can hardly look more like the field: what is missing is the haze that no mesh shows.
+        """
+        opacity = self.rgba[:, 3:]
+        cut = torch.where(opacity > 0.5, self.rgba[:, :3] / opacity.clamp_min(0.5), 1.0)
+        return float(psnr(cut, self.rgba[:, :3] + 1 - opacity).mean())
 
     def agreement(self, mesh: trimesh.Trimesh, has_colours: bool = True) -> Agreement:
         """Compare an unlit mesh in world axes with the field."""

@@ -15,7 +15,8 @@ from imagedream.meshing.surface import check_solid
 GOOD_PSNR_DB = 25.0
 """Below this the export warns that the file does not look like the field."""
 
-_HAZY_OPACITY = 0.8
+_HAZE_DB = 1.5
+"""A file this close to the field with hard edges is as good as a mesh can be."""
 
 
 def export(
@@ -47,10 +48,11 @@ def export(
     if meshed.choice is not None:
         record["silhouette_iou_by_level"] = {f"{k:.4g}": v for k, v in meshed.choice.tried.items()}
     record["field_opacity"] = meshed.views.mean_opacity
+    record["hard_edges_psnr_db"] = meshed.views.hard_edges_psnr_db
     record["files"] = files
     worst = min((f for f in files if f["psnr_db"] is not None), key=lambda f: f["psnr_db"], default=None)
     poor = worst is not None and worst["psnr_db"] < GOOD_PSNR_DB
-    record["warnings"] = [_warning(worst, meshed.views.mean_opacity)] if poor else []
+    record["warnings"] = [_warning(worst, record)] if poor else []
     return paths, record
 
 
@@ -67,18 +69,20 @@ def _check(path: Path, meshed: MeshedField, up: Up) -> dict[str, Any]:
     }
 
 
-def _warning(file: Mapping[str, Any], mean_opacity: float) -> str:
+def _warning(file: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     sentence = (
         f"{file['file']} does not look like the field: PSNR {file['psnr_db']:.1f} dB over {VIEWS} views "
         f"(good is above {GOOD_PSNR_DB:.0f})"
     )
-    if mean_opacity < _HAZY_OPACITY or (file["colour_psnr_db"] or 0) >= GOOD_PSNR_DB:
+    possible = record["hard_edges_psnr_db"]
+    if file["psnr_db"] > possible - _HAZE_DB:
         return (
-            f"{sentence}; the field is hazy, on average {100 * mean_opacity:.0f}% opaque inside its outline, while a "
-            "mesh has hard edges: longer optimisation makes the field firmer"
+            f"{sentence}; the field is hazy, on average {100 * record['field_opacity']:.0f}% opaque inside its outline: "
+            f"with hard edges, as a mesh has them, its own colours reach {possible:.1f} dB; longer optimisation makes it firmer"
         )
     return (
-        f"{sentence}; its colours change with the view, or target_faces and texture_size are too small for it"
+        f"{sentence}; the field's own colours with hard edges reach {possible:.1f} dB: target_faces, texture_size or "
+        "bake_views are too small for it"
     )
 
 
