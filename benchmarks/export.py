@@ -1,8 +1,8 @@
 """Exports of finished runs against the fields they were made from.
 
-    python benchmarks/export.py --runs outputs/toybox_to_3d [--n 16] [--before CHECKOUT] [--out benchmarks/results/export]
+    python benchmarks/export.py --runs outputs/toybox_to_3d [--n 16] [--out benchmarks/results/export]
 
-Takes the runs that `benchmarks/toybox_to_3d.py` left, exports each again by `launch.py --export`, loads the GLB and
+Takes the runs that `benchmarks/toybox_to_3d.py` left, loads the GLB of each, or exports it again (`--again`), and
 compares it with the field over 16 views that its texture was not taken from. Beside it stands the same mesh with the
 texture of one query of the field a texel and, with `--before`, what another checkout of this repository exports.
 """
@@ -40,8 +40,10 @@ class Settings:
     """Which of them; none for all."""
     n: int | None = None
     """The first N of them, the kinds taking turns."""
+    again: bool = False
+    """Export by `launch.py --export` what the run has exported already, as after a change of the code."""
     before: Path | None = None
-    """Another checkout of this repository, exported with as well."""
+    """Another checkout of this repository, exported with as well; implies --again."""
     out: Path | None = None
     """Write OUT.md and OUT.json."""
     overrides: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -59,8 +61,12 @@ def export(checkout: Path, toy: Path, settings: Settings, folder: Path) -> dict:
     result = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"{toy.name}: launch.py failed\n{result.stderr[-2000:]}")
-    save = folder / "run" / "toy" / "save"
-    (glb,) = save.glob("it*-export/model.glb")
+    return read_export(folder / "run" / "toy" / "save")
+
+
+def read_export(save: Path) -> dict:
+    """What a run exported last."""
+    glb = max(save.glob("it*-export/model.glb"), key=lambda path: path.stat().st_mtime_ns)
     seconds = json.loads((save / "timings.json").read_text())["seconds"]["export"]
     return {"glb": glb, "seconds": seconds, "record": json.loads(glb.with_suffix(".json").read_text())}
 
@@ -100,12 +106,16 @@ def compare(toy: Path, settings: Settings) -> dict:
     twin = meshing.TexturedMesh(meshed.model.mesh, places.picture(meshing.query_colours(places, colour)))
     views = meshed.views
     result = {"toy": toy.name, "field_opacity": views.mean_opacity, "hard_edges_db": views.hard_edges_psnr_db}
+    again = settings.again or settings.before is not None
     checkouts = {"now": ROOT} if settings.before is None else {"before": settings.before, "now": ROOT}
     with tempfile.TemporaryDirectory() as folder:
         twin_path = meshing.save(meshing.to_files(twin, "glb", "query"), folder)[0]
         result["query"] = vars(views.agreement(meshing.load(twin_path)))
         for name, checkout in checkouts.items():
-            exported = export(checkout.resolve(), toy, settings, Path(folder) / name)
+            if again:
+                exported = export(checkout.resolve(), toy, settings, Path(folder) / name)
+            else:
+                exported = read_export(toy / "run" / "toy" / "save")
             mesh = meshing.load(exported["glb"])
             result[name] = {
                 **vars(views.agreement(mesh)),
@@ -138,9 +148,9 @@ def report(results: list[dict], settings: Settings) -> str:
     mean = mean_scores([{k: v for k, v in row.items() if k != "toy"} for row in rows])
     good = sum(result["now"]["psnr_db"] >= meshing.GOOD_PSNR_DB for result in results)
     possible = sum(result["hard_edges_db"] >= meshing.GOOD_PSNR_DB for result in results)
-    lost = sum(result["hard_edges_db"] - result["now"]["psnr_db"] for result in results) / len(results)
+    gained = sum(result["now"]["psnr_db"] - result["hard_edges_db"] for result in results) / len(results)
     command = f"python benchmarks/export.py --runs RUNS --n {len(results)}"
-    command += "" if settings.before is None else " --before CHECKOUT"
+    command += " --again" * settings.again + " --before CHECKOUT" * (settings.before is not None)
     lines = [
         f"`{command}` with `{settings.config}`, overrides: {' '.join(settings.overrides) or 'none'}; {os.cpu_count()} CPU "
         f"cores, torch {torch.__version__}",
@@ -151,8 +161,8 @@ def report(results: list[dict], settings: Settings) -> str:
         "*edges*: the field's own colours, opaque where it is more than half opaque and white elsewhere: what haze alone "
         "costs, beyond which a mesh can hardly get.",
         markdown_table([*rows, {"toy": "mean", **mean, "faces": round(mean["faces"])}]),
-        f"{good} of {len(results)} reach {meshing.GOOD_PSNR_DB:.0f} dB, {possible} do with hard edges alone; the exported "
-        f"files lie {lost:.2f} dB below that on average.",
+        f"{good} of {len(results)} reach {meshing.GOOD_PSNR_DB:.0f} dB; of the fields with hard edges, {possible} do. "
+        f"Exported files are on average {gained:+.2f} dB from those.",
     ]
     return "\n\n".join(lines)
 
