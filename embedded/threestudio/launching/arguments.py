@@ -123,6 +123,11 @@ def read_config(arguments: Arguments, n_gpus: int = 1) -> Any:
     OmegaConf.merge(
         OmegaConf.structured(ExperimentConfig), cfg
     )  # checks types; the class itself makes no folder
+    root = os.path.realpath(str(cfg.get("exp_root_dir", "outputs")))
+    trial = os.path.realpath(os.path.join(root, str(cfg.get("name", "default")), f"{cfg.get('tag', '')}@"))
+    if os.path.commonpath([root, trial]) != root or os.path.dirname(trial) == root:
+        named = f"name={cfg.get('name', 'default')} tag={cfg.get('tag', '')}"
+        raise ConfigError(f"{named}: the trial's folder must lie in exp_root_dir/name, {root}/...")
     for key in ("data_type", "system_type"):
         if not cfg.get(key):
             raise ConfigError(f"{arguments.config}: {key} is missing")

@@ -18,6 +18,7 @@ import threestudio
 from threestudio.utils.config import dump_config
 from threestudio.utils.saving import atomic_path
 
+STEPS_BEFORE_TIME_LEFT = 20
 _PACKAGES = ("torch", "pytorch-lightning", "diffusers", "open-clip-torch", "omegaconf", "numpy", "trimesh")
 
 
@@ -140,6 +141,7 @@ class TimeLeftProgressBar(pl.callbacks.ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         total = trainer.max_steps if trainer.max_steps > 0 else None
         self._open("Training", total, initial=trainer.global_step)
+        self._started = (time.time(), trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -147,6 +149,11 @@ class TimeLeftProgressBar(pl.callbacks.ProgressBar):
         bar = self._bars.get("Training")
         if bar is None:
             return
+        started, first = self._started
+        if trainer.global_step - first == STEPS_BEFORE_TIME_LEFT and trainer.max_steps > 0:
+            a_step = (time.time() - started) / STEPS_BEFORE_TIME_LEFT
+            left = tqdm.format_interval(a_step * (trainer.max_steps - trainer.global_step))
+            threestudio.info(f"About {left} of training left at this pace, {a_step:.2f} s a step")
         metrics = self.get_metrics(trainer, pl_module)
         bar.set_postfix({k: v for k, v in metrics.items() if k != "v_num"}, refresh=False)
         bar.update(trainer.global_step - bar.n)

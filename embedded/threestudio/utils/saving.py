@@ -50,7 +50,10 @@ class SaverMixin:
         return self._save_dir
 
     def get_save_path(self, filename: str) -> str:
+        folder = os.path.realpath(self.get_save_dir())
         path = os.path.join(self.get_save_dir(), filename)
+        if os.path.commonpath([folder, os.path.realpath(path)]) != folder:
+            raise ValueError(f"{filename!r} would be written outside the trial's folder {folder}")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return path
 

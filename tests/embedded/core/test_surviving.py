@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,50 @@ def test_a_disk_too_small_is_found_before_the_run(launch, tmp_path, capsys):
     assert launch(*huge) == 2
     assert "of pictures" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------ estimate
+
+
+def test_estimate_leaves_nothing(launch, tmp_path, capsys):
+    stages = (
+        "data.height=[2,3]",
+        "data.width=[2,3]",
+        "data.batch_size=[1,1]",
+        "data.resolution_milestones=[6]",
+    )
+    assert launch("--estimate", "trainer.max_steps=10", *stages) == 0
+    assert not list(tmp_path.iterdir())
+    assert "preprocess train 2" in events()
+    assert "preprocess train 3" in events()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["estimate"] * 4
+    assert "10 steps 0 s" in lines[0]
+    assert lines[1].startswith("estimate: memory  ")
+    assert "checkpoints" in lines[2]
+    assert "from 5 steps of each of 2 resolutions" in lines[3]
+    assert launch("--estimate", "--export") == 2
+    assert launch("--estimate", "trainer.max_steps=-1") == 2
+
+
+def test_estimate_by_hand(tmp_path):
+    estimate = import_module("threestudio.launching.estimate")
+    cfg = launcher.read_config(
+        launcher.parse_arguments(
+            ["--config", "toy", "trainer.max_steps=100", "trainer.val_check_interval=25"], PROJECT
+        )
+    )
+    cfg.data |= {"resolution_milestones": [40, 400], "n_val_views": 2, "n_test_views": 10}
+    plan = estimate.Plan.of(cfg)
+    assert plan == estimate.Plan([40, 60], 4, 2, 10)
+    probe = estimate.Plan.of(estimate.probe_config(cfg, plan, str(tmp_path)))
+    assert probe == estimate.Plan([5, 5], 1, 1, 4)
+    watch = estimate.Stopwatch()
+    watch.begun = {"train": 0.0}
+    # the first steps of 9 s do not count; then 1 s each, at the second resolution 2 s each
+    watch.steps = [9, 10, 11, 12, 13, 22, 24, 26, 28, 30]
+    watch.validation = 0.5
+    watch.views = [0.0, 0.25, 0.5, 0.75, 1.0]
+    seconds = estimate._seconds(plan, probe, watch, {"setup": 3, "fit": 34.5, "test": 1.5, "export": 7})
+    assert list(seconds.values()) == [3, 34.5 - 30 - 0.5, 40 * 1 + 60 * 2, 0.5 * 4 * 2, 1.5 + 6 * 0.25, 7]
+    assert [estimate.duration(s) for s in (5.4, 200, 7500)] == ["5 s", "3 min 20 s", "2 h 5 min"]
