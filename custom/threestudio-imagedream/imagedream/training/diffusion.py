@@ -1,6 +1,6 @@
 """Training of the multi-view network."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,43 +67,32 @@ class ConditioningConfig:
             raise ValueError(f"conditioning.timestep_bias is {self.timestep_bias}, must be greater than 0")
 
 
-def check_parts(unet: MultiViewUNet, vae: AutoencoderKL, encoder: ImageTextEncoder) -> None:
-    """Raise ValueError unless the network can read what autoencoder and towers write."""
-    width = unet.unet.config.cross_attention_dim
+def check_parts(network: Mapping[str, Any], vae: AutoencoderKL, encoder: ImageTextEncoder) -> None:
+    """Raise ValueError unless a network with these arguments can read what autoencoder and towers write."""
+    unet, controllers = network["unet_config"], network["controllers"]
+    projection = network.get("image_projection_config") or {}
+    towers = encoder.config
     pairs = [
-        ("latent channels", "autoencoder", vae.config.latent_channels, unet.unet.config.in_channels),
-        ("channels of caption tokens", "encoder", encoder.config.text_cfg["width"], width),
+        ("autoencoder", "latent channels", vae.config.latent_channels, unet.get("in_channels")),
+        ("encoder", "channels of caption tokens", towers.text_cfg["width"], unet.get("cross_attention_dim")),
     ]
-    if unet.uses_image_tokens:
-        if not encoder.reads_images:
+    if controllers in ("global", "local", "pixel") and not encoder.reads_images:
+        raise ValueError(
+            f"model.controllers is {controllers}, but the encoder has no image tower: name one that has, such as "
+            "encoder=ViT-H-14:laion2b_s32b_b79k"
+        )
+    if controllers == "global":
+        if not towers.joint_embedding:
             raise ValueError(
-                f"model.controllers is {unet.config.controllers}, but the encoder has no image tower: name one that has, "
-                "such as encoder=ViT-H-14:laion2b_s32b_b79k"
+                "model.controllers is global, but the encoder lacks the projection to the joint embedding"
             )
-        projection = unet.config.image_projection_config
-        if unet.config.controllers == "global":
-            if not encoder.config.joint_embedding:
-                raise ValueError(
-                    "model.controllers is global, but the encoder lacks the projection to the joint embedding"
-                )
-            pairs.append(
-                (
-                    "numbers of an embedding",
-                    "encoder",
-                    encoder.config.embed_dim,
-                    projection["image_embed_dim"],
-                )
-            )
-        else:
-            pairs.append(
-                (
-                    "channels of image tokens",
-                    "encoder",
-                    encoder.config.vision_cfg["width"],
-                    projection["embed_dims"],
-                )
-            )
-    for what, part, has, wants in pairs:
+        pairs.append(
+            ("encoder", "numbers of an embedding", towers.embed_dim, projection.get("image_embed_dim"))
+        )
+    elif controllers in ("local", "pixel"):
+        width = towers.vision_cfg["width"]
+        pairs.append(("encoder", "channels of image tokens", width, projection.get("embed_dims")))
+    for part, what, has, wants in pairs:
         if has != wants:
             raise ValueError(f"the {part} has {has} {what}, the network reads {wants}")
 
@@ -142,10 +131,10 @@ class DiffusionTraining(Training):
         self.conditioning = conditioning or ConditioningConfig()
         self.objective = objective or ObjectiveConfig()
         self.augmentation = augmentation or AugmentationConfig()
-        self.model = MultiViewUNet(**unet_config).to(memory_format=torch.channels_last)
         scheduler = DDIMScheduler(**scheduler_config)
         check_scheduler(scheduler, self.objective)
-        check_parts(self.model, *base)
+        check_parts(unet_config, *base)  # first: a large network takes its time
+        self.model = MultiViewUNet(**unet_config).to(memory_format=torch.channels_last)
         vae, encoder = (part.eval().requires_grad_(False) for part in base)
         # in a tuple, so that the frozen parts are no parameters of this module
         self.frozen = (ImageDreamPipeline(self.model, vae, encoder, scheduler),)

@@ -64,8 +64,10 @@ class Plan:
     steps: int
     memory: Mapping[str, int]
     """Bytes on one device, by what they are for."""
+    downloads: tuple[str, ...]
+    """What will be downloaded."""
     missing: tuple[str, ...]
-    """What is not there yet."""
+    """What is not there and must be made or named."""
 
     @property
     def step_operations(self) -> float:
@@ -102,6 +104,7 @@ class Plan:
             "memory of a device, without the allocator's losses and the kernels' workspaces:",
             *memory,
             f"  {sum(self.memory.values()) / GIB:8.2f} GiB  in all",
+            *(f"to download: {what}" for what in self.downloads),
             *(f"missing: {what}" for what in self.missing),
         ]
         return "\n".join(lines)
@@ -121,9 +124,7 @@ def plan(config: "TrainConfig") -> Plan:
     if isinstance(module, DiffusionTraining):
         parts = {"autoencoder": module.pipeline.vae, "encoder": module.pipeline.encoder}
     pictures = config.data.pictures if config.data.pictures.folders else None
-    kept = _per_object(config, module, footprint)
-    work = _per_object(config, module, operations)
-    per_picture = _per_object(config, module, operations, single=True)[1] if pictures else 0
+    fixed_bytes, object_bytes = _activations(config, module)
     batch, devices = config.data.batch_size, config.devices * config.nodes
     steps_objects = devices * config.accumulate
     return Plan(
@@ -132,8 +133,8 @@ def plan(config: "TrainConfig") -> Plan:
             "learned": _count(p for p in module.model.parameters() if p.requires_grad),
             **{name: _count(part.parameters()) for name, part in parts.items()},
         },
-        object_operations=work[1],
-        picture_operations=per_picture,
+        object_operations=_operations(config, module, VIEWS),
+        picture_operations=_operations(config, module, 1) if pictures else 0,
         objects=batch * steps_objects,
         pictures=(pictures.batch_size or 2 * batch) * steps_objects if pictures else 0,
         picture_share=pictures.share if pictures else 0.0,
@@ -141,9 +142,10 @@ def plan(config: "TrainConfig") -> Plan:
         steps=config.steps,
         memory={
             **_parameter_bytes(config, module, parts),
-            f"activations of {batch} objects, and weights in the precision of products": kept[0]
-            + batch * kept[1],
+            f"activations of {batch} objects, and weights as products take them": fixed_bytes
+            + batch * object_bytes,
         },
+        downloads=tuple(downloads(config)),
         missing=tuple(missing(config)),
     )
 
@@ -184,11 +186,25 @@ def _on_the_hub(source: str) -> bool:
     return not checkpoints.names_open_clip(source) and checkpoints.local_path(source) is None
 
 
+def _sources(config: "TrainConfig") -> dict[str, str]:
+    """Where weights come from, by field."""
+    names = ("initial", *(("autoencoder", "encoder") if config.part == "diffusion" else ()))
+    return {name: getattr(config, name) for name in names}
+
+
+def downloads(config: "TrainConfig") -> Iterator[str]:
+    """What the run will download, in words."""
+    for name, source in _sources(config).items():
+        if checkpoints.names_open_clip(source):
+            if not Path(source.partition(":")[2]).is_file():
+                yield f"{name}: {source} (open_clip)"
+        elif source and checkpoints.local_path(source) is None:
+            yield f"{name}: {source} (Hugging Face hub), unless it has been downloaded before"
+
+
 def missing(config: "TrainConfig") -> Iterator[str]:
     """What the run needs and is not there, in words."""
-    names = ("initial", *(("autoencoder", "encoder") if config.part == "diffusion" else ()))
-    for name in names:
-        source = getattr(config, name)
+    for name, source in _sources(config).items():
         if not source:
             if name != "initial":
                 yield f"{name} is empty: name the trained {name}"
@@ -230,27 +246,21 @@ def _parameter_bytes(
     }
 
 
-def _per_object(
-    config: "TrainConfig", module: Training, count: Callable, single: bool = False
-) -> tuple[int, int]:
-    """(what does not depend on the batch, what each object adds) of a count over one batch's forward and backward pass.
-
-    Args:
-        config: of the run.
-        module: on the meta device.
-        count: `operations` or `footprint`.
-        single: pictures instead of objects.
-    """
-    results = []
+def _operations(config: "TrainConfig", module: Training, views: int) -> int:
+    """Of one object or picture, forward and backward."""
     with _fake(module):
+        return operations(_work(module, 1, views, config.precision))
+
+
+def _activations(config: "TrainConfig", module: Training) -> tuple[int, int]:
+    """Bytes that a batch needs at its peak: a part that does not depend on its size, and what each object adds."""
+    peaks = []
+    with _fake(module):
+        for parameter in module.model.parameters():  # so that gradients, counted elsewhere, are there before
+            parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
         for objects in (1, 2):
-            for (
-                parameter
-            ) in module.model.parameters():  # so that gradients, counted elsewhere, are there before
-                parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
-            result = count(_work(module, objects, 1 if single else VIEWS, config.precision))
-            results.append(result if isinstance(result, int) else result.peak_bytes)
-    return 2 * results[0] - results[1], results[1] - results[0]
+            peaks.append(footprint(_work(module, objects, VIEWS, config.precision)).peak_bytes)
+    return 2 * peaks[0] - peaks[1], peaks[1] - peaks[0]
 
 
 @contextmanager
