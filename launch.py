@@ -22,7 +22,10 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent
 EXTENSION = PROJECT / "custom" / "threestudio-imagedream"
 
-PRESET_HELP = "--preset NAME  auto, 8g, 12g, 16g, 24g, 40g or 80g: the config turned down to what a CUDA card of that memory holds"
+PRESET_HELP = """\
+--preset NAME  preview, default or paper: how long a run takes and how good it gets; 8g, 12g, 16g, 24g, 40g or 80g: the
+               config turned down to what a CUDA card of that memory holds; auto: chosen from the memory that is free;
+               preview+8g: both"""
 
 
 def find_threestudio(folder: str | None) -> tuple[Path, str] | None:
@@ -104,21 +107,20 @@ def take_preset(argv: list[str]) -> tuple[list[str], str | None]:
     return rest, name
 
 
-def preset_overrides(name: str, arguments, cfg, host: str) -> list[str]:
-    """A preset as overrides, without those that are given; says what it chose and why."""
+def preset_overrides(names: str, arguments, cfg, host: str, read_config) -> list[str]:
+    """Presets, joined by +, as overrides, without those that are given; says what it chose and why."""
     sys.path.append(str(EXTENSION))
-    from imagedream import presets
+    from imagedream.preset_choice import choose
 
-    memory = presets.device_memory(arguments.gpu) if name == "auto" else None
-    preset, reason = presets.choose_preset(name, memory)
-    if preset is None:
-        sys.stdout.write(f"preset: none ({reason})\n")
-        return []
     given = {override.partition("=")[0] for override in arguments.overrides}
-    settings = presets.preset_settings(preset, cfg, host)
-    settings = {key: value for key, value in settings.items() if key not in given}
-    sys.stdout.write("".join(f"{line}\n" for line in presets.explain(preset, reason, settings)))
-    return presets.overrides(settings)
+    result: list[str] = []
+    for name in names.split("+"):
+        lines, found = choose(name, cfg, host, arguments.gpu)
+        found = [override for override in found if override.partition("=")[0] not in given]
+        result += found
+        sys.stdout.write("".join(f"preset: {line}\n" for line in [*lines, *filter(None, [" ".join(found)])]))
+        cfg = read_config(replace(arguments, overrides=[*result, *arguments.overrides]))
+    return result
 
 
 def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
@@ -137,6 +139,8 @@ def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
         if entry.resolve() != EXTENSION:
             sys.stderr.write(f"note: using the extension that is already at {entry}\n")
 
+    if cfg.get("resume") not in (None, "auto"):
+        real_threestudio.check_checkpoint(cfg.resume)
     overrides = absolute_paths(arguments.overrides)
     root = Path(cfg.get("exp_root_dir", "outputs")).resolve()
     overrides.append(f"exp_root_dir={root}")
@@ -199,7 +203,7 @@ def main(argv: list[str]) -> int:
             cfg = launcher.read_config(arguments)
         if preset is not None:
             host = "threestudio" if found else "embedded"
-            turned_down = preset_overrides(preset, arguments, cfg, host)
+            turned_down = preset_overrides(preset, arguments, cfg, host, launcher.read_config)
             argv = [*turned_down, *argv]
             arguments = replace(arguments, overrides=[*turned_down, *arguments.overrides])
             cfg = launcher.read_config(arguments)

@@ -23,9 +23,9 @@ def launch(*arguments, cwd=ROOT):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--preset", "7g"], 2, "error: --preset is 7g, must be auto or one of 8g"),
+        (["--preset", "7g"], 2, "error: --preset is 7g, must be auto or one of preview, default, paper, 8g"),
         (["--preset"], 2, "error: --preset is , must be auto"),
-        (["--help"], 0, "--preset NAME  auto, 8g"),
+        (["--help"], 0, "--preset NAME  preview, default or paper"),
     ],
 )
 def test_launch_with_mistakes(arguments, code, said):
@@ -47,6 +47,20 @@ def test_launch_turns_a_preset_into_overrides_which_others_win_over(tmp_path):
     assert "batch_size" not in lines[2]
     assert run.returncode == 2
     assert "no weights at nowhere" in run.stderr
+
+
+def test_presets_of_quality_and_memory_together(tmp_path):
+    run = launch(
+        *("--config", "imagedream.yaml", "--preset=preview+8g", f"exp_root_dir={tmp_path}"),
+        *("system.guidance.weights=nowhere", PICTURE, "trainer.max_steps=900"),
+    )
+    lines = [line for line in run.stdout.splitlines() if line.startswith("preset: ")]
+    assert lines[0].startswith("preset: preview (as asked): a first look")
+    assert "data.height=64" in lines[1]
+    assert "trainer.max_steps" not in lines[1]  # given
+    assert lines[2] == "preset: 8g (as asked)"
+    assert "system.guidance.memory.encoder=offload" in lines[4]
+    assert "data.batch_size" not in lines[4]  # the preview's is small enough already
 
 
 def test_a_real_threestudio_gets_the_overrides(tmp_path):

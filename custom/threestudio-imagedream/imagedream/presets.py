@@ -136,18 +136,12 @@ def largest_preset(free_bytes: int) -> Preset | None:
     return max(fitting, key=lambda preset: preset.card_gib, default=None)
 
 
-def choose_preset(name: str, memory: DeviceMemory | None) -> tuple[Preset | None, str]:
-    """The preset of that name or, for `auto`, the one that fits the device; and the reason, in words.
+def choose_preset(memory: DeviceMemory) -> tuple[Preset, str]:
+    """The preset that fits the device, and the reason, in words.
 
     Raises:
-        ValueError: for an unknown name, or for `auto` on a device that is too small.
+        ValueError: if none does.
     """
-    if name != "auto":
-        if name not in PRESETS:
-            raise ValueError(f"--preset is {name}, must be auto or one of {', '.join(PRESETS)}")
-        return PRESETS[name], "as asked"
-    if memory is None:
-        return None, "no CUDA device, so the config stays as it is"
     free = f"{memory.free_bytes / GIB:.1f} of {memory.total_bytes / GIB:.1f} GiB are free on {memory.name}"
     preset = largest_preset(memory.free_bytes)
     if preset is None:
@@ -253,12 +247,11 @@ def overrides(settings: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def explain(preset: Preset, reason: str, settings: Mapping[str, Any]) -> list[str]:
-    """The choice in a few lines."""
+def explain(preset: Preset, reason: str) -> list[str]:
+    """The choice in two lines."""
     towers = "stay on the device" if preset.encoder == "keep" else "wait on the CPU"
     return [
-        f"preset: {preset.name} ({reason})",
-        f"preset: {preset.weight_bytes / GIB:.1f} GiB of weights in {preset.precision}, the towers {towers}; "
+        f"{preset.name} ({reason})",
+        f"{preset.weight_bytes / GIB:.1f} GiB of weights in {preset.precision}, the towers {towers}; "
         "computed, not measured on a GPU",
-        "preset: " + " ".join(overrides(settings)),
     ]

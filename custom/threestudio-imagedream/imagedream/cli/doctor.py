@@ -145,7 +145,7 @@ def plan_lines() -> Iterator[tuple[str, str]]:
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         try:
-            preset, reason = choose_preset("auto", DeviceMemory(torch.cuda.get_device_name(), free, total))
+            preset, reason = choose_preset(DeviceMemory(torch.cuda.get_device_name(), free, total))
             yield (
                 "would run",
                 f"published model, 3D run: --preset {preset.name} ({reason}; computed, not measured on a GPU)",
