@@ -89,6 +89,10 @@ class ImageDreamMeshExporter(Exporter):
     def configure(self, geometry, material, background) -> None:
         """Check the settings before anything heavy runs."""
         super().configure(geometry, material, background)
+        self.notes: dict[str, Any] = {}
+        """What else the record shall say."""
+        self.warnings: list[str] = []
+        """What else to warn of."""
         self.is_density = hasattr(geometry, "forward_density")
         if not self.is_density and not hasattr(geometry, "isosurface"):
             raise ValueError(
@@ -123,6 +127,7 @@ class ImageDreamMeshExporter(Exporter):
         folder = tempfile.mkdtemp(prefix="imagedream-export-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         paths, record = meshing.export(meshed, folder, self.cfg.fmt, self.cfg.save_name, self.cfg.up)
+        record = {**record, **self.notes, "warnings": [*record["warnings"], *self.warnings]}
         for line in meshing.summary(record):
             threestudio.info(line)
         for warning in record["warnings"]:

@@ -209,6 +209,12 @@ class GuidanceMix(Updateable):
         for member in self.members:
             member.preflight()
 
+    def share_prompt(self, prompt: Any) -> None:
+        """Give a new shared prompt to all guidances that have none of their own."""
+        for member in self.members:
+            if not member.cfg.prompt_processor_type:
+                member.prompt = prompt
+
     def check_steps(self, steps: int) -> None:
         """Raise unless each of the steps has an active guidance."""
         for step in range(steps):

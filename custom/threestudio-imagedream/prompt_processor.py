@@ -12,6 +12,7 @@ from imagedream.image_prompt import (
     load_image_prompt,
     open_picture,
 )
+from imagedream.prompt_camera import PromptCamera
 from imagedream.several_prompts import with_azimuths
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
@@ -24,6 +25,8 @@ class PromptOutput:
     images: tuple[ImagePrompt, ...]
     caption: str
     negative_caption: str
+    cameras: tuple[PromptCamera, ...] = ()
+    """Where each picture was taken from, by the newest estimate; empty as long as there is none."""
 
 
 @threestudio.register("imagedream-prompt-processor")
@@ -91,6 +94,11 @@ class ImageDreamPromptProcessor(BaseObject):
                 raise ImagePromptError(f"{name} is {path!r}, must be the path of a picture file")
         unnamed = [path for path in (cfg.image_path, *cfg.image_paths) if path is not None]
         return with_azimuths(unnamed, {side: single[f"{side}_path"] for side in VIEW_NAMES})
+
+    @classmethod
+    def given(cls, cfg: Any) -> list[tuple[str, float | None]]:
+        """The picture files, each with the azimuth it was taken from where that was said."""
+        return cls._paths(parse_structured(cls.Config, cfg))
 
     def configure(self) -> None:
         """Read and prepare the prompts."""

@@ -1,15 +1,17 @@
 """A loss that holds the render from the prompt's own camera against the picture itself."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import affine_grid, grid_sample, interpolate, normalize
 
 import threestudio
 from imagedream.cameras import check_angles
 from imagedream.image_prompt import open_picture
+from imagedream.prompt_camera import PromptCamera
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
 
@@ -30,8 +32,11 @@ class ReferenceGuidance(BaseObject):
 
         picture: int = 0
         """Which of the prompt's pictures."""
+        camera: str = "given"
+        """`given`: the next four keys say where the picture was taken from. `estimate`: that is found out, before the
+        optimisation and at `system.prompt_camera.steps`; the losses are then multiplied by the estimate's certainty."""
         azimuth_deg: float | None = None
-        """Where it was taken from, counted from the object's front; None: the side it was given for."""
+        """Counted from the object's front; None: the side the picture was given for."""
         elevation_deg: float = 0.0
         relative_distance: float = 0.6
         """Half the frame's height at the object, in world units."""
@@ -58,6 +63,8 @@ class ReferenceGuidance(BaseObject):
         """Raise a ValueError that says what is wrong with the settings or the picture files."""
         cfg = parse_structured(cls.Config, cfg)
         check_angles(cfg.elevation_deg, cfg.fovy_deg)
+        if cfg.camera not in ("given", "estimate"):
+            raise ValueError(f"camera is {cfg.camera!r}, must be 'given' or 'estimate'")
         for path in (cfg.depth_path, cfg.normal_path):
             if path is not None:
                 open_picture(path)
@@ -88,6 +95,32 @@ class ReferenceGuidance(BaseObject):
 
     def camera_batch(self, prompt_utils: PromptOutput) -> dict[str, Any]:
         """The camera of the picture."""
+        values = self._estimated(prompt_utils) if self.cfg.camera == "estimate" else self._given(prompt_utils)
+        batch = camera_batch(
+            *(torch.tensor([float(value)]) for value in values), self.cfg.size, self.cfg.size
+        )
+        return {
+            name: value.to(self.device) if isinstance(value, Tensor) else value
+            for name, value in batch.items()
+        }
+
+    def _camera(self, prompt_utils: PromptOutput) -> PromptCamera:
+        if self.cfg.picture >= len(prompt_utils.cameras):
+            raise ValueError(
+                f"camera is 'estimate', but where picture {self.cfg.picture} was taken from has not been estimated: "
+                "that needs imagedream-guidance as system.guidance and system.prompt_camera.enabled=true; or give "
+                "azimuth_deg"
+            )
+        return prompt_utils.cameras[self.cfg.picture]
+
+    def _estimated(self, prompt_utils: PromptOutput) -> tuple[float, float, float, float]:
+        """Elevation, azimuth, relative distance and field of view of a frame that looks at the origin and holds the picture's."""
+        camera = self._camera(prompt_utils)
+        widened = _widening(camera)
+        fovy_deg = 2 * math.degrees(math.atan(camera.relative_distance * widened / camera.distance))
+        return camera.elevation_deg, camera.azimuth_deg, camera.relative_distance * widened, fovy_deg
+
+    def _given(self, prompt_utils: PromptOutput) -> tuple[float, float, float, float]:
         cfg = self.cfg
         if cfg.picture >= len(prompt_utils.images):
             raise ValueError(
@@ -101,12 +134,19 @@ class ReferenceGuidance(BaseObject):
                 "where the picture was taken from is not known: give azimuth_deg, or name its side "
                 "(system.prompt_processor.front_path instead of image_path)"
             )
-        values = (cfg.elevation_deg, azimuth_deg, cfg.relative_distance, cfg.fovy_deg)
-        batch = camera_batch(*(torch.tensor([float(value)]) for value in values), cfg.size, cfg.size)
-        return {
-            name: value.to(self.device) if isinstance(value, Tensor) else value
-            for name, value in batch.items()
-        }
+        return cfg.elevation_deg, azimuth_deg, cfg.relative_distance, cfg.fovy_deg
+
+    def _framed(self, pictures: Tensor, prompt_utils: PromptOutput) -> Tensor:
+        """Pictures (1, channel, height, width) framed like the prompt -> as the camera's frame shows them."""
+        if self.cfg.camera == "given":
+            return pictures
+        camera = self._camera(prompt_utils)
+        widened = _widening(camera)
+        theta = pictures.new_zeros(1, 2, 3)
+        theta[:, 0, 0] = theta[:, 1, 1] = widened
+        theta[:, :, 2] = 2 * pictures.new_tensor(camera.offset)
+        places = affine_grid(theta, [1, 1, *pictures.shape[-2:]], align_corners=False)
+        return grid_sample(pictures, places, align_corners=False)
 
     def __call__(
         self, rgb: Tensor, prompt_utils: PromptOutput, render: dict[str, Tensor], c2w: Tensor, **kwargs: Any
@@ -123,9 +163,11 @@ class ReferenceGuidance(BaseObject):
         Returns:
             `loss_color`, `loss_mask`, and `loss_depth` and `loss_normal` where there is a picture of them.
         """
-        rgba = self._resized(prompt_utils.images[self.cfg.picture].rgba[None].float())
+        rgba = prompt_utils.images[self.cfg.picture].rgba[None].float()
+        premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
+        rgba = self._resized(self._framed(premultiplied, prompt_utils))
         mask = rgba[..., 3:]
-        target = rgba[..., :3] * mask + render["comp_rgb_bg"].detach() * (1 - mask)
+        target = rgba[..., :3] + render["comp_rgb_bg"].detach() * (1 - mask)
         inside = mask[..., 0] > 0.5
         losses = {
             "loss_color": self.cfg.color_weight * (rgb - target).square().mean(),
@@ -133,7 +175,8 @@ class ReferenceGuidance(BaseObject):
         }
         if self.depth is not None:
             depth = render["depth"] / render["opacity"].clamp_min(1e-5)
-            pair = torch.stack([depth[inside][:, 0], self.depth[inside][:, 0]])
+            given = self._framed(self.depth.permute(0, 3, 1, 2), prompt_utils).permute(0, 2, 3, 1)
+            pair = torch.stack([depth[inside][:, 0], given[inside][:, 0]])
             losses["loss_depth"] = self.cfg.depth_weight * (1 - torch.corrcoef(pair)[0, 1])
         if self.normals is not None:
             if "comp_normal" not in render:
@@ -143,7 +186,12 @@ class ReferenceGuidance(BaseObject):
                 )
             normals = render["comp_normal"] / render["opacity"].clamp_min(1e-5) * 2 - 1
             normals = normalize(normals, dim=-1) @ c2w[0, :3, :3].to(normals)
-            losses["loss_normal"] = self.cfg.normal_weight * (
-                1 - (normals * self.normals).sum(-1)[inside].mean()
-            )
-        return losses
+            given = self._framed(self.normals.permute(0, 3, 1, 2), prompt_utils).permute(0, 2, 3, 1)
+            losses["loss_normal"] = self.cfg.normal_weight * (1 - (normals * given).sum(-1)[inside].mean())
+        trust = self._camera(prompt_utils).certainty if self.cfg.camera == "estimate" else 1.0
+        return {name: trust * loss for name, loss in losses.items()}
+
+
+def _widening(camera: PromptCamera) -> float:
+    """By how much a frame around the origin has to be larger than the picture's to hold all of that."""
+    return 1 + 2 * max(abs(shift) for shift in camera.offset)

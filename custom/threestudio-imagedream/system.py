@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,18 @@ import threestudio
 from imagedream.cameras import check_angles, view_name
 from imagedream.files import atomic_path
 from imagedream.pictures import label_strip
+from imagedream.prompt_camera import PromptCamera
 from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import find_last_path
 from threestudio.utils.ops import binary_cross_entropy, dot
 
+from .camera_estimate import PromptCameraSettings, of_field, of_four_views, turned_warning
+from .exporter import ImageDreamMeshExporter
 from .guidance import SMALL_MODEL_WARNING, ImageDreamGuidance
 from .mixing import GuidanceMix
 from .pieces import first_images, render_in_pieces
+from .prompt_processor import ImageDreamPromptProcessor, PromptOutput
 from .recovery import Recovery
 
 LOSSES = (
@@ -50,6 +54,8 @@ class ImageDreamSystem(BaseLift3DSystem):
         guidances: Any = field(default_factory=list)
         """Guidances beside `guidance`, whose weight is `loss.lambda_sds`: a list of `mixing.GuidanceEntry`, or a mapping
         from names of your choice to them, which the command line can override (`system.guidances.NAME.weight=0.5`)."""
+        prompt_camera: dict = field(default_factory=dict)
+        """Where the pictures were taken from: `camera_estimate.PromptCameraSettings`."""
         views: dict = field(default_factory=dict)
         """How the four views shown before the optimisation are sampled: steps, guidance_scale, elevation_deg, seed."""
         report: bool = True
@@ -90,6 +96,7 @@ class ImageDreamSystem(BaseLift3DSystem):
         if unknown:
             raise ValueError(f"system.loss has unknown keys {', '.join(unknown)}; known: {', '.join(LOSSES)}")
         self.views = parse_structured(ViewSettings, self.cfg.views)
+        self.prompt_camera = parse_structured(PromptCameraSettings, self.cfg.prompt_camera)
         self.recovery = Recovery(self)
         self._started = time.perf_counter()
 
@@ -117,8 +124,6 @@ class ImageDreamSystem(BaseLift3DSystem):
         self.mix = GuidanceMix(self.cfg)
         if self._trainer is not None:
             self.mix.check_steps(self._trainer.max_steps)
-        for member in self.mix:
-            member.read_prompt(self.prompt_utils)
         if not Path(self.get_save_path("views.npz")).exists():  # else resumed
             start = time.perf_counter()
             guidance = self.mix.members[0].load(self.true_current_epoch, self.true_global_step)
@@ -127,6 +132,11 @@ class ImageDreamSystem(BaseLift3DSystem):
                 start = time.perf_counter()
                 self.save_views(guidance)
                 self._lap("four views", start)
+        if "four views" not in self._read_record().get("prompt_cameras", {}):
+            self.estimate_prompt_cameras("four views")
+        self.prompt_utils = self._with_cameras()
+        for member in self.mix:
+            member.read_prompt(self.prompt_utils)
         self._started = time.perf_counter()
 
     def save_views(self, guidance: ImageDreamGuidance) -> None:
@@ -164,6 +174,10 @@ class ImageDreamSystem(BaseLift3DSystem):
         """Make the step's random numbers its own before anything draws some."""
         self.recovery.begin_step(batch)
         super().on_train_batch_start(batch, batch_idx, unused)
+        if self.true_global_step in self.prompt_camera.steps:
+            self.estimate_prompt_cameras(f"step {self.true_global_step}")
+            self.prompt_utils = self._with_cameras()
+            self.mix.share_prompt(self.prompt_utils)
 
     def loss_terms(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The terms of a step's loss with their weights, and further numbers to log."""
@@ -219,9 +233,56 @@ class ImageDreamSystem(BaseLift3DSystem):
             self.recovery.load_state_dict(checkpoint["recovery"])
 
     def on_train_end(self) -> None:
-        """Free the guidances; note how long the optimisation took."""
-        self.mix.free()
+        """Note how long the optimisation took; see the pictures in the field; free the guidances."""
         self._lap("optimisation", self._started)
+        self.estimate_prompt_cameras("field")
+        self.mix.free()
+
+    # ----------------------------------------------------------------------------------------- the prompts' cameras
+
+    def estimate_prompt_cameras(self, when: str) -> None:
+        """Find out where each picture was taken from, log it and note it in `save/run.json`.
+
+        Args:
+            when: "four views", which are looked at then; anything else names a state of the field.
+        """
+        if not self.prompt_camera.enabled:
+            return
+        start = time.perf_counter()
+        guidance = self.mix.members[0].guidance
+        pipeline = guidance.pipeline if isinstance(guidance, ImageDreamGuidance) else None
+        try:
+            if when == "four views":
+                views = Path(self.get_save_path("views.npz"))
+                if not views.exists():
+                    return
+                estimate = of_four_views(views, self.prompt_camera)
+            else:
+                estimate = of_field(self, self.prompt_camera)
+            cameras = [estimate(image.rgba, pipeline) for image in self.prompt_utils.images]
+        except ValueError as error:  # nothing there to match: no reason to stop a run
+            threestudio.warn(f"The prompt's camera is not known from the {when}: {error}")
+            return
+        for camera in cameras:
+            threestudio.info(f"The prompt's camera by the {when}: {camera}")
+        known = self._read_record().get("prompt_cameras", {})
+        self._note(prompt_cameras={**known, when: [camera.to_dict() for camera in cameras]})
+        self._lap(f"camera by the {when}", start)
+
+    def _with_cameras(self) -> PromptOutput:
+        """The prompt with the newest estimates of its cameras."""
+        known = self._read_record().get("prompt_cameras", {})
+        newest = list(known.values())[-1] if known else []
+        return replace(self.prompt_utils, cameras=tuple(PromptCamera.from_dict(one) for one in newest))
+
+    def _turned_warnings(self) -> list[str]:
+        """What to say where a picture of a given side looks like another side of the field."""
+        images = self.cfg.prompt_processor
+        given = [azimuth for _, azimuth in ImageDreamPromptProcessor.given(images)]
+        cameras = self._read_record().get("prompt_cameras", {}).get("field", ())
+        pairs = zip(cameras, given, strict=False)
+        found = [turned_warning(PromptCamera.from_dict(camera), azimuth) for camera, azimuth in pairs]
+        return [warning for warning in found if warning]
 
     # ---------------------------------------------------------------------------------- validation and turntable
 
@@ -272,9 +333,13 @@ class ImageDreamSystem(BaseLift3DSystem):
     # ---------------------------------------------------------------------------------------- export and report
 
     def on_predict_start(self) -> None:
-        """Build the exporter."""
+        """Build the exporter, whose record says where the prompts' cameras lie."""
         self._started = time.perf_counter()
         super().on_predict_start()
+        if isinstance(self.exporter, ImageDreamMeshExporter):
+            cameras = self._read_record().get("prompt_cameras", {})
+            self.exporter.notes = {"prompt_cameras": cameras.get("field") or cameras.get("four views")}
+            self.exporter.warnings = self._turned_warnings()
 
     def on_predict_end(self) -> None:
         """Report what is there, now with the mesh."""
@@ -305,6 +370,7 @@ class ImageDreamSystem(BaseLift3DSystem):
             "timings": record.get("seconds"),
             "settings": OmegaConf.to_container(self.cfg),
             "warnings": record.get("warnings", ()),
+            "prompt_cameras": record.get("prompt_cameras", {}),
         }
         if (save / "views.npz").exists():
             with np.load(save / "views.npz") as views:

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 import threestudio
+from imagedream.prompt_camera import PromptCamera
 from tests.tiny_guidance import save_tiny_stable_diffusion, save_tiny_zero123
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -294,7 +296,8 @@ def test_reference_by_hand(prompt, tmp_path):
         batch["camera_positions"], torch.tensor([[0.0, 0.5 / 0.4400, 0.0]]), atol=1e-3, rtol=0
     )
 
-    rgba = guidance._resized(prompt.images[0].rgba[None].float())
+    rgba = prompt.images[0].rgba[None].float()
+    rgba = guidance._resized(torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1))
     mask = rgba[..., 3:]
     render = {
         "comp_rgb_bg": torch.ones(1, 16, 16, 3),
@@ -303,7 +306,7 @@ def test_reference_by_hand(prompt, tmp_path):
         # facing the camera, which looks along -y: the normal is +y
         "comp_normal": mask * torch.tensor([0.5, 1.0, 0.5]),
     }
-    rgb = rgba[..., :3] * mask + 1 - mask
+    rgb = rgba[..., :3] + 1 - mask
     losses = guidance(rgb, prompt, render, **batch)
     assert set(losses) == {"loss_color", "loss_mask", "loss_depth", "loss_normal"}
     for name, value in losses.items():
@@ -312,6 +315,76 @@ def test_reference_by_hand(prompt, tmp_path):
     assert worse["loss_color"].item() == pytest.approx(0.01, rel=1e-4)
     assert worse["loss_mask"].item() == pytest.approx(0.04, rel=1e-4)
     assert worse["loss_depth"].item() == pytest.approx(0.2, rel=0.2)
+
+
+def prompt_camera(**changed):
+    values = {
+        "azimuth_deg": 90.0,
+        "elevation_deg": 10.0,
+        "distance": 1.5,
+        "fov_y_deg": 40.0,
+        "offset": (0.0, 0.0),
+    }
+    rest = {"certainty": 0.5, "silhouette_iou": 0.9, "azimuth_probabilities": (1.0,)}
+    return PromptCamera(**{**values, **rest, **changed})
+
+
+def test_reference_at_the_estimated_camera(prompt):
+    """Without an offset the same as with the numbers given, times the certainty."""
+    camera = prompt_camera()
+    estimated, prompt_then = reference(camera="estimate"), replace(prompt, cameras=(camera,))
+    numbers = {"azimuth_deg": 90.0, "elevation_deg": 10.0, "fovy_deg": 40.0}
+    given = reference(**numbers, relative_distance=camera.relative_distance)
+    batches = [estimated.camera_batch(prompt_then), given.camera_batch(prompt)]
+    for key in ("rays_o", "rays_d", "c2w"):
+        torch.testing.assert_close(batches[0][key], batches[1][key])
+    render = {"comp_rgb_bg": torch.ones(1, 16, 16, 3), "opacity": torch.rand(1, 16, 16, 1)}
+    half, full = (
+        one(
+            torch.rand(1, 16, 16, 3, generator=torch.Generator().manual_seed(0)),
+            prompt_then,
+            render,
+            batch["c2w"],
+        )
+        for one, batch in zip((estimated, given), batches, strict=True)
+    )
+    for name in full:
+        torch.testing.assert_close(half[name], 0.5 * full[name], atol=1e-5, rtol=1e-4)
+
+
+def test_reference_at_a_camera_that_looks_past_the_origin(prompt):
+    """The origin 0.1 of the frame right of its centre: a frame around the origin, 1.2 times as wide, from the same place."""
+    guidance = reference(camera="estimate", size=64)
+    prompt_then = replace(prompt, cameras=(prompt_camera(offset=(0.1, 0.0)),))
+    batch = guidance.camera_batch(prompt_then)
+    assert batch["camera_distances"].item() == pytest.approx(1.5, rel=1e-4)
+    assert torch.tan(batch["fovy"] / 2).item() == pytest.approx(1.2 * np.tan(np.radians(20)), rel=1e-4)
+    alpha = prompt.images[0].rgba[None, 3:].float()
+
+    def centre(opacity):
+        columns = (torch.arange(64) + 0.5) / 32 - 1
+        return ((opacity * columns).sum() / opacity.sum()).item()
+
+    before, after = (
+        guidance._resized(one)[0, ..., 0] for one in (alpha, guidance._framed(alpha, prompt_then))
+    )
+    assert centre(after) == pytest.approx((centre(before) - 0.2) / 1.2, abs=0.005)
+
+
+def test_reference_without_an_estimate(prompt):
+    with pytest.raises(ValueError, match="has not been estimated"):
+        reference(camera="estimate").camera_batch(prompt)
+    with pytest.raises(ValueError, match="must be 'given' or 'estimate'"):
+        reference(camera="guess")
+
+
+def test_turned_models_are_warned_of():
+    warning = import_module("threestudio-imagedream.camera_estimate").turned_warning
+    assert "the picture given for azimuth 0° is seen from 90°" in warning(prompt_camera(), 0.0)
+    assert warning(prompt_camera(), None) is None
+    assert warning(prompt_camera(), 60.0) is None
+    assert warning(prompt_camera(certainty=0.4), 0.0) is None
+    assert warning(prompt_camera(azimuth_deg=-170.0), 170.0) is None
 
 
 def test_reference_needs_to_know_where_the_picture_was_taken(prompt, picture):
@@ -343,6 +416,7 @@ SMALL = [
     "system.geometry.pos_encoding_config.n_levels=3",
     "system.geometry.pos_encoding_config.log2_hashmap_size=12",
     "system.material.ambient_only_steps=0",
+    "system.prompt_camera.enabled=false",
 ]
 
 

@@ -1,5 +1,6 @@
 """The shipped configs, shrunk, through the real system and host."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -93,10 +94,15 @@ def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, n
     saved = {path.name for path in (trial / "save").iterdir()}
     assert {"prompt.png", "run.json", "it1-0.png", "it2-1.png"} <= saved
 
+    record = json.loads((trial / "save" / "run.json").read_text())
+    (camera,) = record["prompt_cameras"]["field"]
+    assert 0 <= camera["certainty"] <= 1
+
     trainer.test(system, datamodule=data, verbose=False)
     assert list((trial / "save").glob("it*-test.mp4"))
     report = (trial / "report.html").read_text()
     assert "brick" in report
+    assert "Seen from azimuth" in report
     assert "not written" not in caplog.text
 
 

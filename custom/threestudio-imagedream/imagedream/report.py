@@ -21,6 +21,7 @@ from imagedream.cameras import VIEW_NAMES
 from imagedream.files import atomic_path
 from imagedream.image_prompt import ImagePrompt
 from imagedream.pictures import to_pil
+from imagedream.prompt_camera import PromptCamera
 
 Picture = str | os.PathLike[str] | PIL.Image.Image | Tensor | ImagePrompt
 """A picture file, a Pillow picture, pixels `(3 or 4, height, width)` in [0, 1], or a prepared prompt."""
@@ -40,6 +41,7 @@ def write_report(
     mesh: str | os.PathLike[str] | None = None,
     mesh_record: Mapping[str, Any] | None = None,
     mesh_levels: Picture | None = None,
+    prompt_cameras: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     timings: Mapping[str, float] | None = None,
     settings: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
@@ -58,6 +60,7 @@ def write_report(
         mesh: the exported GLB file.
         mesh_record: of `imagedream.meshing.export`; its warnings join the others.
         mesh_levels: the isosurface levels that were tried, as a picture.
+        prompt_cameras: where each prompt was taken from, as `PromptCamera.to_dict`, by what it was matched with.
         timings: seconds of each phase, in order.
         settings: what the run was told; nested mappings become dotted names.
         warnings: what may have spoilt the result.
@@ -73,7 +76,7 @@ def write_report(
     parts = [
         _bullets("Warnings", [*warnings, *mesh_record.get("warnings", ())], "alert"),
         '<div class="row hero">',
-        _section("Prompt", lambda: _prompt(prompt_image)),
+        _section("Prompt", lambda: _prompt(prompt_image) + _seen_from(prompt_cameras)),
         _section("3D model", lambda: _mesh(mesh) + _mesh_facts(mesh_record)),
         "</div>",
         _section(
@@ -132,6 +135,15 @@ def _prompt(pictures: Picture | Sequence[Picture] | None) -> str:
         raise _Missing("No picture: the model was given the caption alone.")
     shown = pictures if isinstance(pictures, list | tuple) else [pictures]
     return "".join(f'<div class="checks">{_image(picture, "the prompt")}</div>' for picture in shown)
+
+
+def _seen_from(cameras: Mapping[str, Sequence[Mapping[str, Any]]] | None) -> str:
+    lines = [
+        f"Seen from {PromptCamera.from_dict(camera)}, by the {by}"
+        for by, of_pictures in (cameras or {}).items()
+        for camera in of_pictures
+    ]
+    return "".join(f'<p class="meta">{html.escape(line)}</p>' for line in lines)
 
 
 def _views(views: Sequence[Picture] | Tensor | None, names: Sequence[str]) -> str:
