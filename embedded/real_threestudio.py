@@ -33,6 +33,36 @@ _IMPORTED_LATE = {"tensorboard": "launch.py"}
 """What a run imports at some time without naming it."""
 
 
+_HARMLESS = re.compile(
+    r"omegaconf\.(listconfig\.ListConfig|dictconfig\.DictConfig|base\.(Container)?Metadata|nodes\.\w+Node)"
+    r"|collections\.(defaultdict|OrderedDict|Counter|deque)|typing\.Any|pathlib\.\w*Path"
+    r"|numpy(\.core|\._core)?\.(multiarray\.(_reconstruct|scalar)|ndarray|dtype)"
+    r"|(pytorch_lightning|lightning_fabric)\.utilities\.\w+\.AttributeDict"
+    r"|builtins\.(int|float|str|bytes|bool|list|dict|set|tuple|slice|complex|object)"
+    r"|copyreg\._reconstructor|_codecs\.encode"
+)
+"""Classes and functions that checkpoints of Lightning and threestudio name; none of them runs what it is given."""
+
+
+def check_checkpoint(path: str | Path) -> None:
+    """Raise ValueError if a checkpoint names anything that could run code: threestudio unpickles it as it is.
+
+    Raises:
+        ValueError: it does, or it is no checkpoint.
+    """
+    import torch
+
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except Exception as error:  # whatever a file that is none makes it raise
+        raise ValueError(f"resume={path} is no checkpoint: {str(error).splitlines()[0]}") from error
+    strange = sorted(name for name in names if not _HARMLESS.fullmatch(name))
+    if strange:
+        raise ValueError(
+            f"resume={path} names {', '.join(strange[:4])}, which could run code; a checkpoint of a run does not"
+        )
+
+
 @dataclass(frozen=True)
 class Clash:
     """A version that threestudio 0.2.3 was not written for."""

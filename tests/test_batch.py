@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -268,7 +269,17 @@ def command_for(pictures, out, weights, *more):
     return [*command, f"system.guidance.weights={weights}", *SMALL], environment
 
 
-def wait_for(condition, process, seconds=100.0):
+@contextmanager
+def running(command, environment):
+    """A process that is not left behind when the test fails."""
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(condition, process, seconds=300.0):
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -284,14 +295,14 @@ def status_of(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_whole_way_with_a_killed_worker_and_an_interruption(pictures, tmp_path):
     weights, out = tmp_path / "weights", tmp_path / "out"
     tiny_pipeline().save_pretrained(weights)
     command, environment = command_for(pictures, out, weights)
 
     # Ctrl-C while the first picture runs: it is put back, nothing of the batch goes on
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with running(command, environment) as process:
         wait_for(lambda: status_of(out / "brick")["state"] == "running", process)
         worker = int(status_of(out / "brick")["worker"].rpartition(":")[2])
         process.send_signal(signal.SIGINT)
@@ -304,10 +315,10 @@ def test_the_whole_way_with_a_killed_worker_and_an_interruption(pictures, tmp_pa
     assert not Path(f"/proc/{worker}").exists()
 
     # the same command again; its worker is killed at the first picture, which is taken up again
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with running(command, environment) as process:
         wait_for(lambda: status_of(out / "brick")["state"] == "running", process)
         os.kill(int(status_of(out / "brick")["worker"].rpartition(":")[2]), signal.SIGKILL)
-        _, said = process.communicate(timeout=400)
+        _, said = process.communicate(timeout=800)
     assert process.returncode == 1, said  # the text file
     assert "Traceback" not in said
     found = {key: status_of(out / key) for key in ("brick", "more_IMG_1", "text")}
@@ -335,16 +346,16 @@ def test_the_whole_way_with_a_killed_worker_and_an_interruption(pictures, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_over_ray(pictures, tmp_path):
     pytest.importorskip("ray", reason="the ray extra is not installed")
     weights, out = tmp_path / "weights", tmp_path / "out"
     tiny_pipeline().save_pretrained(weights)
     command, environment = command_for(pictures, out, weights, "--ray", "local", "--jobs", "2")
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with running(command, environment) as process:
         wait_for(lambda: status_of(out / "brick")["state"] == "running", process)
         os.kill(int(status_of(out / "brick")["worker"].rpartition(":")[2]), signal.SIGKILL)
-        _, said = process.communicate(timeout=400)
+        _, said = process.communicate(timeout=800)
     assert process.returncode == 1, said
     assert status_of(out / "brick") | {"state": "done", "attempts": 2} == status_of(out / "brick")
     assert status_of(out / "more_IMG_1") | {"state": "done", "attempts": 1} == status_of(out / "more_IMG_1")

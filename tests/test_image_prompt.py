@@ -322,7 +322,7 @@ def make_animation(path):
         ),
         (make_truncated, "damaged or incomplete"),
         (make_bomb, "the limit"),
-        (make_animation, "3 frames, a single picture is needed"),
+        (make_animation, "several frames, a single picture is needed"),
     ],
 )
 def test_errors_name_the_file(tmp_path, make, message):

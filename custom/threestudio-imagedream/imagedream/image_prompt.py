@@ -221,10 +221,10 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
                 f"{path}: {width} x {height} = {width * height:,} pixels, the limit is {MAX_PIXELS:,}; make it smaller"
             )
         try:
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview behind the picture
+            # not counted: a small file can hold millions. MPO: a phone's JPEG with a preview behind the picture
+            if getattr(image, "is_animated", False) and image.format != "MPO":
                 raise ImagePromptError(
-                    f"{path}: {frames} frames, a single picture is needed; save one frame of it"
+                    f"{path}: several frames, a single picture is needed; save one frame of it"
                 )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # remarks on odd metadata

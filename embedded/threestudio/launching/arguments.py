@@ -123,11 +123,7 @@ def read_config(arguments: Arguments, n_gpus: int = 1) -> Any:
     OmegaConf.merge(
         OmegaConf.structured(ExperimentConfig), cfg
     )  # checks types; the class itself makes no folder
-    root = os.path.realpath(str(cfg.get("exp_root_dir", "outputs")))
-    trial = os.path.realpath(os.path.join(root, str(cfg.get("name", "default")), f"{cfg.get('tag', '')}@"))
-    if os.path.commonpath([root, trial]) != root or os.path.dirname(trial) == root:
-        named = f"name={cfg.get('name', 'default')} tag={cfg.get('tag', '')}"
-        raise ConfigError(f"{named}: the trial's folder must lie in exp_root_dir/name, {root}/...")
+    _check_trial_folder(cfg)
     for key in ("data_type", "system_type"):
         if not cfg.get(key):
             raise ConfigError(f"{arguments.config}: {key} is missing")
@@ -138,6 +134,21 @@ def read_config(arguments: Arguments, n_gpus: int = 1) -> Any:
     if resume not in (None, "auto") and not os.path.isfile(str(resume)):
         raise FileNotFoundError(f"resume={resume}: no such checkpoint")
     return cfg
+
+
+def _check_trial_folder(cfg: Any) -> None:
+    """Raise unless name and tag, which may hold slashes and come from a prompt, name a folder inside `exp_root_dir`."""
+    from threestudio.utils.config import ConfigError
+
+    name, tag = str(cfg.get("name", "default")), str(cfg.get("tag", ""))
+    root = os.path.realpath(str(cfg.get("exp_root_dir", "outputs")))
+    experiment = os.path.realpath(os.path.join(root, name))
+    trial = os.path.realpath(os.path.join(experiment, tag or "trial"))
+    inside = os.path.commonpath([root, experiment]) == root
+    if not inside or os.path.commonpath([experiment, trial]) != experiment or trial == experiment:
+        raise ConfigError(
+            f"name={name} tag={tag}: the trial's folder must lie in exp_root_dir/name, {root}/..."
+        )
 
 
 def _open_keys(node: Any, prefix: str = "") -> list[str]:

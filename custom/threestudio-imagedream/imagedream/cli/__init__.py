@@ -46,6 +46,11 @@ def _logging_to_stderr(verbose: bool) -> Iterator[None]:
         library.setLevel(level)
 
 
+def _is_user_error(error: Exception) -> bool:
+    """Whether the message alone tells the user what to do; a YAML file may be wrong in itself."""
+    return isinstance(error, USER_ERRORS) or type(error).__module__.split(".")[0] in ("yaml", "omegaconf")
+
+
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -80,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _logging_to_stderr(verb.verbose):
         try:
             return verb.run() or 0
-        except USER_ERRORS as error:
+        except Exception as error:
+            if not _is_user_error(error):
+                raise
             if verb.verbose:
                 traceback.print_exc()
             sys.stderr.write(f"imagedream: {_one_line(error)}\n")

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +42,10 @@ class Item:
     """What it is; None asks the toybox."""
     caption_from: str = ""
     """Where the caption came from."""
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.key):  # it names files, and may come from one
+            raise ValueError(f"key is {self.key!r}, must be made of letters, digits, - and _")
 
 
 @dataclass(frozen=True)

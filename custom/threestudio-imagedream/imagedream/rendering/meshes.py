@@ -4,6 +4,7 @@ glTF is +y up with the front at +z, ours is +z up with the front at +x (`imagedr
 (x, y, z) is written as (y, z, x). The change of axes lives in this file only.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,16 @@ import numpy as np
 import trimesh
 from jaxtyping import Float
 from torch import Tensor
+from trimesh.resolvers import FilePathResolver
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 """File types that `load_mesh` reads."""
+
+MAX_BYTES = 2 * 2**30
+"""Largest mesh file that is read."""
+
+MAX_ELEMENTS = 100_000_000
+"""Most vertices or indices that one part of a mesh file may have."""
 
 Y_UP_SUFFIXES = (".glb", ".gltf", ".obj")
 """File types whose axes are y up, front +z: glTF by its specification, OBJ by what its readers agree on."""
@@ -111,8 +119,10 @@ def load_parts(path: str | Path, axes: FileAxes | None = None) -> list[trimesh.T
         raise MeshError(
             f"{path} ends with {suffix!r}, a mesh file ends with one of {', '.join(MESH_SUFFIXES)}"
         )
+    check_file_size(path)
     try:
-        scene = trimesh.load_scene(path, process=False)  # merging vertices would mix their colours
+        # merging vertices would mix their colours; files that it names are looked for in its own folder only
+        scene = trimesh.load_scene(path, process=False, resolver=FilePathResolver(path))
         dumped = scene.dump()
     except Exception as error:  # trimesh's readers raise whatever they stumble over
         raise MeshError(
@@ -129,6 +139,35 @@ def load_parts(path: str | Path, axes: FileAxes | None = None) -> list[trimesh.T
         part.apply_transform(matrix)
     check_parts(parts, str(path))
     return parts
+
+
+def check_file_size(path: Path) -> None:
+    """Raise MeshError for a file that is larger than anybody would render, or whose numbers say that it will be.
+
+    A few bytes of glTF can claim accessors of any length, which would be filled with zeros.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise MeshError(f"{path} has {size:,} bytes, the limit is {MAX_BYTES:,}")
+    if path.suffix.lower() in (".glb", ".gltf"):
+        claimed = _claimed_elements(path)
+        if claimed > MAX_ELEMENTS:
+            raise MeshError(f"{path} claims {claimed:,} vertices and indices, the limit is {MAX_ELEMENTS:,}")
+
+
+def _claimed_elements(path: Path) -> int:
+    """The largest accessor of a glTF file by its own account; 0 where it cannot be read, as the loader will say."""
+    with open(path, "rb") as file:
+        head = file.read(20)
+        if head[:4] == b"glTF" and len(head) == 20:
+            text = file.read(int.from_bytes(head[12:16], "little"))
+        else:
+            text = head + file.read()
+    try:
+        counts = [accessor["count"] for accessor in json.loads(text).get("accessors", ())]
+        return max((int(count) for count in counts), default=0)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+        return 0
 
 
 def load_mesh(path: str | Path, axes: FileAxes | None = None) -> trimesh.Trimesh:

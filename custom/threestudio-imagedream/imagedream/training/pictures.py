@@ -26,6 +26,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from imagedream.image_prompt import MAX_PIXELS
 from imagedream.rendering.captions import read_csv
 from imagedream.rendering.samples import Files, SampleError, read_caption
 from imagedream.training.shards import Entry, Members, find, index, read
@@ -202,6 +203,8 @@ class Pictures:
             content, caption = files[name], _caption(files, entry.where)
         try:
             image = Image.open(io.BytesIO(content), formats=["PNG", "JPEG", "WEBP"])
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, the limit is {MAX_PIXELS:,}")
             image = ImageOps.exif_transpose(image).convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         except Exception as error:  # whatever damage makes a decoder raise
