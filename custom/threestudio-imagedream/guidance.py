@@ -53,6 +53,10 @@ class ImageDreamGuidance(BaseObject):
         """`toybox` (the small model that ships), a file or folder of weights, or an id on the Hugging Face hub."""
         controllers: str | None = None
         """`local` or `pixel`, for a published file: the two have the same tensors. None is pixel, unless known."""
+        adapter: str | None = None
+        """File of a LoRA adapter that is merged into the network, such as a training with `lora` leaves."""
+        adapter_scale: float = 1.0
+        """How much of it."""
         guidance_scale: Any = 5.0
         min_step_percent: Any = 0.02
         max_step_percent: Any = 0.98
@@ -92,6 +96,8 @@ class ImageDreamGuidance(BaseObject):
         precision(cfg.precision, "cpu")
         _memory_options(cfg)
         checkpoints.check(cfg.weights)
+        if cfg.adapter is not None:
+            checkpoints.check_adapter(cfg.adapter)
 
     def configure(self) -> None:
         """Load the model."""
@@ -100,7 +106,15 @@ class ImageDreamGuidance(BaseObject):
             threestudio.warn(SMALL_MODEL_WARNING)
         options = _memory_options(self.cfg)
         dtype = precision(self.cfg.precision, self.device)
-        self.pipeline = load_pipeline(self.cfg.weights, options, dtype, self.device, self.cfg.controllers)
+        self.pipeline = load_pipeline(
+            self.cfg.weights,
+            options,
+            dtype,
+            self.device,
+            self.cfg.controllers,
+            self.cfg.adapter,
+            self.cfg.adapter_scale,
+        )
         self.pipeline.set_progress_bar_config(desc="Four views", leave=False)
         self._conditions: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._prompt: PromptOutput | None = None

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import save_file
 
 import threestudio
 from imagedream.cameras import look_at_origin, orthogonal_azimuths
@@ -151,3 +152,19 @@ def test_bad_prompts_are_errors(extension, picture, settings, message):
 def test_missing_weights_are_named_without_loading(extension):
     with pytest.raises(ValueError, match=r"8\.05 GB"):
         threestudio.find("imagedream-guidance").preflight({"weights": "sd-v2.1-base-4view-ipmv.pt"})
+
+
+def test_an_adapter_changes_the_network_that_guides(guidance, weights, tmp_path):
+    name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    width = guidance.pipeline.unet.unet.get_submodule(name).weight.shape[0]
+    pair = {f"{name}.lora_A.weight": torch.ones(1, width), f"{name}.lora_B.weight": torch.ones(width, 1)}
+    save_file(pair, tmp_path / "adapter.safetensors")
+    config = {"weights": weights, "adapter": str(tmp_path / "adapter.safetensors"), "adapter_scale": 0.5}
+    adapted = threestudio.find("imagedream-guidance")(OmegaConf.create(config))
+    change = (
+        adapted.pipeline.unet.unet.get_submodule(name).weight
+        - guidance.pipeline.unet.unet.get_submodule(name).weight
+    )
+    torch.testing.assert_close(change, torch.full_like(change, 0.5))
+    with pytest.raises(ValueError, match="adapter nowhere: no such file"):
+        threestudio.find("imagedream-guidance")(OmegaConf.create({**config, "adapter": "nowhere"}))

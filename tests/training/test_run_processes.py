@@ -34,8 +34,8 @@ def test_two_processes_are_one_with_twice_the_batches(recipe, one, tmp_path):
     two = tmp_path / "two"
     done = run(recipe, two, "steps=4", "devices=2")
     assert_same(checkpoint(two), checkpoint(one))
-    # the second process writes nothing: one command, one line a step, one line on stdout
-    assert done.stdout.strip() == str(two / "model")
+    # the second process writes nothing: one command, one line a step, one result
+    assert done.stdout.count(str(two / "model")) == 1
     assert len((two / "command.txt").read_text().splitlines()) == 1
     lines = [json.loads(line) for line in (two / "stats.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "train/loss" in line] == [1, 2, 3, 4]

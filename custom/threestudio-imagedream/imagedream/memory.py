@@ -99,14 +99,17 @@ def load_pipeline(
     dtype: torch.dtype,
     device: str | torch.device,
     controllers: str | None = None,
+    adapter: str | None = None,
+    adapter_scale: float = 1.0,
 ) -> "ImageDreamPipeline":
     """`checkpoints.load` and then `apply_memory_options`; the same pipeline again if this process keeps its models."""
     from imagedream import checkpoints
 
-    key = (source, options, dtype, str(device), controllers)
+    checkpoint = {"controllers": controllers, "adapter": adapter, "adapter_scale": adapter_scale}
+    key = (source, options, dtype, str(device), *checkpoint.values())
     if _kept is not None and key in _kept:
         return _kept[key]
-    pipeline = checkpoints.load(source, dtype=dtype, device=device, controllers=controllers)
+    pipeline = checkpoints.load(source, dtype=dtype, device=device, **checkpoint)
     apply_memory_options(pipeline, options)
     if _kept is not None:
         _kept[key] = pipeline

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from imagedream.checkpoints.adapters import check_adapter, merge_adapter
 from imagedream.checkpoints.errors import CheckpointError, differences
 from imagedream.checkpoints.hub import (
     PUBLISHED,
@@ -41,12 +42,14 @@ __all__ = [
     "TOYBOX",
     "CheckpointError",
     "check",
+    "check_adapter",
     "check_part",
     "load",
     "load_component",
     "load_part",
     "load_scheduler",
     "local_path",
+    "merge_adapter",
     "names_open_clip",
     "part_config",
 ]
@@ -70,6 +73,8 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     controllers: str | None = None,
+    adapter: str | Path | None = None,
+    adapter_scale: float = 1.0,
 ) -> "ImageDreamPipeline":
     """A ready pipeline.
 
@@ -80,12 +85,16 @@ def load(
         controllers: `local` or `pixel`, for a file that holds image tokens: the published local and pixel models
             have the same tensors, so nothing in a file tells them apart. None takes what a folder of ours says, what is
             known of a download, or `pixel`.
+        adapter: file of a LoRA adapter that is merged into the network, such as a training with `lora` leaves.
+        adapter_scale: how much of it.
 
     Raises:
         CheckpointError: if there is nothing usable at `source`, or names or shapes do not fit.
     """
     # heavy imports wait until the cheap checks have passed
     check(source)
+    if adapter is not None:
+        check_adapter(adapter)
     path = fetch(source)
     blueprint = read_blueprint(path)
     models = _empty_parts(blueprint, _choose_controllers(blueprint, path, controllers))
@@ -98,6 +107,8 @@ def load(
 
     scheduler = _scheduler(blueprint.scheduler, path)
     pipeline = ImageDreamPipeline(**models, scheduler=scheduler, **blueprint.pipeline)
+    if adapter is not None:
+        merge_adapter(pipeline.unet, adapter, adapter_scale)
     return pipeline.to(device)
 
 

@@ -41,6 +41,10 @@ class Views(Verb):
     """Picture to write (.png, .jpg or .webp); the JSON file gets the same name."""
     weights: str = "toybox"
     """`toybox` (the small model that ships) or a model folder."""
+    adapter: Path | None = None
+    """File of a LoRA adapter, such as OUT/adapter.safetensors of a training with `lora`."""
+    adapter_scale: float = 1.0
+    """How much of it; 0 is none."""
     seed: int = 0
     """Other seeds give other views."""
     seeds: int = 1
@@ -68,6 +72,8 @@ class Views(Verb):
 
         check_angles(self.elevation_deg)
         checkpoints.check(self.weights)
+        if self.adapter is not None:
+            checkpoints.check_adapter(self.adapter)
         device = choose_device(self.device)
         files = with_azimuths(self.pictures, {side: getattr(self, side) for side in VIEW_NAMES})
         if not files and not self.caption:
@@ -80,7 +86,13 @@ class Views(Verb):
         from imagedream.samplers import make_sampler
 
         dtype = torch.float16 if device.type == "cuda" else torch.float32
-        pipeline = checkpoints.load(self.weights, dtype=dtype, device=device)
+        pipeline = checkpoints.load(
+            self.weights,
+            dtype=dtype,
+            device=device,
+            adapter=self.adapter,
+            adapter_scale=self.adapter_scale,
+        )
         if self.weights == "toybox":
             logger.info("the small model knows toybox objects only; of other things expect a rough guess")
         pipeline.register_modules(scheduler=make_sampler(self.sampler, pipeline.scheduler))
@@ -101,6 +113,8 @@ class Views(Verb):
             "caption": self.caption,
             "pictures": [{"file": str(path), "azimuth_deg": azimuth} for path, azimuth in files],
             "weights": self.weights,
+            "adapter": None if self.adapter is None else str(self.adapter),
+            "adapter_scale": self.adapter_scale,
             "settings": settings,
             "clip_unavailable": no_clip,
             "seeds": [

@@ -14,6 +14,7 @@ from imagedream.training.build import build_module
 from imagedream.training.checkpointing import last_checkpoint
 from imagedream.training.data import DataConfig, TrainingData
 from imagedream.training.diffusion import ConditioningConfig
+from imagedream.training.lora import FILE, LoraConfig, build_adapted
 from imagedream.training.objectives import ObjectiveConfig
 from imagedream.training.optimizers import OptimizerConfig
 from imagedream.training.run_folder import check_run_folder, check_space, write_record
@@ -45,6 +46,8 @@ class TrainConfig:
     on the hub; empty: random weights."""
     learn: Any = "all"
     """What is learned: `all`, `controllers`, or a list of names of parameters or modules; the rest stays frozen."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """An adapter beside the network's weights instead of these (diffusion)."""
     autoencoder: str = ""
     """The autoencoder to work with: its folder, or a model as for `initial` (diffusion)."""
     encoder: str = ""
@@ -110,6 +113,22 @@ class TrainConfig:
             raise ValueError(
                 f"strategy is fsdp, which is for part diffusion; {self.part} fits every device: use ddp"
             )
+        if self.lora.rank:
+            if self.part != "diffusion" or self.strategy == "fsdp":
+                raise ValueError(
+                    f"lora.rank is {self.lora.rank}, part {self.part} and strategy {self.strategy}: an adapter is for part "
+                    "diffusion, on one device or with ddp"
+                )
+            for name in ("model", "scheduler", "initial", "autoencoder", "encoder"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)!r}, but with lora.rank {self.lora.rank} all parts come from "
+                        f"lora.weights ({self.lora.weights})"
+                    )
+            if self.learn != "all":
+                raise ValueError(
+                    f"learn is {self.learn}, but with lora.rank {self.lora.rank} the network stays frozen"
+                )
         for name, least in (
             ("steps", 1),
             ("accumulate", 1),
@@ -160,7 +179,7 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
         overrides: `key.sub=value` strings.
 
     Returns:
-        The folder of the trained part.
+        The folder of the trained part, or the file of the trained adapter.
 
     Raises:
         ValueError: what the config names does not fit together, or not the run in the folder.
@@ -178,7 +197,7 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
         check_unchanged(config, out / "config.yaml", last)
     check_run_folder(out)
     with memory_advice(config):
-        module = build_module(config)
+        module = build_adapted(config) if config.lora.rank else build_module(config)
         check_space(out, module, config.keep_checkpoints)
         write_record(out, config)
         trainer = make_trainer(config, module)
@@ -190,4 +209,4 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
     if stopped is not None:
         logger.info("stopped by %s at step %d; the same command goes on", stopped.name, trainer.global_step)
         raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)
-    return out / "model"
+    return out / (FILE if config.lora.rank else "model")

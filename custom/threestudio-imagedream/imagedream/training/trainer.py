@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from imagedream.memory import check_compiler
 from imagedream.training.averaging import AveragedWeights
 from imagedream.training.checkpointing import AtomicCheckpoints, Checkpoints
+from imagedream.training.lora import FILE, AdapterSnapshots
 from imagedream.training.modules import Training
 from imagedream.training.strategies import make_strategy
 from imagedream.training.troubles import FiniteLoss
@@ -44,7 +45,7 @@ def make_trainer(config: "TrainConfig", module: Training) -> pl.Trainer:
             config.checkpoint_minutes,
             config.checkpoint_steps,
             config.keep_checkpoints,
-            Snapshots(out / "model", average),
+            AdapterSnapshots(out / FILE, average) if config.lora.rank else Snapshots(out / "model", average),
         ),
         Bar(refresh_rate=config.log_every),
     ]

@@ -16,6 +16,7 @@ from imagedream.image_prompt import composite
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.training.averaging import AveragedWeights
 from imagedream.training.data import step_generator
+from imagedream.training.diffusion import view_azimuths
 from imagedream.training.watching import Statistics
 
 
@@ -86,13 +87,14 @@ def sample(pipeline: ImageDreamPipeline, batch: dict, steps: int) -> Float[Tenso
     """Four views of each object of a batch from its own cameras, with noise of its number."""
     bar = dict(getattr(pipeline, "_progress_bar_config", {}))
     pipeline.set_progress_bar_config(disable=True)
+    azimuths = view_azimuths(batch, pipeline.unet.config.cameras)
     views = [
         pipeline(
-            batch["prompts"][number],
+            batch["prompts"][number] if pipeline.unet.reads_images else None,
             batch["captions"][number],
             num_inference_steps=steps,
             elevation_deg=float(batch["elevations_deg"][number]),
-            azimuth_deg=float(batch["azimuths_deg"][number, 0]),
+            azimuth_deg=float(azimuths[number, 0]),
             generator=torch.Generator().manual_seed(number),
         ).images.cpu()
         for number in range(len(batch["prompts"]))
