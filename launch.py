@@ -12,6 +12,7 @@ given win over it.
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -139,26 +140,48 @@ def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
         if entry.resolve() != EXTENSION:
             sys.stderr.write(f"note: using the extension that is already at {entry}\n")
 
-    if cfg.get("resume") not in (None, "auto"):
-        real_threestudio.check_checkpoint(cfg.resume)
-    overrides = absolute_paths(arguments.overrides)
+    from threestudio.launching.messages import set_up_logging
+    from threestudio.launching.resuming import newest_checkpoint, resume_automatically
+
+    set_up_logging(arguments.verbose)
+    if arguments.estimate:
+        raise ValueError(
+            "--estimate works in the embedded host only; leave --threestudio and THREESTUDIO_ROOT out"
+        )
     root = Path(cfg.get("exp_root_dir", "outputs")).resolve()
-    overrides.append(f"exp_root_dir={root}")
+    cfg.exp_root_dir = str(root)
+    resume_automatically(cfg)
+    if cfg.get("resume") is not None:
+        real_threestudio.check_checkpoint(cfg.resume)
+    given = [override for override in arguments.overrides if not override.startswith("resume=")]
+    overrides = [*absolute_paths(given), f"exp_root_dir={root}"]
     timestamp = cfg.get("timestamp")
     if timestamp is None:
         timestamp = datetime.now().strftime("@%Y%m%d-%H%M%S") if cfg.get("use_timestamp", True) else ""
-        overrides.append(f"timestamp='{timestamp}'" if timestamp else "use_timestamp=false")
+    overrides.append(f"timestamp='{timestamp}'" if timestamp else "use_timestamp=false")
+    resume = [] if cfg.get("resume") is None else [f"resume={Path(cfg.resume).resolve()}"]
     flags = ["--gpu", arguments.gpu] + (["--verbose"] if arguments.verbose else [])
     command = [sys.executable, "launch.py", "--config", str(arguments.config), *flags]
     cache = Path(".threestudio_cache").resolve()
     with real_threestudio.working_folder(folder, EXTENSION, cache) as working_folder:
-        code = subprocess.call([*command, f"--{arguments.mode}", *overrides], cwd=working_folder)
+        code = call([*command, f"--{arguments.mode}", *overrides, *resume], working_folder)
         if code or arguments.mode != "train":
             return code
         trial = root / str(cfg.get("name", "default")) / f"{cfg.get('tag', '')}{timestamp}"
-        last = trial / "ckpts" / "last.ckpt"
-        overrides = [override for override in overrides if not override.startswith("resume=")]
-        return subprocess.call([*command, "--export", *overrides, f"resume={last}"], cwd=working_folder)
+        last = newest_checkpoint(trial / "ckpts") or trial / "ckpts" / "last.ckpt"
+        return call([*command, "--export", *overrides, f"resume={last}"], working_folder)
+
+
+def call(command: list[str], folder: Path) -> int:
+    """Run a program that sees to Ctrl-C and SIGTERM itself, to which they are passed on; its exit code."""
+    process = subprocess.Popen(command, cwd=folder, start_new_session=True)
+    passed_on = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, lambda n, _: process.send_signal(n)) for number in passed_on}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def problem(argv: list[str]) -> str | None:

@@ -30,6 +30,7 @@ from .mixing import GuidanceMix
 from .pieces import first_images, render_in_pieces
 from .prompt_processor import ImageDreamPromptProcessor, PromptOutput
 from .recovery import Recovery
+from .stopping import SaveAndStop
 
 LOSSES = (
     "lambda_sds",
@@ -145,6 +146,7 @@ class ImageDreamSystem(BaseLift3DSystem):
             images=self.prompt_utils.images,
             caption=self.prompt_utils.caption,
             prompt_temperature=guidance.cfg.prompt_temperature,
+            weights=guidance.weights,
             guidance_scale=self.views.guidance_scale,
             num_inference_steps=self.views.steps,
             elevation_deg=self.views.elevation_deg,
@@ -169,6 +171,12 @@ class ImageDreamSystem(BaseLift3DSystem):
         if most_rays is None or "rays_o" not in batch:
             return self.renderer(**batch)
         return render_in_pieces(self.renderer, batch, most_rays)
+
+    def configure_callbacks(self) -> list[Any]:
+        """What keeps a run from being lost, where none of the host's callbacks does."""
+        if any(hasattr(callback, "interrupted") for callback in self.trainer.callbacks):
+            return []
+        return [SaveAndStop(self.trial_dir / "ckpts")]
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int, unused: int = 0) -> None:
         """Make the step's random numbers its own before anything draws some."""

@@ -1,6 +1,7 @@
 """Steps that run out of memory or whose numbers go bad; renders in pieces; random numbers given by the step."""
 
 import math
+import signal
 from importlib import import_module
 
 import pytest
@@ -40,6 +41,7 @@ class Brightness:
     bad_calls = ()
     bad_value = math.nan
     bad_gradient = False
+    signals = ()
     calls = 0
 
     def __init__(self, cfg):
@@ -49,6 +51,9 @@ class Brightness:
         cls = type(self)
         if len(rgb) > cls.room:
             exhaust_memory()
+        if cls.calls == 2:
+            for number in cls.signals:
+                signal.raise_signal(number)
         bad = cls.calls in cls.bad_calls
         cls.calls += 1
         loss = rgb.square().mean()
@@ -185,6 +190,23 @@ def test_numbers_that_stay_bad_end_the_run(train, parts, settings, message):
         guidance.bad_calls = (3, 4, 8, 9)
     with pytest.raises(recovery.BadNumbersError, match=message):
         train(9)
+
+
+# ---------------------------------------------------------------------------------- hosts that keep nothing themselves
+
+
+def test_a_signal_saves_where_the_host_does_not(train, parts, tmp_path, monkeypatch):
+    stopping = import_module("threestudio-imagedream.stopping")
+    monkeypatch.setattr(stopping, "MINUTES_BETWEEN_CHECKPOINTS", 0)
+    before = signal.getsignal(signal.SIGTERM)
+    _, guidance = parts
+    guidance.signals = (signal.SIGTERM,)
+    _, trainer = train(100)
+    assert trainer.global_step == 3
+    assert signal.getsignal(signal.SIGTERM) is before
+    folder = tmp_path / "trial" / "ckpts"
+    steps = {path.name: torch.load(path, weights_only=True)["global_step"] for path in folder.iterdir()}
+    assert steps == {"recent-step=2.ckpt": 2, "recent-step=3.ckpt": 3, "last.ckpt": 3}
 
 
 # ----------------------------------------------------------------------------------------------------------- pieces
