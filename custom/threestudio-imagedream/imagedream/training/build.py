@@ -66,7 +66,7 @@ def build_module(config: "TrainConfig") -> Training:
         initial, new = checkpoints.load_part(config.initial, PARTS[config.part])
         module.start_from(initial, new)
     choose_learned(module.model, config.learn)
-    _check_learned(config, module.model, new)
+    check_learned(config, module.model, new)
     return module
 
 
@@ -99,7 +99,8 @@ def construct(config: "TrainConfig", base: tuple) -> Training:
         raise ValueError(f"model or scheduler: {error}") from error
 
 
-def _check_learned(config: "TrainConfig", model: torch.nn.Module, new: frozenset[str]) -> None:
+def check_learned(config: "TrainConfig", model: torch.nn.Module, new: frozenset[str]) -> None:
+    """Raise ValueError if weights that are drawn at random, or camera layers that the source lacks, would stay frozen."""
     if config.learn == "all":
         return
     if not config.initial:

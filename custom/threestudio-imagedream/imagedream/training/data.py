@@ -235,6 +235,10 @@ class TrainingData(pl.LightningDataModule):
             batches, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_the_trainer
         )
 
+    def transfer_batch_to_device(self, batch: dict, device: torch.device, dataloader_idx: int) -> dict:
+        """Leave it where it is: what is drawn for it is drawn on the CPU, and only composited pictures go to the device."""
+        return batch
+
     def val_dataloader(self) -> DataLoader:
         """The validation objects once, with fixed draws."""
         return DataLoader(_InOrder(self.validation, self.config.batch_size), batch_size=None)

@@ -73,8 +73,13 @@ def check_parts(network: Mapping[str, Any], vae: AutoencoderKL, encoder: ImageTe
     projection = network.get("image_projection_config") or {}
     towers = encoder.config
     pairs = [
-        ("autoencoder", "latent channels", vae.config.latent_channels, unet.get("in_channels")),
-        ("encoder", "channels of caption tokens", towers.text_cfg["width"], unet.get("cross_attention_dim")),
+        ("autoencoder", "latent channels", vae.config.latent_channels, unet.get("in_channels", 4)),
+        (
+            "encoder",
+            "channels of caption tokens",
+            towers.text_cfg["width"],
+            unet.get("cross_attention_dim", 1280),
+        ),
     ]
     if controllers in ("global", "local", "pixel") and not encoder.reads_images:
         raise ValueError(

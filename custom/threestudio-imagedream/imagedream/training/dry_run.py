@@ -21,7 +21,7 @@ from imagedream.encoders import ImageTextEncoder
 from imagedream.footprint import footprint, operations
 from imagedream.model import CAMERA_DIM, MultiViewUNet, predict_noise
 from imagedream.training.autoencoder import AutoencoderTraining
-from imagedream.training.build import PARTS, construct
+from imagedream.training.build import PARTS, check_learned, construct
 from imagedream.training.diffusion import DiffusionTraining
 from imagedream.training.modules import Training
 from imagedream.training.optimizers import choose_learned
@@ -118,6 +118,7 @@ def plan(config: "TrainConfig") -> Plan:
     """
     module = empty_module(config)
     choose_learned(module.model, config.learn)
+    check_learned(config, module.model, frozenset())
     if config.activation_checkpointing:
         module.model.enable_gradient_checkpointing()
     parts = {}

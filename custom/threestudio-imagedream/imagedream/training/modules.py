@@ -52,10 +52,6 @@ class Training(pl.LightningModule):
         """Note that weights came along (the trainer restores its step count only later)."""
         self.started_from_weights = True
 
-    def transfer_batch_to_device(self, batch: dict, device: torch.device, dataloader_idx: int) -> dict:
-        """Leave it where it is: what is drawn for it is drawn on the CPU, and only composited pictures go to the device."""
-        return batch
-
     def loss(self, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
         """Named values of one batch, `loss` among them; everything random comes from the generator."""
         raise NotImplementedError
