@@ -149,6 +149,7 @@ def test_a_model_that_reads_captions_only(tmp_path, pictures, capsys):
         (["{red}", "--guidance-scale", "-2"], "--guidance-scale is -2.0, must be at least 0"),
         (["{red}", "--prompt-temperature", "0"], "--prompt-temperature is 0.0, must be greater than 0"),
         (["{red}", "--elevation-deg", "90"], "elevation_deg is 90.0"),
+        (["{red}", "--ip-weight", "-1"], "ip_weight is -1.0, must be at least 0"),
         (["{red}", "--out", "views.json"], "must end in .png or .jpg"),
     ],
 )

@@ -152,7 +152,7 @@ def test_weight_two_is_the_frame_given_twice():
 
     def of_views(prompts, bias=None):
         frames = torch.cat([views, prompts], dim=1)
-        output = process(attn, frames.flatten(0, 1), frames=frames.shape[1], prompt_bias=bias)
+        output = process(attn, frames.flatten(0, 1), frames=frames.shape[1], frame_bias=bias)
         return output.unflatten(0, frames.shape[:2])[:, :VIEWS]
 
     bias = torch.zeros(2, VIEWS, 2)

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 import threestudio
 from imagedream import checkpoints
 from imagedream.cameras import camera_condition
+from imagedream.controller_balance import ControllerWeights
 from imagedream.memory import MemoryOptions, load_pipeline, precision
 from imagedream.several_prompts import PROMPT_TEMPERATURE, angle_bias
 from threestudio.utils.base import BaseObject
@@ -39,6 +40,12 @@ def _memory_options(cfg: Any) -> MemoryOptions:
             "anew; use 'offload'"
         )
     return options
+
+
+def _controller_weights(cfg: Any, epoch: int, step: int) -> ControllerWeights:
+    """The controllers' weights at a training step."""
+    names = ("ip_weight", "pixel_weight", "caption_weight")
+    return ControllerWeights(**{name: float(C(getattr(cfg, name), epoch, step)) for name in names})
 
 
 @threestudio.register("imagedream-guidance")
@@ -79,6 +86,12 @@ class ImageDreamGuidance(BaseObject):
         batch's mean, as in the released code."""
         prompt_temperature: float = PROMPT_TEMPERATURE
         """How little it matters from which side a picture was taken, where several are given; see `angle_bias`."""
+        ip_weight: Any = 1.0
+        """Of the image tokens; like the next two 1 is the model as trained, 0 without: `imagedream.controller_balance`."""
+        pixel_weight: Any = 1.0
+        """Of the prompt's frame."""
+        caption_weight: Any = 1.0
+        """Of the caption."""
         encoding_cache_size: int = 32
         """Encodings of the prompts that are kept, one for each background colour (8 bits a channel)."""
 
@@ -93,6 +106,8 @@ class ImageDreamGuidance(BaseObject):
             raise ValueError(
                 f"system.guidance.prompt_background is {cfg.prompt_background!r}, must be {allowed}"
             )
+        for step in (0, 10**9):  # both ends of schedules
+            _controller_weights(cfg, 0, step)
         precision(cfg.precision, "cpu")
         _memory_options(cfg)
         checkpoints.check(cfg.weights)
@@ -118,6 +133,7 @@ class ImageDreamGuidance(BaseObject):
         self.pipeline.set_progress_bar_config(desc="Four views", leave=False)
         self._conditions: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._prompt: PromptOutput | None = None
+        self._empty_tokens: Tensor | None = None
         self.update_step(0, 0)
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
@@ -127,6 +143,7 @@ class ImageDreamGuidance(BaseObject):
             C(value, epoch, global_step) for value in (self.cfg.min_step_percent, self.cfg.max_step_percent)
         )
         self.guidance_scale = C(self.cfg.guidance_scale, epoch, global_step)
+        self.weights = _controller_weights(self.cfg, epoch, global_step)
         self.recon_std_rescale = C(self.cfg.recon_std_rescale, epoch, global_step)
         clip = self.cfg.grad_clip
         self.gradient_clip = None if clip is None else C(clip, epoch, global_step)
@@ -154,6 +171,15 @@ class ImageDreamGuidance(BaseObject):
                 self._conditions.popitem(last=False)
         self._conditions.move_to_end(key)
         return self._conditions[key]
+
+    @torch.no_grad()
+    def empty_tokens(self) -> Tensor | None:
+        """Tokens of the empty caption, where the caption's weight needs them."""
+        if self.weights.caption_weight == 1:
+            return None
+        if self._empty_tokens is None:
+            self._empty_tokens = self.pipeline.encoder.encode_text([""])
+        return self._empty_tokens
 
     def encode_images(self, rgb: Tensor, rgb_as_latents: bool = False) -> Tensor:
         """Renders `(batch, height, width, channel)` -> latents `(batch, c, h, w)`, with gradient."""
@@ -223,6 +249,7 @@ class ImageDreamGuidance(BaseObject):
                 self.cfg.prompt_temperature,
             )
             condition, unconditional = (one.with_prompt_bias(bias) for one in (condition, unconditional))
+            condition, unconditional = self.weights.apply(condition, unconditional, self.empty_tokens())
             settings = {
                 "timestep_range": self.timestep_range,
                 "guidance_scale": self.guidance_scale,

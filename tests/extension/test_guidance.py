@@ -1,5 +1,7 @@
 """The guidance and the system with the real model classes at a tiny size."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -168,3 +170,33 @@ def test_an_adapter_changes_the_network_that_guides(guidance, weights, tmp_path)
     torch.testing.assert_close(change, torch.full_like(change, 0.5))
     with pytest.raises(ValueError, match="adapter nowhere: no such file"):
         threestudio.find("imagedream-guidance")(OmegaConf.create({**config, "adapter": "nowhere"}))
+
+
+def test_controller_weights_follow_the_step(extension, weights, prompt):
+    """At step 0 as trained; at step 100 what a guidance gives that is told nothing of picture and caption."""
+    faded = {name: [0, 1.0, 0.0, 100] for name in ("ip_weight", "pixel_weight", "caption_weight")}
+    rgb, batch = renders(groups=1)
+
+    def losses(settings, picture, step):
+        torch.manual_seed(0)
+        guidance = threestudio.find("imagedream-guidance")(
+            OmegaConf.create(
+                {"weights": weights, "min_step_percent": 0.5, "max_step_percent": 0.5, **settings}
+            )
+        )
+        guidance.do_update_step(0, step)
+        return guidance(rgb, picture, **batch)["loss_sds"].item()
+
+    plain = losses({}, prompt, 0)
+    assert losses(faded, prompt, 0) == plain
+    other = replace(
+        prompt, caption="a house", images=(replace(prompt.images[0], rgba=torch.rand(4, 32, 32)),)
+    )
+    assert losses(faded, prompt, 100) == pytest.approx(losses(faded, other, 100), rel=1e-5)
+    assert losses({}, other, 100) != pytest.approx(plain, rel=1e-4)
+
+
+def test_controller_weights_that_cannot_be(extension, weights):
+    guidance = threestudio.find("imagedream-guidance")
+    with pytest.raises(ValueError, match="pixel_weight is -1"):
+        guidance.preflight({"weights": weights, "pixel_weight": [0, 1.0, -1.0, 100]})

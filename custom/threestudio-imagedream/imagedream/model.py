@@ -54,12 +54,19 @@ class Condition:
     """Like `image_features`, of plain pictures: given where these stand for "no image" (`NoImage`), else None."""
     plain_latents: Float[Tensor, "group prompt channel height width"] | None = None
     """Like `prompt_latents`, likewise."""
+    image_weight: Float[Tensor, " group"] | None = None
+    """Weight of the image tokens, see `imagedream.controller_balance`; None is 1."""
+    frame_weight: Float[Tensor, " group"] | None = None
+    """Likewise of the prompt frames."""
 
     @property
     def inputs(self) -> tuple[Tensor | None, ...]:
-        """What `predict_noise` takes after the cameras, in order; `prompt_bias` only where there is one."""
+        """What `predict_noise` takes after the cameras, in order; of the last three only as many as are needed."""
         tensors = (self.text_tokens, self.image_features, self.prompt_latents)
-        return tensors if self.prompt_bias is None else (*tensors, self.prompt_bias)
+        extra = [self.prompt_bias, self.image_weight, self.frame_weight]
+        while extra and extra[-1] is None:
+            extra.pop()
+        return (*tensors, *extra)
 
     def without_image(self) -> "Condition":
         """The one definition of "no image prompt": plain pictures where the condition brings them, otherwise zeros.
@@ -208,12 +215,6 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         size = self.unet.config.sample_size
         return self.unet.config.in_channels, size, size
 
-    def set_image_weight(self, weight: float) -> None:
-        """Weight of the image tokens against the caption (`ip_weight`; 1 in the paper, 0 switches them off)."""
-        for processor in self.unet.attn_processors.values():
-            if isinstance(processor, ImagePromptAttnProcessor):
-                processor.scale = [weight]
-
     def per_prompt(self, image_features: ImageFeatures) -> Float[Tensor, "group prompt *of_one"]:
         """The features with their prompt axis, which those of a single prompt may lack."""
         axes = 3 if self.config.controllers == "global" else 4
@@ -232,6 +233,8 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         text_tokens: Float[Tensor, "group token text_width"],
         image_features: ImageFeatures | None = None,
         prompt_bias: Float[Tensor, "group view prompt"] | None = None,
+        frame_bias: Float[Tensor, "group view prompt"] | None = None,
+        image_weight: Float[Tensor, " group"] | None = None,
     ) -> Float[Tensor, "group frame channel height width"]:
         """The network's output for all frames, views first; `predict_noise` is the friendlier way in."""
         frames = latents.shape[1]
@@ -252,7 +255,12 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
             per_frame(timesteps),
             encoder_hidden_states=context,
             class_labels=cameras.flatten(0, 1),
-            cross_attention_kwargs={"frames": frames, "prompt_bias": prompt_bias},
+            cross_attention_kwargs={
+                "frames": frames,
+                "prompt_bias": prompt_bias,
+                "frame_bias": frame_bias,
+                "image_weight": image_weight,
+            },
             return_dict=False,
         )[0]
         return output.unflatten(0, (-1, frames))
@@ -267,6 +275,8 @@ def predict_noise(
     image_features: ImageFeatures | None = None,
     prompt_latents: Float[Tensor, "group prompt channel height width"] | None = None,
     prompt_bias: Float[Tensor, "group view prompt"] | None = None,
+    image_weight: Float[Tensor, " group"] | None = None,
+    frame_weight: Float[Tensor, " group"] | None = None,
 ) -> Float[Tensor, "group view channel height width"]:
     """What the network says of noisy views, in the parametrisation it was trained in (ε, v or x₀: the scheduler knows).
 
@@ -283,6 +293,8 @@ def predict_noise(
             group's of several; None switches the image tokens off.
         prompt_latents: clean latents of one or more prompt pictures; None adds no frame.
         prompt_bias: log weight of each prompt in each view, at most 0; None weights all alike.
+        image_weight: of the image tokens, at least 0; None is 1.
+        frame_weight: of the prompt frames in the views' self-attention, likewise.
 
     Raises:
         ValueError: if prompt latents are given to a network without pixel controller, or the numbers of prompts differ.
@@ -300,4 +312,11 @@ def predict_noise(
         counts = [part.shape[1] for part in (features, prompt_latents) if part is not None]
         if any(count != prompt_bias.shape[2] for count in counts):
             raise ValueError(f"prompt_bias is for {prompt_bias.shape[2]} prompts, the condition has {counts}")
-    return unet(latents, timesteps, cameras, text_tokens, image_features, prompt_bias)[:, :views]
+    frame_bias = prompt_bias
+    if frame_weight is not None and prompt_latents is not None:
+        weight = frame_weight.to(latents).log()[:, None, None].expand(-1, views, prompt_latents.shape[1])
+        frame_bias = weight if prompt_bias is None else prompt_bias + weight
+    output = unet(
+        latents, timesteps, cameras, text_tokens, image_features, prompt_bias, frame_bias, image_weight
+    )
+    return output[:, :views]

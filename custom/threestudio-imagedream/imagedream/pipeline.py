@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from imagedream.cameras import camera_condition, check_angles, look_at_origin, orthogonal_azimuths
+from imagedream.controller_balance import AS_TRAINED, ControllerWeights
 from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt import ImagePrompt, composite, load_image_prompt
 from imagedream.model import Condition, MultiViewUNet, concatenate_conditions, predict_noise
@@ -235,6 +236,7 @@ class ImageDreamPipeline(DiffusionPipeline):
         back: Any = None,
         right: Any = None,
         prompt_temperature: float = PROMPT_TEMPERATURE,
+        weights: ControllerWeights = AS_TRAINED,
     ) -> ImageDreamOutput:
         """Four views of the object in a picture or in several pictures, 90° apart.
 
@@ -255,6 +257,7 @@ class ImageDreamPipeline(DiffusionPipeline):
             back: likewise.
             right: likewise.
             prompt_temperature: the larger, the less the sides matter, see `angle_bias`.
+            weights: how much image tokens, prompt frame and caption have to say.
         """
         if guidance_scale is None:
             guidance_scale = self.config.guidance_scale
@@ -262,6 +265,7 @@ class ImageDreamPipeline(DiffusionPipeline):
         unnamed = [*([] if image is None else [image]), *images]
         pictures = with_azimuths(unnamed, {"front": front, "left": left, "back": back, "right": right})
         self.check_reads(pictures)
+        weights.check(self.unet)
         prompts = [self._as_prompt(picture, prompt_azimuth) for picture, prompt_azimuth in pictures]
         condition = self.encode_condition([rgba for rgba, _ in prompts], caption, torch.tensor(background))
         azimuths = orthogonal_azimuths(azimuth_deg)
@@ -270,6 +274,8 @@ class ImageDreamPipeline(DiffusionPipeline):
             condition = condition.with_prompt_bias(bias)
         negative = self.encoder.encode_text([negative_caption]).to(self.unet.dtype)
         unconditional = condition.without_image().with_text(negative)
+        empty = None if weights.caption_weight == 1 else self.encoder.encode_text([""])
+        condition, unconditional = weights.apply(condition, unconditional, empty)
         if self.free_encoder:
             self.encoder.free()
 

@@ -55,6 +55,12 @@ class Views(Verb):
     """Sampler steps; by default 50 of ddim, 20 of dpm."""
     guidance_scale: float | None = None
     """Strength of classifier-free guidance; 1 for none; by default what suits the model."""
+    ip_weight: float = 1.0
+    """Of the image tokens: 0 switches them off, 1 is the model as trained."""
+    pixel_weight: float = 1.0
+    """Of the prompt's frame, likewise."""
+    caption_weight: float = 1.0
+    """Of the caption, likewise."""
     elevation_deg: float = 5.0
     """Height angle of the four cameras."""
     azimuth_deg: float = 0.0
@@ -67,10 +73,13 @@ class Views(Verb):
         self._check_numbers()
         from imagedream import checkpoints
         from imagedream.cameras import VIEW_NAMES, check_angles
+        from imagedream.controller_balance import ControllerWeights
         from imagedream.image_prompt import load_image_prompt
         from imagedream.several_prompts import PROMPT_TEMPERATURE, with_azimuths
 
         check_angles(self.elevation_deg)
+        balance = {name: getattr(self, name) for name in ("ip_weight", "pixel_weight", "caption_weight")}
+        ControllerWeights(**balance)
         checkpoints.check(self.weights)
         if self.adapter is not None:
             checkpoints.check_adapter(self.adapter)
@@ -105,6 +114,7 @@ class Views(Verb):
             name: getattr(self, name) for name in ("sampler", *defaults, "elevation_deg", "azimuth_deg")
         }
         settings = {name: defaults[name] if value is None else value for name, value in chosen.items()}
+        settings |= balance
         ranked = self._sample(pipeline, prompts, settings)
         no_clip = clip_unavailable(pipeline.encoder)
         if no_clip:
@@ -161,8 +171,12 @@ class Views(Verb):
         """Views and scores of every seed, best first."""
         import torch
 
+        from imagedream.controller_balance import ControllerWeights
         from imagedream.evaluation.view_scores import score_views
 
+        weights = ControllerWeights(
+            **{name: settings[name] for name in ("ip_weight", "pixel_weight", "caption_weight")}
+        )
         results = []
         for seed in range(self.seed, self.seed + self.seeds):
             output = pipeline(
@@ -173,6 +187,7 @@ class Views(Verb):
                 elevation_deg=settings["elevation_deg"],
                 azimuth_deg=settings["azimuth_deg"],
                 prompt_temperature=settings["prompt_temperature"],
+                weights=weights,
                 generator=torch.Generator().manual_seed(seed),
             )
             scores = score_views(pipeline.encoder, output, [prompt.rgba for prompt in prompts], self.caption)
