@@ -108,6 +108,7 @@ def without_known_warnings() -> Iterator[None]:
         for message in (
             ".*LeafSpec.*",  # Lightning's own use of PyTorch
             ".*sync_dist=True.*",  # every process validates all objects; training numbers are reduced by Statistics
+            ".*overridden `transfer_batch_to_device`.*",  # the modules know what belongs on the device
             ".*does not have many workers.*",  # data.loader_workers says how many
             ".*returned a view tensor.*",  # nothing is changed in place behind the network
         ):
