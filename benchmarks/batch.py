@@ -29,10 +29,17 @@ from imagedream.files import atomic_path  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
 
 SHORT = (
-    "trainer.max_steps=20",
-    "trainer.val_check_interval=20",
-    "system.views.steps=10",
-    "data.n_test_views=16",
+    *(
+        "trainer.max_steps=10",
+        "trainer.val_check_interval=10",
+        "system.views.steps=10",
+        "data.n_test_views=8",
+    ),
+    *(
+        "system.exporter.resolution=64",
+        "system.exporter.texture_size=512",
+        "system.exporter.target_faces=2000",
+    ),
 )
 
 
@@ -58,6 +65,7 @@ def measured(commands: list[list[str]], threads: int) -> dict:
     """Run commands in turn: seconds, processor seconds of all their processes, load of the machine before."""
     load = os.getloadavg()[0]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment["OMP_WAIT_POLICY"] = "passive"  # threads that wait for each other leave the cores to others
     environment["PYTHONPATH"] = str(ROOT / "custom" / "threestudio-imagedream")
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     for command in commands:

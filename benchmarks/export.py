@@ -4,9 +4,11 @@
 
 Takes the runs that `benchmarks/toybox_to_3d.py` left, loads the GLB of each, or exports it again (`--again`), and
 compares it with the field over 16 views that its texture was not taken from. Beside it stands the same mesh with the
-texture of one query of the field a texel and, with `--before`, what another checkout of this repository exports.
+texture of one query of the field a texel and, with `--before`, what another checkout of this repository exports. What
+stands in OUT.json is not measured again as long as the run's GLB is the same.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -48,6 +50,10 @@ class Settings:
     """Write OUT.md and OUT.json."""
     overrides: tyro.conf.Positional[tuple[str, ...]] = ()
     """key=value for `launch.py`."""
+
+
+def again(settings: Settings) -> bool:
+    return settings.again or settings.before is not None
 
 
 def export(checkout: Path, toy: Path, settings: Settings, folder: Path) -> dict:
@@ -95,9 +101,11 @@ def compare(toy: Path, settings: Settings) -> dict:
     """All there is to know about the exports of one run."""
     exporter = OmegaConf.load(toy / "run" / "toy" / "configs" / "parsed.yaml").system.exporter
     density, colour, radius = read_field(toy / "run" / "toy")
+    exported = read_export(toy / "run" / "toy" / "save")
     mesh_settings = meshing.MeshSettings(
         resolution=exporter.resolution,
         radius=radius,
+        level=exported["record"]["level"],
         target_faces=exporter.target_faces,
         texture_size=exporter.texture_size,
     )
@@ -106,16 +114,13 @@ def compare(toy: Path, settings: Settings) -> dict:
     twin = meshing.TexturedMesh(meshed.model.mesh, places.picture(meshing.query_colours(places, colour)))
     views = meshed.views
     result = {"toy": toy.name, "field_opacity": views.mean_opacity, "hard_edges_db": views.hard_edges_psnr_db}
-    again = settings.again or settings.before is not None
     checkouts = {"now": ROOT} if settings.before is None else {"before": settings.before, "now": ROOT}
     with tempfile.TemporaryDirectory() as folder:
         twin_path = meshing.save(meshing.to_files(twin, "glb", "query"), folder)[0]
         result["query"] = vars(views.agreement(meshing.load(twin_path)))
         for name, checkout in checkouts.items():
-            if again:
+            if again(settings):
                 exported = export(checkout.resolve(), toy, settings, Path(folder) / name)
-            else:
-                exported = read_export(toy / "run" / "toy" / "save")
             mesh = meshing.load(exported["glb"])
             result[name] = {
                 **vars(views.agreement(mesh)),
@@ -177,18 +182,23 @@ def main(settings: Settings) -> int:
         sys.exit(
             f"no finished runs in {settings.runs}; run benchmarks/toybox_to_3d.py --work {settings.runs} first"
         )
+    kept = settings.out.with_suffix(".json") if settings.out is not None and not again(settings) else None
+    before = json.loads(kept.read_text())["toys"] if kept is not None and kept.is_file() else []
+    measured = {(result["toy"], result["glb"]): result for result in before}
     results = []
     for number, toy in enumerate(chosen):
-        results.append(compare(toy, settings))
+        glb = hashlib.sha256(read_export(toy / "run" / "toy" / "save")["glb"].read_bytes()).hexdigest()[:12]
+        results.append(measured.get((toy.name, glb)) or {**compare(toy, settings), "glb": glb})
         summary = "  ".join(f"{k} {v:.4g}" for k, v in list(table_row(results[-1]).items())[1:])
         print(f"{number + 1}/{len(chosen)} {toy.name}: {summary}", flush=True)
+        if settings.out is not None:
+            with atomic_path(settings.out.with_suffix(".json")) as path:
+                path.write_text(json.dumps({"toys": results}, indent=1) + "\n", encoding="utf-8")
     text = report(results, settings)
     print("\n" + text)
     if settings.out is not None:
         with atomic_path(settings.out.with_suffix(".md")) as path:
             path.write_text(f"# Export\n\n{text}\n", encoding="utf-8")
-        with atomic_path(settings.out.with_suffix(".json")) as path:
-            path.write_text(json.dumps({"toys": results}, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
