@@ -3,9 +3,11 @@
 import pytest
 
 from imagedream.preset_choice import choose
+from imagedream.presets import overrides
 from imagedream.quality_presets import (
     GIB,
     NEEDED_BYTES,
+    PREVIEW_LEARNING_RATE,
     QUALITIES,
     choose_for_cpu,
     free_memory_bytes,
@@ -31,6 +33,11 @@ def test_a_preview_of_the_small_model():
     assert settings["system.loss.lambda_opaque"] == [33, 0.0, 0.3, 80]  # 100 / 3 and 240 / 3
     assert settings["system.exporter.texture_size"] == 512
     assert settings["data.n_test_views"] == 20
+    assert settings["system.optimizer.params[geometry.encoding].lr"] == pytest.approx(
+        0.03 * PREVIEW_LEARNING_RATE
+    )
+    changed = config("imagedream-toybox.yaml", *overrides(settings)).system.optimizer.params
+    assert changed["geometry.encoding"].lr == settings["system.optimizer.params[geometry.encoding].lr"]
     assert "data.height" not in settings  # it has one resolution only
     assert not any("color" in key or "range" in key for key in settings)
 

@@ -12,6 +12,9 @@ GIB = 2**30
 PAPER_STEPS = 12_500
 """arXiv 2312.02201, section 4."""
 
+PREVIEW_LEARNING_RATE = 2.7
+"""Times the config's: fewer steps have to go farther."""
+
 SCHEDULES = ("system.guidance", "system.loss", "system.guidances", "system.material", "data", "trainer")
 """Where a config has values that are tied to steps."""
 
@@ -45,7 +48,7 @@ QUALITIES = {
     )
 }
 
-NEEDED_BYTES = {"default": int(2.0 * GIB), "preview": int(1.3 * GIB)}
+NEEDED_BYTES = {"default": int(2.0 * GIB), "preview": int(1.5 * GIB)}
 """Free memory on a CPU for the small model: the measured peaks of benchmarks/results/presets.md, and some room."""
 
 
@@ -108,7 +111,7 @@ def _coarse(config: Mapping[str, Any]) -> dict[str, Any]:
     wanted = {
         "data.n_test_views": data.get("n_test_views", 120) // 2,
         "data.n_val_views": 1,
-        "system.views.steps": min(views.get("steps", 50), 10),
+        "system.views.steps": min(views.get("steps", 50), 20),
         "system.renderer.num_samples_per_ray": max(
             system.get("renderer", {}).get("num_samples_per_ray", 512) * 2 // 3, 32
         ),
@@ -118,6 +121,9 @@ def _coarse(config: Mapping[str, Any]) -> dict[str, Any]:
         "system.exporter.bake_views": 12,
         "system.exporter.normal_map": False,
     }
+    for name, group in (system.get("optimizer", {}).get("params") or {}).items():
+        if group.get("lr"):  # names of groups have dots in them
+            wanted[f"system.optimizer.params[{name}].lr"] = round(group["lr"] * PREVIEW_LEARNING_RATE, 6)
     return settings | wanted
 
 
