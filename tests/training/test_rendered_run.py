@@ -29,6 +29,13 @@ def test_two_steps_from_shards(recipe, capsys):
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
+def test_activations_computed_again_change_nothing(recipe):
+    plain = run(recipe, "kept", "validation_views=0")
+    again = run(recipe, "again", "validation_views=0", "activation_checkpointing=true")
+    for key in plain:
+        torch.testing.assert_close(again[key], plain[key])
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resumed_in_the_middle_of_an_epoch(recipe, workers):
     # 4 samples to train on, 2 a step: step 3 is in the middle of the second epoch; every other step is of pictures
