@@ -74,6 +74,9 @@ def test_weights_run_nothing(name, tmp_path, marker):
     malicious_files(tmp_path, marker)
     with pytest.raises(checkpoints.CheckpointError):
         checkpoints.load(tmp_path / name)
+    for part in ("unet", "vae", "encoder"):  # training's `initial=`
+        with pytest.raises(checkpoints.CheckpointError):
+            checkpoints.load_part(tmp_path / name, part)
 
 
 def test_a_folder_of_weights_and_convert_run_nothing(tmp_path, marker, capsys):
