@@ -114,9 +114,15 @@ def plan(config: "TrainConfig") -> Plan:
     """Count what a run will need.
 
     Raises:
-        ValueError: the config's parts do not fit each other or the starting point.
+        ValueError: the config's parts do not fit each other or the starting point, or one of a size of its own is missing.
     """
-    module = empty_module(config)
+    absent = tuple(missing(config))
+    try:
+        module = empty_module(config)
+    except ValueError as error:
+        if absent:  # which is why sizes were guessed, wrongly
+            raise ValueError("; ".join(absent)) from error
+        raise
     choose_learned(module.model, config.learn)
     check_learned(config, module.model, frozenset())
     if config.activation_checkpointing:
@@ -147,7 +153,7 @@ def plan(config: "TrainConfig") -> Plan:
             + batch * object_bytes,
         },
         downloads=tuple(downloads(config)),
-        missing=tuple(missing(config)),
+        missing=absent,
     )
 
 
