@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from imagedream import checkpoints
 from imagedream.training import train
 from imagedream.training.run import read_config
+from imagedream.training.troubles import check_unchanged
 from tests.tiny import tiny_unet
 from tests.training.conftest import settings
 
@@ -118,3 +120,15 @@ def test_the_papers_numbers():
     mvdream = read_config(CONFIGS / "full-mvdream.yaml")
     batch = mvdream.data.batch_size * mvdream.accumulate * mvdream.devices * mvdream.nodes
     assert (mvdream.steps, batch) == (50_000, 1024)
+
+
+def test_a_run_from_before_an_option_was_there_goes_on(tmp_path):
+    config = read_config(CONFIGS / "toybox-diffusion.yaml")
+    older = OmegaConf.structured(config)
+    for name in ("learn", "objective", "augmentation"):
+        older = OmegaConf.masked_copy(older, [key for key in older if key != name])
+    OmegaConf.save(older, tmp_path / "config.yaml")
+    check_unchanged(config, tmp_path / "config.yaml", tmp_path / "last.ckpt")
+    changed = read_config(CONFIGS / "toybox-diffusion.yaml", ["objective.min_snr_gamma=5"])
+    with pytest.raises(ValueError, match="min_snr_gamma was None, is 5"):
+        check_unchanged(changed, tmp_path / "config.yaml", tmp_path / "last.ckpt")

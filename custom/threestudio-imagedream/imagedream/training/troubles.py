@@ -110,7 +110,10 @@ def check_unchanged(config: "TrainConfig", before: Path, checkpoint: Path) -> No
     """
     if config.resume_changed or not before.is_file():
         return
-    then = flatten(OmegaConf.to_container(OmegaConf.load(before)))
+    # options that came later were at their defaults then
+    defaults = flatten(OmegaConf.to_container(OmegaConf.structured(type(config))))
+    then = {name: value for name, value in defaults.items() if value != {}}
+    then |= flatten(OmegaConf.to_container(OmegaConf.load(before)))
     now = flatten(asdict(config))
     changed = [
         f"{name} was {then.get(name, 'not there')}, is {now.get(name, 'not there')}"
