@@ -55,7 +55,9 @@ def drop_lightning_handlers() -> None:
 
 def is_user_error(error: BaseException) -> bool:
     """Whether the message alone tells the user what to do."""
-    if isinstance(error, ValueError | OSError | CustomModuleError | threestudio.UnknownNameError):
+    if isinstance(
+        error, ValueError | OSError | MemoryError | CustomModuleError | threestudio.UnknownNameError
+    ):
         return True
     if type(error).__module__.split(".")[0] in ("omegaconf", "yaml"):
         return True
