@@ -123,7 +123,7 @@ def report(results: list[dict], settings: Settings) -> str:
     ]
     jobs = " ".join(map(str, settings.jobs))
     lines = [
-        f"`python benchmarks/batch.py --n {settings.n} --jobs {jobs}` with `{settings.config}` "
+        f"`python benchmarks/batch.py --n {settings.n} --jobs {jobs}{'' if settings.single else ' --no-single'}` with `{settings.config}` "
         f"{' '.join(settings.overrides)}; {os.cpu_count()} CPU cores, torch {torch.__version__}",
         "Workers share the cores. *load before*: runnable processes of the machine (mean of a minute) when the row began; "
         "where it is not near 0, other work took its part of the cores and only processor seconds compare.",
