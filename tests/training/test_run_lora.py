@@ -137,6 +137,11 @@ def test_settings_that_do_not_go_with_an_adapter(run, overrides, message):
         read_config(run / "lora.yaml", overrides)
 
 
+def test_the_dry_run_is_not_for_adapters(run, capsys):
+    assert main(["train", "--config", str(run / "lora.yaml"), "--dry-run"]) == 2
+    assert "lora.rank is 2: the dry run counts" in capsys.readouterr().err
+
+
 def test_targets_that_are_no_matrices():
     with pytest.raises(ValueError, match=r"'to_x' ends none of the names of \d+ matrices"):
         attach(tiny_unet(), LoraConfig(rank=2, target_modules=["to_x"]), seed=0)

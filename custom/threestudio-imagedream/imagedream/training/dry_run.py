@@ -116,6 +116,10 @@ def plan(config: "TrainConfig") -> Plan:
     Raises:
         ValueError: the config's parts do not fit each other or the starting point, or one of a size of its own is missing.
     """
+    if config.lora.rank:
+        raise ValueError(
+            f"lora.rank is {config.lora.rank}: the dry run counts trainings of the weights themselves, not of adapters"
+        )
     absent = tuple(missing(config))
     try:
         module = empty_module(config)
