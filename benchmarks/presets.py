@@ -40,6 +40,8 @@ class Measured:
     estimated_seconds: float
     estimated_gib: float
     estimated_mib: float
+    load: float
+    """Of the machine, over the last five minutes: above the number of cores, the clock says little."""
 
 
 def launch(folder: Path, *arguments: str) -> tuple[str, float, float]:
@@ -85,6 +87,7 @@ def measure(preset: str, folder: Path) -> Measured:
         round(disk / 2**20, 1),
         round(record["files"][0]["psnr_db"], 2),
         *estimated(text),
+        round(os.getloadavg()[1], 1),
     )
 
 
@@ -93,19 +96,18 @@ def table(runs: list[Measured], command: str) -> str:
     from imagedream.presets import PRESETS, preset_settings
     from threestudio.launching.arguments import parse_arguments, read_config
 
-    load = os.getloadavg()[1]
     lines = [
         *("# Presets", "", f"`{command}`", "", "## Quality, measured", ""),
         f"`imagedream-toybox.yaml`, `launch_examples/robot.png`, {os.cpu_count()} cores, OMP_NUM_THREADS="
-        f"{os.environ.get('OMP_NUM_THREADS', 'not set')}, load of the machine {load:.1f}. In brackets what `--estimate` "
+        f"{os.environ.get('OMP_NUM_THREADS', 'not set')}. In brackets what `--estimate` "
         "had said.",
         "",
-        "| preset | steps | seconds | processor seconds | peak memory GiB | disk MiB | mesh against field |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| preset | steps | seconds | processor seconds | peak memory GiB | disk MiB | mesh against field | load of the machine |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {run.preset} | {run.steps} | {run.seconds:.0f} ({run.estimated_seconds:.0f}) | {run.processor_seconds:.0f} | "
-        f"{run.peak_gib} ({run.estimated_gib:.1f}) | {run.disk_mib} ({run.estimated_mib:.0f}) | {run.psnr_db} dB |"
+        f"{run.peak_gib} ({run.estimated_gib:.1f}) | {run.disk_mib} ({run.estimated_mib:.0f}) | {run.psnr_db} dB | {run.load} |"
         for run in runs
     ]
     arguments = ["--config", "imagedream.yaml", f"system.prompt_processor.image_path={PICTURE}"]
@@ -133,7 +135,9 @@ def table(runs: list[Measured], command: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--presets", nargs="+", default=["preview", "default"])
-    parser.add_argument("--out", required=True, help="results as OUT.json and OUT.md")
+    parser.add_argument(
+        "--out", required=True, help="results as OUT.json and OUT.md; those of other presets stay"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         runs = [measure(preset, Path(folder)) for preset in options.presets]
