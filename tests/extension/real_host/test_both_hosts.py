@@ -57,6 +57,7 @@ SHORT = (
     "data.n_test_views=3",
     "data.eval_height=32",
     "data.eval_width=32",
+    "system.prompt_camera.enabled=false",  # hundreds of renders, slow with the stand-ins
     "system.exporter.resolution=24",
     "system.exporter.texture_size=64",
     f"system.prompt_processor.image_path={ROOT / 'launch_examples' / 'robot.png'}",
