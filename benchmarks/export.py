@@ -161,7 +161,7 @@ def report(results: list[dict], settings: Settings) -> str:
         f"cores, torch {torch.__version__}",
         "Exported GLBs, loaded again and rendered unlit, against the volume-rendered field: mean PSNR over 16 views on "
         "white; PSNR of the colours alone where both are more than half opaque; silhouette IoU; seconds of the whole "
-        "export phase. *query*: the same mesh with the colour at each texel's place on the surface instead of what "
+        "export phase as the run took it, whatever else the machine did. *query*: the same mesh with the colour at each texel's place on the surface instead of what "
         "viewers see. *opacity*: of the field inside its outline; what is missing to 1 is haze, which no mesh shows. "
         "*edges*: the field's own colours, opaque where it is more than half opaque and white elsewhere: what haze alone "
         "costs, beyond which a mesh can hardly get.",
