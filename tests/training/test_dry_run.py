@@ -45,6 +45,7 @@ def test_parameters_and_memory_of_the_real_module(recipe, planned):
     assert found.step_seconds(10.0) == pytest.approx(12 * found.object_operations / 2e13)
 
 
+@pytest.mark.slow
 def test_a_layer_counted_by_hand(recipe, planned):
     # without the gradient of its kernel, the first convolution does half: of 5 frames of 4 x 4 latents, 4 -> 32 channels,
     # kernels of 3 x 3, a multiplication and an addition each; its input has no gradient either way
@@ -56,6 +57,7 @@ def test_a_layer_counted_by_hand(recipe, planned):
     assert whole.parameters["learned"] - without.parameters["learned"] == 4 * 32 * 9 + 32
 
 
+@pytest.mark.slow
 def test_what_saves_memory(planned):
     plain = planned(*BASE)
     lean = planned("activation_checkpointing=true", "strategy=fsdp", "devices=4", "optimizer.kind=adafactor")
@@ -68,7 +70,8 @@ def test_what_saves_memory(planned):
 
 def test_on_the_command_line(recipe, tmp_path, capsys):
     config = ["train", "--config", str(recipe / "tiny.yaml"), "--dry-run"]
-    assert main([*config, "--tflops", "100"]) == 0
+    missing = f"data.rendered.folders=[{tmp_path / 'no'}]"
+    assert main([*config, "--tflops", "100", missing, "initial=a/b"]) == 1
     said = capsys.readouterr().out
     for words in (
         "parameters:",
@@ -77,17 +80,18 @@ def test_on_the_command_line(recipe, tmp_path, capsys):
         "at 100 TFLOP/s a device",
         "GiB  weights",
         "in all",
+        f"missing: data.rendered.folders: {tmp_path / 'no'} does not exist",
+        "to download: initial: a/b (Hugging Face hub)",
     ):
         assert words in said
-    assert main([*config, f"data.rendered.folders=[{tmp_path / 'no'}]", "initial=a/b"]) == 1
-    said = capsys.readouterr().out
-    assert f"missing: data.rendered.folders: {tmp_path / 'no'} does not exist" in said
-    assert "to download: initial: a/b (Hugging Face hub)" in said
-    assert "of an A100's 312 TFLOP/s" in said
-    assert pytest.approx(124.8) == DEFAULT_TFLOPS
     assert main([*config, "encoder=nowhere.pt"]) == 2
     assert "encoder: no weights at nowhere.pt" in capsys.readouterr().err
-    assert main(["train", "--config", str(recipe / "tiny.yaml"), "--tflops", "1"]) == 2
+    assert main([*config[:-1], "--tflops", "1"]) == 2
+    assert "is for --dry-run only" in capsys.readouterr().err
+
+
+def test_the_rate_that_is_assumed(planned):
+    assert "at 40% of an A100's 312 TFLOP/s" in planned(*BASE).report(DEFAULT_TFLOPS)
 
 
 def test_a_starting_point_that_does_not_fit_is_noticed(recipe, planned):
