@@ -82,7 +82,7 @@ def test_merged_it_does_what_peft_does_beside_the_weights(run):
     torch.testing.assert_close(outputs(merged), plain, atol=1e-5, rtol=1e-4)
 
 
-def test_views_and_the_3d_guidance_take_it(run, tmp_path, capsys):
+def test_views_take_it(run, tmp_path, capsys):
     adapter, weights = run / "out" / "adapter.safetensors", str(run / "model")
     common = ["views", "--caption", "a toy", "--weights", weights, "--steps", "1", "--guidance-scale", "1"]
     pictures = []

@@ -88,7 +88,9 @@ def signal_at(monkeypatch):
     return install
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_signals_end_a_run_between_batches_and_it_goes_on_to_the_same_weights(
     recipe, tmp_path, signal_at, monkeypatch, caplog, number, code
 ):
