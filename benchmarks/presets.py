@@ -139,14 +139,16 @@ def main() -> None:
         "--out", required=True, help="results as OUT.json and OUT.md; those of other presets stay"
     )
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        runs = [measure(preset, Path(folder)) for preset in options.presets]
-    Path(f"{options.out}.json").write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n")
     threads = os.environ.get("OMP_NUM_THREADS")
-    command = (
-        f"{f'OMP_NUM_THREADS={threads} ' if threads else ''}python benchmarks/presets.py --out {options.out}"
-    )
-    Path(f"{options.out}.md").write_text(table(runs, command), encoding="utf-8")
+    kept = Path(f"{options.out}.json")
+    command = f"{f'OMP_NUM_THREADS={threads} ' if threads else ''}python benchmarks/presets.py --out benchmarks/results/{kept.stem}"
+    earlier = [Measured(**run) for run in json.loads(kept.read_text())] if kept.is_file() else []
+    runs = [run for run in earlier if run.preset not in options.presets]
+    with tempfile.TemporaryDirectory() as folder:
+        for preset in options.presets:
+            runs.append(measure(preset, Path(folder)))
+            kept.write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n")
+            Path(f"{options.out}.md").write_text(table(runs, command), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -131,7 +131,8 @@ def estimate(arguments: Arguments, cfg: Any, system_class: type, data_class: typ
         if record["interrupted"]:
             raise Quit
         seconds = _seconds(plan, Plan.of(probe), watch, record["seconds"])
-        sizes = _bytes(plan, Plan.of(probe), trial, checkpoint_count(cfg) - 1)
+        checkpoints = checkpoint_count(cfg) - 1 - _never_written(cfg, seconds)
+        sizes = _bytes(plan, Plan.of(probe), trial, checkpoints)
     return _text(plan, seconds, sizes, record["peak_memory_bytes"])
 
 
@@ -154,6 +155,14 @@ def _seconds(plan: Plan, probe: Plan, watch: Stopwatch, measured: dict[str, floa
         "turntable": measured["test"] + a_view * (plan.test_views - probe.test_views),
         "export": measured["export"],
     }
+
+
+def _never_written(cfg: Any, seconds: dict[str, float]) -> int:
+    """Of the checkpoints kept by the clock, those that a run is too short for."""
+    options = cfg.get("checkpoint") or {}
+    keep, minutes = options.get("keep", 2), options.get("every_n_minutes", 10)
+    written = int(sum(seconds.values()) // (60 * minutes)) if minutes else 0
+    return max(keep - written, 0)
 
 
 def _bytes(plan: Plan, probe: Plan, trial: Path, checkpoints: int) -> dict[str, int]:
