@@ -34,7 +34,7 @@ def test_killed_once(extension, tmp_path, picture, weights):
                 f"system.guidance.weights={weights}",
             ),
             *("data.eval_height=16", "data.eval_width=16", "system.renderer.num_samples_per_ray=24"),
-            *("system.exporter={resolution: 8, texture_size: 32, bake_views: 4, isosurface_threshold: 1.0}"),
+            "system.exporter={resolution: 8, texture_size: 32, bake_views: 4, isosurface_threshold: 1.0}",
             *("system.report=false", f"system.prompt_processor.image_path={picture}"),
             *(
                 "trainer.max_steps=9",
