@@ -21,7 +21,7 @@ class OptimizerConfig:
 
     kind: str = "adamw"
     """`adamw` (Loshchilov and Hutter, arXiv 1711.05101; the paper's), or `adafactor` (Shazeer and Stern, arXiv 1804.04235),
-    whose state is smaller than the weights by the width of the matrices."""
+    which keeps of a matrix a row and a column instead of two of its size."""
     learning_rate: float = 1e-4
     """Peak learning rate."""
     weight_decay: float = 0.01
@@ -54,8 +54,8 @@ class OptimizerConfig:
     def factor(self, step: int, steps: int) -> float:
         """Learning rate of a step, counted from 0, over the peak; `steps` is the length of the training.
 
-        >>> OptimizerConfig(schedule="linear", warmup_steps=0, final_fraction=0.2).factor(5, steps=10)
-        0.6
+        >>> OptimizerConfig(schedule="linear", warmup_steps=0, final_fraction=0.0).factor(5, steps=10)
+        0.5
         """
         warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
         progress = min(1.0, step / max(1, steps))
