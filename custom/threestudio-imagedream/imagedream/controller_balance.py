@@ -8,8 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from imagedream.model import Condition
-
 
 @dataclass(frozen=True)
 class ControllerWeights:
@@ -41,17 +39,17 @@ class ControllerWeights:
 
     def apply(
         self,
-        condition: Condition,
-        unconditional: Condition,
+        condition: Any,
+        unconditional: Any,
         empty_tokens: Float[Tensor, "1 token text_width"] | None = None,
-    ) -> tuple[Condition, Condition]:
+    ) -> tuple[Any, Any]:
         """A pair of conditions for classifier-free guidance with these weights; all at 1 leave it as it is.
 
         The image controllers are weighted in both, as "no image" goes through them too; the caption in the first alone.
 
         Args:
-            condition: with the caption.
-            unconditional: for "no condition".
+            condition: an `imagedream.model.Condition` with the caption.
+            unconditional: the one for "no condition".
             empty_tokens: of the empty caption; needed where the caption's weight is not 1.
         """
         if self.caption_weight != 1:
@@ -60,7 +58,7 @@ class ControllerWeights:
             mixed = empty if self.caption_weight == 0 else empty + self.caption_weight * (tokens - empty)
             condition = replace(condition, text_tokens=mixed)
 
-        def weighted(one: Condition) -> Condition:
+        def weighted(one: Any) -> Any:
             rows = len(one.text_tokens)
 
             def column(weight: float, tensor: Tensor | None) -> Tensor | None:
