@@ -2,16 +2,18 @@
 
 import json
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from imagedream.cli import main
 from imagedream.training.build import build_module
-from imagedream.training.dry_run import DEFAULT_TFLOPS, plan
+from imagedream.training.dry_run import DEFAULT_TFLOPS, downloads, plan
 from imagedream.training.run import read_config
 from tests.tiny import tiny_unet
 
 BASE = ("devices=2", "accumulate=3")
+CONFIGS = Path(__file__).parents[2] / "configs" / "train"
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,14 @@ def test_on_the_command_line(recipe, tmp_path, capsys):
     assert "encoder: no weights at nowhere.pt" in capsys.readouterr().err
     assert main([*config[:-1], "--tflops", "1"]) == 2
     assert "is for --dry-run only" in capsys.readouterr().err
+
+
+def test_what_the_papers_run_downloads():
+    config = read_config(CONFIGS / "full-pixel.yaml")
+    initial, autoencoder, encoder = downloads(config)
+    assert "MVDream/MVDream/sd-v2.1-base-4view.pt (Hugging Face hub)" in initial
+    assert initial.removeprefix("initial") == autoencoder.removeprefix("autoencoder")
+    assert encoder == "encoder: ViT-H-14:laion2b_s32b_b79k (open_clip)"
 
 
 def test_the_rate_that_is_assumed(planned):

@@ -7,6 +7,7 @@ for two objects, between which everything grows in a straight line; the rest of 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
