@@ -41,7 +41,7 @@ class Settings:
     steps: int = 25
     guidance_scale: float = 1.5
     out: Path | None = None
-    """Write OUT.json, OUT-table.md and a picture for each controller, OUT-ip_weight.png, ..."""
+    """Folder for numbers.json, table.md and a picture for each controller, ip_weight.png, ..."""
 
 
 @torch.no_grad()
@@ -127,19 +127,19 @@ def main(settings: Settings) -> int:
     text = markdown_table(table)
     print("\n" + text)
     if settings.out is not None:
-        with atomic_path(Path(f"{settings.out}.json")) as path:
+        with atomic_path(settings.out / "numbers.json") as path:
             told = {key: value for key, value in asdict(settings).items() if key != "out"}
             path.write_text(
                 json.dumps({"settings": told, "rows": results}, indent=1) + "\n", encoding="utf-8"
             )
-        with atomic_path(Path(f"{settings.out}-table.md")) as path:
+        with atomic_path(settings.out / "table.md") as path:
             path.write_text(text + "\n", encoding="utf-8")
         columns = [
             "picture",
             *(f"{side} {value:g}" for value in settings.values for side in ("front", "left")),
         ]
         for name, rows in pictures.items():
-            with atomic_path(Path(f"{settings.out}-{name}.png")) as path:
+            with atomic_path(settings.out / f"{name}.png") as path:
                 contact_sheet(columns, rows).save(path)
     return 0
 
