@@ -129,6 +129,22 @@ def test_a_confidence_wants_enough_toys():
         evaluate_views(tiny_pipeline(), 2, steps=1, confidence=0.95)
 
 
+def test_a_network_with_relative_cameras_is_asked_for_the_same_views():
+    canonical, relative = tiny_pipeline(), tiny_pipeline()
+    relative.unet.register_to_config(cameras="relative")
+    case = held_out_cases(1, seed=3, kinds=["mug"], prompt_size=16)[0]
+    asked = {"num_inference_steps": 1, "elevation_deg": case.orbit.elevation_deg}
+    expected = canonical(
+        case.prompt,
+        case.toy.caption,
+        azimuth_deg=-case.prompt_azimuth_deg,
+        generator=torch.Generator().manual_seed(3),
+        **asked,
+    ).images
+    result = evaluate_views(relative, 1, seed=3, kinds=["mug"], steps=1).results[0]
+    torch.testing.assert_close(result.images, expected)
+
+
 def test_evaluation_is_repeatable():
     pipeline = tiny_pipeline()
     first, second = (evaluate_views(pipeline, 1, seed=3, kinds=["mug"], steps=1) for _ in range(2))

@@ -211,6 +211,8 @@ def evaluate_views(
             guidance_scale=guidance_scale,
             num_inference_steps=steps,
             elevation_deg=case.orbit.elevation_deg,
+            # the object's own front, wherever the network counts from
+            azimuth_deg=-case.prompt_azimuth_deg if pipeline.unet.config.cameras == "relative" else 0.0,
             generator=torch.Generator().manual_seed(seed + number),
         )
         result = score_case(case, output.images.cpu(), clip)
