@@ -85,6 +85,9 @@ def test_settings_follow_sampler_and_model(model, pictures, tmp_path):
         "prompt_temperature": 0.5,
         "elevation_deg": 5.0,
         "azimuth_deg": 0.0,
+        "ip_weight": 1.0,
+        "pixel_weight": 1.0,
+        "caption_weight": 1.0,
     }
     settings = run(model, tmp_path / "b.png", pictures["red"], "--sampler", "dpm", "--guidance-scale", "1")[
         "settings"

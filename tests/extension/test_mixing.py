@@ -497,6 +497,7 @@ def test_our_guidance_in_the_stock_system(extension, tmp_path, picture, weights)
         f"system.prompt_processor.image_path={picture}",
     ]
     cfg = merge_config(CONFIGS / "imagedream.yaml", cli_args=[*overrides, "system_type=dreamfusion-system"])
-    del cfg.system["views"]
+    for key in ("views", "prompt_camera"):  # imagedream-system's own
+        del cfg.system[key]
     logged = train(cfg, tmp_path)
     assert {"train/loss_sds", "train/timestep", "train/loss_orient", "train/loss_sparsity"} <= set(logged)
