@@ -217,6 +217,11 @@ class ForkPromptProcessor(ImageDreamPromptProcessor):
         """Raise a ValueError that says what is wrong with the picture file or the captions."""
         ImageDreamPromptProcessor.preflight(prompt_settings(cfg))
 
+    @classmethod
+    def given(cls, cfg: Any) -> list[tuple[str, float | None]]:
+        """The picture file, from wherever it was taken."""
+        return super().given(prompt_settings(cfg))
+
     def __init__(self, cfg: Any) -> None:
         super().__init__(prompt_settings(cfg))
 

@@ -28,7 +28,7 @@ from .exporter import ImageDreamMeshExporter
 from .guidance import SMALL_MODEL_WARNING, ImageDreamGuidance
 from .mixing import GuidanceMix
 from .pieces import first_images, render_in_pieces
-from .prompt_processor import ImageDreamPromptProcessor, PromptOutput
+from .prompt_processor import PromptOutput
 from .recovery import Recovery
 from .stopping import SaveAndStop
 
@@ -285,8 +285,8 @@ class ImageDreamSystem(BaseLift3DSystem):
 
     def _turned_warnings(self) -> list[str]:
         """What to say where a picture of a given side looks like another side of the field."""
-        images = self.cfg.prompt_processor
-        given = [azimuth for _, azimuth in ImageDreamPromptProcessor.given(images)]
+        processor = threestudio.find(self.cfg.prompt_processor_type)
+        given = [azimuth for _, azimuth in processor.given(self.cfg.prompt_processor)]
         cameras = self._read_record().get("prompt_cameras", {}).get("field", ())
         pairs = zip(cameras, given, strict=False)
         found = [turned_warning(PromptCamera.from_dict(camera), azimuth) for camera, azimuth in pairs]

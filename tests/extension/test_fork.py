@@ -114,7 +114,9 @@ def test_guidance_without_a_counterpart_is_an_error(cfg, fork, settings, message
 
 def test_prompt_reads_the_forks_keys(cfg, fork, picture):
     given = {"prompt": "a brick", "image_path": picture}
-    output = fork.ForkPromptProcessor(OmegaConf.merge(cfg.system.prompt_processor, given))()
+    settings = OmegaConf.merge(cfg.system.prompt_processor, given)
+    assert fork.ForkPromptProcessor.given(settings) == [(picture, None)]
+    output = fork.ForkPromptProcessor(settings)()
     assert (output.caption, len(output.images)) == ("a brick", 1)
     assert output.negative_caption == "ugly, blurry"
     with pytest.raises(ValueError, match=r"nowhere\.png: no such file"):
