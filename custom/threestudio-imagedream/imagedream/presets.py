@@ -12,6 +12,7 @@ counted from the first steps of `configs/imagedream.yaml`; a real threestudio's 
 `BYTES_PER_SAMPLE`). Nothing here has been measured on a GPU.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -153,17 +154,14 @@ def choose_preset(memory: DeviceMemory) -> tuple[Preset, str]:
 def device_memory(gpu: str) -> DeviceMemory | None:
     """The device that `--gpu` names, or None without CUDA; asked by a process of its own, which leaves nothing on it."""
     code = (
-        "import torch\n"
+        "import json, sys, torch\n"
         "if torch.cuda.is_available():\n"
-        "    print(*torch.cuda.mem_get_info(), torch.cuda.get_device_name())"
+        "    json.dump([torch.cuda.get_device_name(), *torch.cuda.mem_get_info()], sys.stdout)"
     )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or gpu
     environment = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
     answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    parts = answer.stdout.split(maxsplit=2)
-    if answer.returncode or len(parts) < 3:
-        return None
-    return DeviceMemory(parts[2].strip(), int(parts[0]), int(parts[1]))
+    return None if answer.returncode or not answer.stdout else DeviceMemory(*json.loads(answer.stdout))
 
 
 def preset_settings(preset: Preset, config: Mapping[str, Any], host: str) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def assemble(
             torch.nn.Module.to(
                 part, dtype
             )  # diffusers' own warns of modules to keep in float32: there are none
-        pipeline.save_pretrained(folder, safe_serialization=True)
+        # files that a repository takes without large-file storage
+        pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size="15MB")
         for file in kept:
             (folder / file.name).write_bytes(file.read_bytes())
     return out
