@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
 import threestudio
 from imagedream.prompt_camera import PromptCamera
+from tests.short_run import short_trainer
 from tests.tiny_guidance import save_tiny_stable_diffusion, save_tiny_zero123
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -430,18 +430,7 @@ def train(cfg, tmp_path):
     before = {name: value.clone() for name, value in system.geometry.state_dict().items()}
     logged = {}
     system.log = lambda name, value, **kwargs: logged.__setitem__(name, value)
-    trainer = pl.Trainer(
-        max_steps=2,
-        accelerator="cpu",
-        inference_mode=False,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        default_root_dir=tmp_path,
-    )
+    trainer = short_trainer(tmp_path, 2, enable_checkpointing=False, limit_val_batches=0)
     trainer.fit(system, datamodule=threestudio.find(cfg.data_type)(cfg.data))
     after = system.geometry.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)

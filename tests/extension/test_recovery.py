@@ -5,11 +5,11 @@ import signal
 from importlib import import_module
 
 import pytest
-import pytorch_lightning as pl
 import torch
 
 import threestudio
 from tests.extension.test_system import experiment
+from tests.short_run import short_trainer
 from threestudio.models.renderers.nerf_volume_renderer import NeRFVolumeRenderer
 
 # Lightning 2.6 about itself, and what the host's launcher silences
@@ -89,18 +89,7 @@ def train(parts, tmp_path, picture, weights):
         data = threestudio.find(cfg.data_type)(cfg.data)
         system = threestudio.find(cfg.system_type)(cfg.system)
         system.set_save_dir(str(tmp_path / "trial" / "save"))
-        trainer = pl.Trainer(
-            max_steps=steps,
-            accelerator="cpu",
-            inference_mode=False,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            num_sanity_val_steps=0,
-            limit_val_batches=0,
-            default_root_dir=tmp_path,
-        )
+        trainer = short_trainer(tmp_path, steps, enable_checkpointing=False, limit_val_batches=0)
         trainer.fit(system, datamodule=data, **options)
         return system, trainer
 

@@ -11,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 import threestudio
+from tests.short_run import short_trainer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -57,17 +58,11 @@ def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, n
     system = system_class(cfg.system)
     system.set_save_dir(str(tmp_path / "trial" / "save"))
     before = {name: value.clone() for name, value in system.state_dict().items()}
-    trainer = pl.Trainer(
-        max_steps=2,
-        accelerator="cpu",
-        inference_mode=False,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
+    trainer = short_trainer(
+        tmp_path,
+        2,
         val_check_interval=1,
         callbacks=[pl.callbacks.ModelCheckpoint(tmp_path / "ckpts", every_n_train_steps=2, save_last=True)],
-        default_root_dir=tmp_path,
     )
     trainer.fit(system, datamodule=data)
 
