@@ -6,6 +6,9 @@ Each toy is one run of `launch.py`; `key=value` are its overrides. What a run le
 interrupted benchmark goes on where it stopped. Tables go to the terminal and, with `--out`, to a Markdown and a JSON
 file and a contact sheet.
 
+A network whose cameras count from the prompt's (`cameras: relative`) builds the toy turned by the prompt's azimuth, and is
+compared with the true toy turned likewise.
+
 Three results of a run are scored, always on white and at `--pixels` pixels: the diffusion model's four views against the
 true ones at the same cameras; the optimised field, from 8 frames of its turntable; and the exported GLB, rendered unlit
 from the same 8 cameras, since its colours are what the field showed. Beside them stand answers that use no model.
@@ -13,6 +16,7 @@ from the same 8 cameras, since its colours are what the field showed. Beside the
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -29,11 +33,21 @@ sys.path.insert(0, str(ROOT / "custom" / "threestudio-imagedream"))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+import trimesh  # noqa: E402
 import tyro  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from imagedream.evaluation.held_out import HeldOutCase, Orbit, ellipsoid, held_out_cases, trivial_answers  # noqa: E402
+from imagedream import checkpoints  # noqa: E402
+from imagedream.checkpoints import local_path  # noqa: E402
+from imagedream.evaluation.held_out import (  # noqa: E402
+    LARGEST_PROMPT_AZIMUTH_DEG,
+    HeldOutCase,
+    Orbit,
+    ellipsoid,
+    held_out_cases,
+    trivial_answers,
+)
 from imagedream.evaluation.metrics import chamfer_distance, image_scores  # noqa: E402
 from imagedream.evaluation.sheets import contact_sheet  # noqa: E402
 from imagedream.evaluation.tables import markdown_table, mean_scores  # noqa: E402
@@ -42,7 +56,6 @@ from imagedream.image_prompt import composite  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
 from imagedream.rendering.meshes import load_mesh  # noqa: E402
 
-WEIGHTS = ROOT / "custom" / "threestudio-imagedream" / "imagedream" / "weights"
 NOVEL_VIEWS = 8
 
 
@@ -56,10 +69,16 @@ class Settings:
     """Runs at the same time; seconds are only comparable with 1."""
     config: str = "imagedream-toybox.yaml"
     """What `launch.py --config` is given."""
+    weights: str = "toybox"
+    """The model: as `system.guidance.weights`."""
     seed: int = 0
     """Number of the first toy."""
     kinds: tuple[str, ...] = ()
     """Kinds of toys; none for those the small model is trained on."""
+    preset: str = ""
+    """As `launch.py --preset`; none for the config as it is."""
+    prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG
+    """Prompts are taken from up to this far on either side of the front."""
     caption: bool = True
     """Whether the run is told the toy's caption besides the picture."""
     pixels: int = 64
@@ -78,10 +97,12 @@ class Settings:
         """What decides a toy's result besides the code; a kept result counts only if this is the same."""
         return {
             "config": self.config,
+            "preset": self.preset,
             "overrides": list(self.overrides),
             "caption": self.caption,
             "pixels": self.pixels,
-            "config and shipped weights": fingerprint(ROOT / "configs" / self.config, WEIGHTS),
+            "prompt azimuth": self.prompt_azimuth_deg,
+            "config and weights": fingerprint(ROOT / "configs" / self.config, local_path(self.weights)),
         }
 
 
@@ -108,9 +129,11 @@ def run_toy(case: HeldOutCase, settings: Settings) -> dict:
     folder.mkdir(parents=True)
     to_pil(case.prompt).save(folder / "prompt.png")
     command = [sys.executable, str(ROOT / "launch.py"), "--config", settings.config]
+    command += ["--preset", settings.preset] if settings.preset else []
     command += [f"system.prompt_processor.image_path={folder / 'prompt.png'}"]
     if settings.caption:
         command += [f"system.prompt_processor.prompt={json.dumps(case.toy.caption)}"]
+    command += [f"system.guidance.weights={settings.weights}"]
     command += [f"exp_root_dir={folder}", "name=run", "tag=toy", "use_timestamp=false", *settings.overrides]
     code, seconds, peak_gib = measured(command, folder / "log.txt", settings.jobs)
     if code != 0:
@@ -120,7 +143,7 @@ def run_toy(case: HeldOutCase, settings: Settings) -> dict:
         "toy": case.label,
         "caption": case.toy.caption,
         "settings": settings.identity,
-        **score_trial(case, folder / "run" / "toy", settings.pixels),
+        **score_trial(turned(case, settings.weights), folder / "run" / "toy", settings.pixels),
         "seconds": seconds,
         "peak_gib": peak_gib,
     }
@@ -151,6 +174,16 @@ def measured(command: list[str], log: Path, jobs: int = 1) -> tuple[int, float, 
         )
         code, seconds, peak = json.load(numbers)
     return code, seconds, peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
+
+
+def turned(case: HeldOutCase, weights: str) -> HeldOutCase:
+    """The toy as these weights should build it: with its own front to the front, or with the side that the prompt shows."""
+    if checkpoints.part_config(weights, "unet").get("cameras", "canonical") == "canonical":
+        return case
+    mesh = case.toy.mesh.copy()
+    angle = math.radians(-case.prompt_azimuth_deg)
+    mesh.apply_transform(trimesh.transformations.rotation_matrix(angle, (0, 0, 1)))
+    return replace(case, toy=replace(case.toy, mesh=mesh), prompt_azimuth_deg=0.0)
 
 
 def score_trial(case: HeldOutCase, trial: Path, pixels: int = 64) -> dict:
@@ -305,7 +338,7 @@ def report(results: list[dict], settings: Settings) -> str:
     """The tables as Markdown."""
     scored = [result for result in results if "error" not in result]
     failed = [result for result in results if "error" in result]
-    overrides = " ".join(settings.overrides) or "none"
+    overrides = " ".join([f"preset {settings.preset}"] * bool(settings.preset) + [*settings.overrides]) or "none"
     lines = [
         f"`{settings.config}`, {len(scored)} held-out toys from seed {settings.seed}, overrides: {overrides}, caption: "
         f"{'yes' if settings.caption else 'no'}, {settings.pixels} px, {settings.jobs} at a time on {os.cpu_count()} CPU "
@@ -332,7 +365,15 @@ def main(settings: Settings) -> int:
     if settings.jobs < 1:
         sys.exit(f"--jobs is {settings.jobs}, must be at least 1")
     try:
-        cases = held_out_cases(settings.n, settings.seed, settings.kinds or None)
+        cases = held_out_cases(
+            settings.n,
+            settings.seed,
+            settings.kinds or None,
+            largest_prompt_azimuth_deg=settings.prompt_azimuth_deg,
+        )
+        checkpoints.check(settings.weights)
+        if local_path(settings.weights) is None:
+            raise ValueError(f"--weights is {settings.weights}, must be toybox or a model folder")
     except ValueError as error:
         sys.exit(str(error))
     settings = replace(settings, work=settings.work.resolve())

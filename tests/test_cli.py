@@ -101,6 +101,15 @@ def test_render_writes_views_and_cameras(tmp_path, capsys):
         (["evaluate", "views", "--kinds", "griffin"], "unknown kinds griffin; the toybox knows robot"),
         (["evaluate", "views", "--n", "3", "--confidence", "0.9"], "3 objects are too few for an interval"),
         (["evaluate", "views", "--clip", "ViT"], "no weights at ViT"),
+        (
+            ["evaluate", "views", "--split", "train", "--seed", "6140"],
+            "seeds 6140 to 6155 of the train split are asked for, but these weights were trained on 0 to 6143; choose "
+            "--seed 6144 or above",
+        ),
+        (
+            ["evaluate", "views", "--split", "unseen-kinds", "--kinds", "mug", "rocket"],
+            "mug was trained on; new to these weights: ",
+        ),
         (["views", "{picture}", "--weights", "{picture}"], "toy.png is no weights file"),
         (["render", "missing.glb"], "missing.glb"),
         (["render", "{picture}", "--views", "6"], "must be a multiple of 4"),

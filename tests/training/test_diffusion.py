@@ -4,6 +4,7 @@ import jaxtyping
 import pytest
 import torch
 
+from imagedream import checkpoints
 from imagedream.cameras import camera_condition, look_at_origin
 from imagedream.model import concatenate_conditions
 from imagedream.pipeline import ImageDreamPipeline
@@ -18,7 +19,7 @@ from tests.training.conftest import settings
 GROUPS = 2
 
 
-def training(controllers="pixel", conditioning=None, augmentation=None, objective=None, **changed):
+def training(controllers="pixel", conditioning=None, augmentation=None, objective=None, data=None, **changed):
     torch.manual_seed(0)
     return DiffusionTraining(
         {**settings(tiny_unet(controllers)), **changed},
@@ -30,6 +31,7 @@ def training(controllers="pixel", conditioning=None, augmentation=None, objectiv
         conditioning=conditioning,
         augmentation=augmentation,
         objective=objective,
+        data=data,
     )
 
 
@@ -177,3 +179,14 @@ def test_values_out_of_range(changed, message):
 def test_unknown_options_of_the_network(name, allowed):
     with pytest.raises((ValueError, jaxtyping.TypeCheckError), match=allowed):
         training(**{name: "other"})
+
+
+def test_the_network_keeps_the_record_of_all_its_trainings(tmp_path):
+    first = training(data={"data": "toybox", "kinds": ["mug"]})
+    second = training(data={"data": "rendered", "folders": ["mine"]})
+    second.start_from(first.model)
+    second.finish([]).save_pretrained(tmp_path)
+    assert checkpoints.part_config(tmp_path, "unet")["trained_on"] == [
+        {"data": "toybox", "kinds": ["mug"], "steps": 10},
+        {"data": "rendered", "folders": ["mine"], "steps": 10},
+    ]

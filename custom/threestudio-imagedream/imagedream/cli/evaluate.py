@@ -82,10 +82,11 @@ class EvaluateViews(Evaluation):
     n: int = 16
     """How many toys."""
     kinds: tuple[str, ...] = ()
-    """Kinds of toys; none for those the small model is trained on."""
-    split: Literal["heldout", "combinations"] = "heldout"
+    """Kinds of toys; none for those the small model is trained on, or with `unseen-kinds` for all that it is not."""
+    split: Literal["heldout", "combinations", "unseen-kinds", "train"] = "heldout"
     """`heldout`: toys that training never made; `combinations`: those of them whose kind, body colour and accessory it
-    never saw together."""
+    never saw together; `unseen-kinds`: kinds that this model was never trained on; `train`: toys as training makes them, of
+    seeds that it did not get to."""
     prompt_azimuth_deg: float = 30.0
     """Prompts are taken from up to this far on either side of the front."""
     captions: bool = True
@@ -101,6 +102,19 @@ class EvaluateViews(Evaluation):
 
         check_cases(self.n, self.kinds or None, self.prompt_azimuth_deg)
         check_confidence(self.confidence, self.n)
+        self._kinds_to_ask_for()
+
+    def _kinds_to_ask_for(self) -> tuple[str, ...] | None:
+        """The kinds, by what the network's own record says it has seen."""
+        from imagedream import checkpoints
+        from imagedream.seen import check_unseen, unseen_kinds
+
+        here = checkpoints.local_path(self.weights) is not None  # published ones have no record
+        trained_on = checkpoints.part_config(self.weights, "unet").get("trained_on", ()) if here else ()
+        check_unseen(trained_on, "train" if self.split == "train" else "heldout", self.seed, self.n)
+        if self.split == "unseen-kinds":
+            return unseen_kinds(trained_on, self.kinds)
+        return self.kinds or None
 
     def evaluate(self, pipeline: "ImageDreamPipeline", clip: Any) -> Any:  # noqa: D102
         from imagedream.evaluation.views import evaluate_views
@@ -109,10 +123,11 @@ class EvaluateViews(Evaluation):
             pipeline,
             self.n,
             seed=self.seed,
-            kinds=self.kinds or None,
+            kinds=self._kinds_to_ask_for(),
             guidance_scale=self.guidance_scale,
             steps=self.steps,
             captions=self.captions,
+            split="train" if self.split == "train" else "heldout",
             combinations="heldout" if self.split == "combinations" else "any",
             largest_prompt_azimuth_deg=self.prompt_azimuth_deg,
             clip=clip,

@@ -72,16 +72,19 @@ def held_out_cases(
     prompt_size: int = _PROMPT_PX,
     combinations: Literal["any", "heldout"] = "any",
     largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
+    split: Literal["train", "heldout"] = "heldout",
 ) -> list[HeldOutCase]:
     """Test cases that follow from the seed, the kinds taking turns.
 
     Args:
         count: how many.
-        seed: case i is toy number `seed + i` of the held-out split, so overlapping seeds share cases.
+        seed: case i is toy number `seed + i` of the split, so overlapping seeds share cases.
         kinds: names of the toybox; None for those the shipped model is trained on.
         prompt_size: side of the prompt in pixels.
         combinations: "heldout" for toys whose kind, body colour and accessory training never saw together.
         largest_prompt_azimuth_deg: prompts are taken from up to this far on either side of the front.
+        split: "train" for toys as training makes them; that it did not get to them is the caller's business
+            (`imagedream.seen`).
 
     Raises:
         ValueError: a count below 1, an unknown kind, or an azimuth outside (0, 180].
@@ -89,7 +92,7 @@ def held_out_cases(
     kinds = check_cases(count, kinds, largest_prompt_azimuth_deg)
     return [
         held_out_case(
-            number, kinds[number % len(kinds)], prompt_size, combinations, largest_prompt_azimuth_deg
+            number, kinds[number % len(kinds)], prompt_size, combinations, largest_prompt_azimuth_deg, split
         )
         for number in range(seed, seed + count)
     ]
@@ -122,9 +125,10 @@ def held_out_case(
     prompt_size: int = _PROMPT_PX,
     combinations: Literal["any", "heldout"] = "any",
     largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
+    split: Literal["train", "heldout"] = "heldout",
 ) -> HeldOutCase:
     """One test case; prompt and views have different elevations, as for a picture of which nobody knows the elevation."""
-    toy = make_toy(seed, kind, split="heldout", combinations=combinations)
+    toy = make_toy(seed, kind, split=split, combinations=combinations)
     draws = torch.rand(3, generator=torch.Generator().manual_seed(seed)).tolist()
     prompt_azimuth_deg = (2 * draws[0] - 1) * largest_prompt_azimuth_deg
     prompt_elevation_deg, elevation_deg = (draw * LARGEST_ELEVATION_DEG for draw in draws[1:])

@@ -172,6 +172,7 @@ def evaluate_views(
     largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
     clip: Clip | None = None,
     confidence: float | None = None,
+    split: Literal["train", "heldout"] = "heldout",
 ) -> ViewsEvaluation:
     """Ask a pipeline for the four views of held-out toys and compare them with the truth.
 
@@ -190,6 +191,7 @@ def evaluate_views(
         largest_prompt_azimuth_deg: see `held_out_cases`.
         clip: gives the CLIP scores; None leaves them out.
         confidence: of the intervals of the means; by default 0.95 where there are toys enough.
+        split: see `held_out_cases`.
 
     Returns:
         Scores and pictures, the model's beside those of trivial answers.
@@ -203,7 +205,7 @@ def evaluate_views(
     if guidance_scale is None:
         guidance_scale = pipeline.config.guidance_scale
     results = []
-    cases = held_out_cases(count, seed, kinds, prompt_size, combinations, largest_prompt_azimuth_deg)
+    cases = held_out_cases(count, seed, kinds, prompt_size, combinations, largest_prompt_azimuth_deg, split)
     for number, case in enumerate(cases):
         output = pipeline(
             case.prompt,
@@ -225,6 +227,7 @@ def evaluate_views(
         "steps": steps,
         "pixels": size,
         "captions": "yes" if captions else "no",
+        "split": split,
         "combinations": combinations,
         "prompt azimuth": f"±{largest_prompt_azimuth_deg:g}°",
         **({} if clip is None else {"CLIP": clip.name}),

@@ -94,6 +94,7 @@ def construct(config: "TrainConfig", base: tuple) -> Training:
             conditioning=config.conditioning,
             objective=config.objective,
             augmentation=config.augmentation,
+            data=config.data.seen,
         )
     except TypeError as error:  # an argument of a constructor that it does not know
         raise ValueError(f"model or scheduler: {error}") from error

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from imagedream.seen import seen_toys
 from imagedream.training.pictures import Pictures, PicturesConfig, find_pictures
 from imagedream.training.rendered import RenderedConfig, RenderedSamples, examine_rendered, find_rendered
 from imagedream.training.shards import Entry, index
@@ -153,6 +154,16 @@ class DataConfig:
                 raise ValueError(f"data.{name} is {getattr(self, name)}, must be at least {least}")
         if not self.rendered.folders and not self.validation_objects:
             raise ValueError("data.validation_objects is 0, of toys it must be at least 1")
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """What a network trained on this has seen, see `imagedream.seen`; folders by name, since paths are nobody's business."""
+        pictures = [Path(folder).name for folder in self.pictures.folders]
+        if self.rendered.folders:
+            seen = {"data": "rendered", "folders": [Path(folder).name for folder in self.rendered.folders]}
+        else:
+            seen = seen_toys(self.sample.kinds, 0, self.objects)
+        return {**seen, "batch_size": self.batch_size, **({"pictures": pictures} if pictures else {})}
 
 
 class TrainingData(pl.LightningDataModule):

@@ -115,6 +115,7 @@ class DiffusionTraining(Training):
         conditioning: dropout of prompt and caption.
         objective: weights of the noise levels.
         augmentation: changes to the pictures of objects, while training only.
+        data: what it learns from, for the network's record (`imagedream.seen`).
 
     Raises:
         ValueError: the parts do not fit each other, or the schedule not the objective.
@@ -131,6 +132,7 @@ class DiffusionTraining(Training):
         conditioning: ConditioningConfig | None = None,
         objective: ObjectiveConfig | None = None,
         augmentation: AugmentationConfig | None = None,
+        data: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(optimizer, steps, seed)
         self.conditioning = conditioning or ConditioningConfig()
@@ -139,7 +141,8 @@ class DiffusionTraining(Training):
         scheduler = DDIMScheduler(**scheduler_config)
         check_scheduler(scheduler, self.objective)
         check_parts(unet_config, *base)  # first: a large network takes its time
-        self.model = MultiViewUNet(**unet_config).to(memory_format=torch.channels_last)
+        self.data = [] if data is None else [{**data, "steps": steps}]
+        self.model = MultiViewUNet(**{**unet_config, "trained_on": self.data}).to(memory_format=torch.channels_last)
         vae, encoder = (part.eval().requires_grad_(False) for part in base)
         # in a tuple, so that the frozen parts are no parameters of this module
         self.frozen = (ImageDreamPipeline(self.model, vae, encoder, scheduler),)
@@ -157,6 +160,7 @@ class DiffusionTraining(Training):
     def start_from(self, initial: nn.Module, new: Set[str] = frozenset()) -> None:
         """Begin with another network's weights; image controllers and cameras that it lacks begin without influence."""
         start_network(self.model, initial, new)
+        self.model.register_to_config(trained_on=[*initial.config.trained_on, *self.data])
         self.started_from_weights = True
 
     @torch.no_grad()
