@@ -338,7 +338,9 @@ def report(results: list[dict], settings: Settings) -> str:
     """The tables as Markdown."""
     scored = [result for result in results if "error" not in result]
     failed = [result for result in results if "error" in result]
-    overrides = " ".join([f"preset {settings.preset}"] * bool(settings.preset) + [*settings.overrides]) or "none"
+    overrides = (
+        " ".join([f"preset {settings.preset}"] * bool(settings.preset) + [*settings.overrides]) or "none"
+    )
     lines = [
         f"`{settings.config}`, {len(scored)} held-out toys from seed {settings.seed}, overrides: {overrides}, caption: "
         f"{'yes' if settings.caption else 'no'}, {settings.pixels} px, {settings.jobs} at a time on {os.cpu_count()} CPU "

@@ -7,12 +7,18 @@ from imagedream.evaluation.held_out import held_out_cases
 from imagedream.seen import check_unseen, seen_toys, unseen_kinds
 from imagedream.toybox import FIRST_KINDS, KINDS, make_toy
 
-SEEN = [seen_toys(["mug", "car"], 0, 100), {"data": "rendered", "folders": ["mine"]}, seen_toys(["dog"], 500, 10)]
+SEEN = [
+    seen_toys(["mug", "car"], 0, 100),
+    {"data": "rendered", "folders": ["mine"]},
+    seen_toys(["dog"], 500, 10),
+]
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 1), (99, 5), (490, 11), (509, 1), (50, 1000)])
 def test_seeds_trained_on_are_refused(first, count):
-    with pytest.raises(ValueError, match=f"seeds {first} to {first + count - 1} of the train split .* trained on"):
+    with pytest.raises(
+        ValueError, match=rf"seeds {first} to {first + count - 1} of the train split .* trained on"
+    ):
         check_unseen(SEEN, "train", first, count)
 
 
@@ -26,7 +32,7 @@ def test_other_seeds_and_the_other_split_are_not():
 def test_kinds_that_are_new_to_a_network():
     assert set(unseen_kinds(SEEN)) == set(KINDS) - {"mug", "car", "dog"}
     assert unseen_kinds(SEEN, ("bird", "lamp")) == ("bird", "lamp")
-    with pytest.raises(ValueError, match="dog was trained on; new to these weights: .*bird"):
+    with pytest.raises(ValueError, match=r"dog was trained on; new to these weights: .*bird"):
         unseen_kinds(SEEN, ("bird", "dog"))
     with pytest.raises(ValueError, match="every kind of toy was trained on"):
         unseen_kinds([seen_toys(KINDS, 0, 1)])

@@ -15,7 +15,6 @@ from omegaconf import OmegaConf
 import threestudio
 from imagedream.prompt_camera import PromptCamera
 from tests.short_run import short_trainer
-from tests.tiny_guidance import save_tiny_stable_diffusion, save_tiny_zero123
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -57,16 +56,6 @@ threestudio.register("test-few-guidance")(Few)
 @pytest.fixture(scope="module")
 def mixing(extension):
     return import_module("threestudio-imagedream.mixing")
-
-
-@pytest.fixture(scope="module")
-def stable_diffusion(tmp_path_factory):
-    return save_tiny_stable_diffusion(tmp_path_factory.mktemp("models") / "sd")
-
-
-@pytest.fixture(scope="module")
-def zero123(tmp_path_factory):
-    return save_tiny_zero123(tmp_path_factory.mktemp("models") / "zero123")
 
 
 @pytest.fixture

@@ -8,17 +8,6 @@ import torch
 from omegaconf import OmegaConf
 
 import threestudio
-from tests.tiny_guidance import save_tiny_stable_diffusion, save_tiny_zero123
-
-
-@pytest.fixture(scope="module")
-def stable_diffusion(tmp_path_factory):
-    return save_tiny_stable_diffusion(tmp_path_factory.mktemp("models") / "sd")
-
-
-@pytest.fixture(scope="module")
-def zero123(tmp_path_factory):
-    return save_tiny_zero123(tmp_path_factory.mktemp("models") / "zero123")
 
 
 @pytest.fixture
