@@ -1,0 +1,380 @@
+"""The paper's ideas taken apart on the toybox: which image controllers, and from where the cameras count.
+
+    python benchmarks/ablation.py [train] [views] [3d] [report] [--work outputs/ablation] [--out benchmarks/results/ablation]
+
+Seven networks learn with the same budget, seeds, objects and batches: {global, local, pixel} × {canonical cameras,
+cameras relative to the prompt's as in Zero123}, and the pixel controller without the local one. Each answers for the
+same held-out toys, whose prompts are taken from up to 90° on either side of the front; `3d` builds some of them. A
+network with relative cameras is asked for the object's own front by an azimuth that a user would not know, and its
+objects are compared turned by it: what is measured is the picture, not the lack of a front.
+
+Every stage goes on where it was interrupted. Without names all four are done.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "custom" / "threestudio-imagedream"))
+
+import torch  # noqa: E402
+import tyro  # noqa: E402
+from PIL import Image  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from imagedream import checkpoints  # noqa: E402
+from imagedream.evaluation.clip import find_clip  # noqa: E402
+from imagedream.evaluation.held_out import held_out_cases  # noqa: E402
+from imagedream.evaluation.intervals import FEWEST, mean_interval  # noqa: E402
+from imagedream.evaluation.sheets import contact_sheet  # noqa: E402
+from imagedream.evaluation.tables import markdown_table  # noqa: E402
+from imagedream.evaluation.views import METRICS, MODEL, evaluate_views  # noqa: E402
+from imagedream.files import atomic_path  # noqa: E402
+from imagedream.image_prompt import composite  # noqa: E402
+
+STAGES = ("train", "views", "3d", "report")
+AZIMUTH_BANDS_DEG = ((0, 30), (30, 60), (60, 90))
+SHOWN = 6
+"""Toys in the picture."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One network of the experiment."""
+
+    controllers: str
+    config: str
+    cameras: Literal["canonical", "relative"] = "canonical"
+    builds: bool = False
+    """Whether it takes part in the 3D stage."""
+
+    @property
+    def name(self) -> str:
+        """For folders and tables."""
+        return f"{self.controllers}-{self.cameras}"
+
+
+REFERENCE = Arm("pixel", "toybox-diffusion.yaml", builds=True)
+"""The paper's model, to which the others are compared toy by toy."""
+ARMS = (
+    REFERENCE,
+    Arm("pixel", "toybox-diffusion.yaml", "relative", builds=True),
+    Arm("local", "toybox-local.yaml", builds=True),
+    Arm("local", "toybox-local.yaml", "relative"),
+    Arm("global", "toybox-global.yaml"),
+    Arm("global", "toybox-global.yaml", "relative"),
+    Arm("pixel-only", "toybox-pixel-only.yaml"),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run; the defaults are those of docs/ablation.md."""
+
+    stages: tyro.conf.Positional[tuple[Literal["train", "views", "3d", "report"], ...]] = ()
+    """All of them without names."""
+    training_steps: int = 800
+    """Of each network, all from random weights."""
+    batch_size: int = 8
+    """Groups of four views a step."""
+    n: int = 104
+    """Held-out toys whose four views are asked for."""
+    sampler_steps: int = 12
+    guidance_scale: float = 1.5
+    n_3d: int = 24
+    """Held-out toys that are built."""
+    prompt_azimuth_deg: float = 90.0
+    """Prompts are taken from up to this far on either side of the front."""
+    preset_3d: str = "preview"
+    """As `launch.py --preset`."""
+    jobs: int = 2
+    """Processes side by side, which share the cores."""
+    seed: int = 0
+    work: Path = ROOT / "outputs" / "ablation"
+    """Folder of everything; goes on with what is there."""
+    out: Path = ROOT / "benchmarks" / "results" / "ablation"
+    """OUT.md, OUT.json and OUT.png are written."""
+
+    @property
+    def threads(self) -> int:
+        """Of each of the processes."""
+        return max(1, (os.cpu_count() or 1) // self.jobs)
+
+
+def trained(arm: Arm, settings: Settings) -> Path:
+    """Folder of a network's whole model."""
+    return settings.work / arm.name / "training" / "model"
+
+
+def train(arm: Arm, settings: Settings) -> None:
+    """Train one network, or go on."""
+    done = settings.work / arm.name / "training" / "done"
+    if done.exists():
+        return
+    python(
+        settings,
+        f"{arm.name}/training.txt",
+        *("-m", "imagedream", "train", "--config", f"configs/train/{arm.config}"),
+        *(f"out={done.parent}", f"model.cameras={arm.cameras}", f"seed={settings.seed}"),
+        *("autoencoder=toybox", "encoder=toybox", "validation_views=0"),
+        *(f"steps={settings.training_steps}", f"data.batch_size={settings.batch_size}"),
+        # a short run: warm up, average and fall sooner than the recipes, and look at the validation toys once
+        *("optimizer.learning_rate=1e-3", "optimizer.warmup_steps=50", "ema_decay=0.995"),
+        f"validate_every={settings.training_steps}",
+    )
+    done.touch()
+
+
+def ask(arm: Arm, settings: Settings) -> None:
+    """Four views of the held-out toys."""
+    out = settings.work / arm.name / "views"
+    if (out / "views.json").exists():
+        return
+    torch.set_num_threads(settings.threads)
+    pipeline = checkpoints.load(trained(arm, settings))
+    pipeline.set_progress_bar_config(disable=True)
+    evaluation = evaluate_views(
+        pipeline,
+        settings.n,
+        settings.seed,
+        guidance_scale=settings.guidance_scale,
+        steps=settings.sampler_steps,
+        largest_prompt_azimuth_deg=settings.prompt_azimuth_deg,
+        clip=find_clip("own", pipeline.encoder),
+    )
+    shown = torch.stack([result.images for result in evaluation.results[:SHOWN]]).contiguous()
+    with atomic_path(out / "images.safetensors") as path:
+        save_file({"images": shown}, path)
+    evaluation.save(out)
+
+
+def train_and_ask(arm: Arm, settings: Settings, stages: Sequence[str]) -> None:
+    """The stages of one network that need no other."""
+    if "train" in stages:
+        train(arm, settings)
+    if "views" in stages:
+        ask(arm, settings)
+
+
+def build(arm: Arm, settings: Settings) -> None:
+    """Textured meshes of some of them."""
+    out = settings.work / arm.name / "3d"
+    python(
+        settings,
+        f"{arm.name}/3d.txt",
+        *(
+            "benchmarks/toybox_to_3d.py",
+            "--weights",
+            str(trained(arm, settings)),
+            "--preset",
+            settings.preset_3d,
+        ),
+        *("--n", str(settings.n_3d), "--seed", str(settings.seed), "--jobs", str(settings.jobs)),
+        *(
+            "--prompt-azimuth-deg",
+            str(settings.prompt_azimuth_deg),
+            "--work",
+            str(out),
+            "--out",
+            str(out / "scores"),
+        ),
+    )
+
+
+def python(settings: Settings, log: str, *arguments: str) -> None:
+    """A command of this project with its output in a file of the work folder."""
+    file = settings.work / log
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as output:
+        code = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": str(settings.threads)},
+            stdout=output,
+            stderr=output,
+        ).returncode
+    if code != 0:
+        raise RuntimeError(f"exit code {code}: {' '.join(arguments[:4])} …, see {file}")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One number for each toy, of one network or of the difference between two."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the toys."""
+        return sum(self.values) / len(self.values)
+
+    def __sub__(self, other: "Scores") -> "Scores":
+        return Scores(tuple(a - b for a, b in zip(self.values, other.values, strict=True)))
+
+    def __str__(self) -> str:
+        """Mean and its 95 % interval over such toys."""
+        if len(self.values) < FEWEST:
+            return f"{self.mean:.4g}"
+        low, high = mean_interval(self.values)
+        return f"{self.mean:.4g} ({low:.4g} to {high:.4g})"
+
+
+def read_views(arm: Arm, settings: Settings) -> dict:
+    """What `ask` left."""
+    return json.loads((settings.work / arm.name / "views" / "views.json").read_text())
+
+
+def view_scores(views: dict, metric: str) -> Scores:
+    """One metric of the network's own answers."""
+    return Scores(tuple(toy["scores"][MODEL][metric] for toy in views["toys"]))
+
+
+def built_scores(arm: Arm, settings: Settings) -> dict[str, Scores]:
+    """Scores of the field and of the mesh, toy by toy."""
+    toys = json.loads((settings.work / arm.name / "3d" / "scores.json").read_text())["toys"]
+    failed = [toy["toy"] for toy in toys if "error" in toy]
+    if failed:
+        raise RuntimeError(f"{arm.name}: {', '.join(failed)} failed")
+    columns = {
+        "field PSNR (dB)": ("field", "psnr_db"),
+        "field IoU": ("field", "iou"),
+        "mesh PSNR (dB)": ("mesh", "psnr_db"),
+        "mesh IoU": ("mesh", "iou"),
+        "mesh Chamfer": ("mesh", "chamfer"),
+    }
+    return {name: Scores(tuple(toy[a][b] for toy in toys)) for name, (a, b) in columns.items()}
+
+
+def last_loss(arm: Arm, settings: Settings) -> float | None:
+    """The loss on the validation toys, which are the same for all."""
+    lines = (settings.work / arm.name / "training" / "stats.jsonl").read_text().splitlines()
+    losses = [json.loads(line).get("validation/loss") for line in lines]
+    return next((loss for loss in reversed(losses) if loss is not None), None)
+
+
+def tables(settings: Settings) -> dict[str, list[dict]]:
+    """The results, a table a question."""
+    views = {arm: read_views(arm, settings) for arm in ARMS}
+
+    def differences(scores: dict[Arm, dict[str, Scores]]) -> list[dict]:
+        return [
+            {
+                "network": arm.name,
+                **{name: str(one - scores[REFERENCE][name]) for name, one in of_arm.items()},
+            }
+            for arm, of_arm in scores.items()
+            if arm != REFERENCE
+        ]
+
+    scores = {
+        arm: {METRICS[metric]: view_scores(one, metric) for metric in METRICS if metric in one["mean"][MODEL]}
+        for arm, one in views.items()
+    }
+    means = [
+        {
+            "network": arm.name,
+            **{name: one.mean for name, one in of_arm.items()},
+            "validation loss": last_loss(arm, settings),
+        }
+        for arm, of_arm in scores.items()
+    ]
+    trivial = [
+        {"network": name, **{METRICS[metric]: value for metric, value in values.items()}}
+        for name, values in views[REFERENCE]["mean"].items()
+        if name != MODEL
+    ]
+    bands = [
+        {
+            "network": arm.name,
+            **{f"{low}–{high}°": band(one, low, high).mean for low, high in AZIMUTH_BANDS_DEG},
+            **one["mean_view_psnr_db"],
+        }
+        for arm, one in views.items()
+    ]
+    found = {
+        "Four views: means": [*means, *trivial],
+        f"Four views: difference to {REFERENCE.name}, toy by toy (95 % interval)": differences(scores),
+        "Four views: PSNR in dB by the prompt's azimuth from the front, and on each side": bands,
+    }
+    built = {
+        arm: built_scores(arm, settings)
+        for arm in ARMS
+        if arm.builds and (settings.work / arm.name / "3d" / "scores.json").exists()
+    }
+    if REFERENCE in built:
+        found["3D: means"] = [
+            {"network": arm.name, **{name: one.mean for name, one in of_arm.items()}}
+            for arm, of_arm in built.items()
+        ]
+        found[f"3D: difference to {REFERENCE.name}, toy by toy (95 % interval)"] = differences(built)
+    return found
+
+
+def band(views: dict, low_deg: float, high_deg: float) -> Scores:
+    """PSNR of the toys whose prompts were taken from so far beside the front."""
+    toys = [toy for toy in views["toys"] if low_deg <= abs(toy["prompt_azimuth_deg"]) < high_deg]
+    return view_scores({"toys": toys}, "psnr_db")
+
+
+def picture(settings: Settings) -> Image.Image:
+    """Two rows for each of the first toys, front and right side: the prompt, the truth, and every network."""
+    cases = held_out_cases(SHOWN, settings.seed, largest_prompt_azimuth_deg=settings.prompt_azimuth_deg)
+    answers = [load_file(settings.work / arm.name / "views" / "images.safetensors")["images"] for arm in ARMS]
+    rows, names = [], []
+    for number, case in enumerate(cases):
+        prompt, true = (
+            composite(case.prompt, torch.ones(3)),
+            case.orbit.on_white(case.toy.mesh, answers[0].shape[-1]),
+        )
+        for view in (0, 3):
+            rows.append(
+                [prompt if view == 0 else None, true[view], *(images[number, view] for images in answers)]
+            )
+            names.append(f"{case.prompt_azimuth_deg:.0f}°" if view == 0 else "")
+    return contact_sheet(["prompt", "true", *(arm.name for arm in ARMS)], rows, names=names)
+
+
+def report(settings: Settings) -> None:
+    """Write OUT.md, OUT.json and OUT.png."""
+    found = tables(settings)
+    told = {key: value for key, value in asdict(settings).items() if key not in ("work", "out", "stages")}
+    parts = [f"## {title}\n\n{markdown_table(rows)}" for title, rows in found.items()]
+    lines = ["# Ablation on the toybox", ", ".join(f"{name} {value}" for name, value in told.items()), *parts]
+    text = "\n\n".join(lines)
+    with atomic_path(settings.out.with_suffix(".md")) as path:
+        path.write_text(text + "\n", encoding="utf-8")
+    with atomic_path(settings.out.with_suffix(".json")) as path:
+        path.write_text(json.dumps({"settings": told, "tables": found}, indent=1) + "\n", encoding="utf-8")
+    with atomic_path(settings.out.with_suffix(".png")) as path:
+        picture(settings).save(path)
+    print(text)
+
+
+def main(settings: Settings) -> None:
+    """Do the stages."""
+    stages = settings.stages or STAGES
+    settings = replace(settings, work=settings.work.resolve())
+    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
+        jobs = {pool.submit(train_and_ask, arm, settings, stages): arm for arm in ARMS}
+        for job in as_completed(jobs):
+            job.result()
+            print(f"trained and asked: {jobs[job].name}", flush=True)
+    if "3d" in stages:
+        for arm in ARMS:
+            if arm.builds:
+                build(arm, settings)
+                print(f"3d: {arm.name}", flush=True)
+    if "report" in stages:
+        report(settings)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))

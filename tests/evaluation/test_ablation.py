@@ -1,0 +1,64 @@
+"""The ablation's arithmetic, and the whole of it with the shortest possible trainings."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ablation
+from imagedream.evaluation.views import MODEL
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "train"
+
+
+def test_arms_are_the_seven_networks():
+    names = {arm.name for arm in ablation.ARMS}
+    assert names == {
+        *(
+            f"{controllers}-{cameras}"
+            for controllers in ("global", "local", "pixel")
+            for cameras in ("canonical", "relative")
+        ),
+        "pixel-only-canonical",
+    }
+    assert ablation.REFERENCE.name == "pixel-canonical"
+    for arm in ablation.ARMS:
+        assert (CONFIGS / arm.config).is_file()
+
+
+def test_differences_are_taken_toy_by_toy():
+    many, other, few = (
+        ablation.Scores(tuple(map(float, n))) for n in (range(10, 26), range(8, 24), (3, 1, 5))
+    )
+    assert (many - other).values == (2.0,) * 16
+    assert str(many - other) == "2 (2 to 2)"
+    assert str(few) == "3"  # too few for an interval
+
+
+def test_bands_go_by_the_size_of_the_azimuth():
+    toys = [
+        {"prompt_azimuth_deg": azimuth, "scores": {MODEL: {"psnr_db": psnr}}}
+        for azimuth, psnr in ((-10.0, 20.0), (29.0, 10.0), (-30.0, 7.0), (75.0, 5.0))
+    ]
+    means = [ablation.band({"toys": toys}, *limits).mean for limits in ablation.AZIMUTH_BANDS_DEG]
+    assert means == [15.0, 7.0, 5.0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_from_training_to_the_table(tmp_path):
+    settings = ablation.Settings(
+        ("train", "views", "report"),
+        training_steps=1,
+        n=9,
+        sampler_steps=1,
+        work=tmp_path / "work",
+        out=tmp_path / "out",
+    )
+    ablation.main(settings)
+    ablation.main(replace(settings, training_steps=10**9))  # what is done is not done again
+    tables = json.loads((tmp_path / "out.json").read_text())["tables"]
+    assert [row["network"] for row in tables["Four views: means"][:7]] == [arm.name for arm in ablation.ARMS]
+    assert (tmp_path / "out.md").read_text().startswith("# Ablation on the toybox")
+    assert (tmp_path / "out.png").stat().st_size > 10_000
