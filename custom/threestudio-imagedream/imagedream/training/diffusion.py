@@ -142,7 +142,9 @@ class DiffusionTraining(Training):
         check_scheduler(scheduler, self.objective)
         check_parts(unet_config, *base)  # first: a large network takes its time
         self.data = [] if data is None else [{**data, "steps": steps}]
-        self.model = MultiViewUNet(**{**unet_config, "trained_on": self.data}).to(memory_format=torch.channels_last)
+        self.model = MultiViewUNet(**{**unet_config, "trained_on": self.data}).to(
+            memory_format=torch.channels_last
+        )
         vae, encoder = (part.eval().requires_grad_(False) for part in base)
         # in a tuple, so that the frozen parts are no parameters of this module
         self.frozen = (ImageDreamPipeline(self.model, vae, encoder, scheduler),)
