@@ -13,6 +13,7 @@ Every stage goes on where it was interrupted. Without names all four are done.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ class Settings:
     stages: tyro.conf.Positional[tuple[Literal["train", "views", "3d", "report"], ...]] = ()
     """All of them without names."""
     training_steps: int = 800
-    """Of each network, all from random weights."""
+    """Of each network, all from random weights; more than before goes on from there."""
     batch_size: int = 8
     """Groups of four views a step."""
     n: int = 104
@@ -115,22 +116,26 @@ def trained(arm: Arm, settings: Settings) -> Path:
 
 
 def train(arm: Arm, settings: Settings) -> None:
-    """Train one network, or go on."""
-    done = settings.work / arm.name / "training" / "done"
-    if done.exists():
+    """Train one network, or go on; answers of a shorter training are thrown away."""
+    folder = settings.work / arm.name
+    finished = folder / "training" / "steps"
+    steps = int(finished.read_text()) if finished.exists() else 0
+    if steps >= settings.training_steps:
         return
+    for old in ("views", "3d"):
+        shutil.rmtree(folder / old, ignore_errors=True)
     python(
         settings,
         f"{arm.name}/training.txt",
         *("-m", "imagedream", "train", "--config", f"configs/train/{arm.config}"),
-        *(f"out={done.parent}", f"model.cameras={arm.cameras}", f"seed={settings.seed}"),
+        *(f"out={folder / 'training'}", f"model.cameras={arm.cameras}", f"seed={settings.seed}"),
         *("autoencoder=toybox", "encoder=toybox", "validation_views=0"),
         *(f"steps={settings.training_steps}", f"data.batch_size={settings.batch_size}"),
         # a short run: warm up, average and fall sooner than the recipes, and look at the validation toys once
         *("optimizer.learning_rate=1e-3", "optimizer.warmup_steps=50", "ema_decay=0.995"),
-        f"validate_every={settings.training_steps}",
+        *(f"validate_every={settings.training_steps}", "resume_changed=true"),
     )
-    done.touch()
+    finished.write_text(f"{settings.training_steps}\n")
 
 
 def ask(arm: Arm, settings: Settings) -> None:

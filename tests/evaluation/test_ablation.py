@@ -57,7 +57,14 @@ def test_from_training_to_the_table(tmp_path):
         out=tmp_path / "out",
     )
     ablation.main(settings)
-    ablation.main(replace(settings, training_steps=10**9))  # what is done is not done again
+    first = (tmp_path / "out.md").read_text()
+    views = tmp_path / "work" / "pixel-canonical" / "views" / "views.json"
+    written = views.stat().st_mtime_ns
+    ablation.main(settings)  # what is done is not done again
+    assert views.stat().st_mtime_ns == written
+    assert (tmp_path / "out.md").read_text() == first
+    ablation.main(replace(settings, training_steps=2))  # goes on, and asks anew
+    assert views.stat().st_mtime_ns > written
     tables = json.loads((tmp_path / "out.json").read_text())["tables"]
     assert [row["network"] for row in tables["Four views: means"][:7]] == [arm.name for arm in ablation.ARMS]
     assert (tmp_path / "out.md").read_text().startswith("# Ablation on the toybox")
