@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "custom" / "threestudio-imagedream"))
@@ -41,7 +41,7 @@ from imagedream.evaluation.views import METRICS, MODEL, evaluate_views  # noqa: 
 from imagedream.files import atomic_path  # noqa: E402
 from imagedream.image_prompt import composite  # noqa: E402
 
-STAGES = ("train", "views", "3d", "report")
+Stage = Literal["train", "views", "3d", "report"]
 AZIMUTH_BANDS_DEG = ((0, 30), (30, 60), (60, 90))
 SHOWN = 6
 """Toys in the picture."""
@@ -78,9 +78,9 @@ ARMS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What is run; the defaults are those of docs/ablation.md."""
+    """What is run."""
 
-    stages: tyro.conf.Positional[tuple[Literal["train", "views", "3d", "report"], ...]] = ()
+    stages: tyro.conf.Positional[tuple[Stage, ...]] = ()
     """All of them without names."""
     training_steps: int = 800
     """Of each network, all from random weights; more than before goes on from there."""
@@ -331,8 +331,9 @@ def band(views: dict, low_deg: float, high_deg: float) -> Scores:
 
 def picture(settings: Settings) -> Image.Image:
     """Two rows for each of the first toys, front and right side: the prompt, the truth, and every network."""
-    cases = held_out_cases(SHOWN, settings.seed, largest_prompt_azimuth_deg=settings.prompt_azimuth_deg)
     answers = [load_file(settings.work / arm.name / "views" / "images.safetensors")["images"] for arm in ARMS]
+    azimuth_deg = settings.prompt_azimuth_deg
+    cases = held_out_cases(len(answers[0]), settings.seed, largest_prompt_azimuth_deg=azimuth_deg)
     rows, names = [], []
     for number, case in enumerate(cases):
         prompt, true = (
@@ -365,13 +366,13 @@ def report(settings: Settings) -> None:
 
 def main(settings: Settings) -> None:
     """Do the stages."""
-    stages = settings.stages or STAGES
+    stages = settings.stages or get_args(Stage)
     settings = replace(settings, work=settings.work.resolve())
     with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
         jobs = {pool.submit(train_and_ask, arm, settings, stages): arm for arm in ARMS}
         for job in as_completed(jobs):
             job.result()
-            print(f"trained and asked: {jobs[job].name}", flush=True)
+            print(f"{jobs[job].name}: done", flush=True)
     if "3d" in stages:
         for arm in ARMS:
             if arm.builds:

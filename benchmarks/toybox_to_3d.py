@@ -62,7 +62,7 @@ SHEET_TOYS = 16
 
 @dataclass(frozen=True)
 class Settings:
-    """What is run; the defaults are the numbers that the README reports."""
+    """What is run."""
 
     n: int = 48
     """Number of toys, the kinds taking turns."""

@@ -4,7 +4,8 @@ import pytest
 
 from imagedream import checkpoints
 from imagedream.evaluation.held_out import held_out_cases
-from imagedream.seen import check_unseen, seen_toys, unseen_kinds
+from imagedream.evaluation.unseen import check_unseen, unseen_kinds
+from imagedream.seen import seen_toys
 from imagedream.toybox import FIRST_KINDS, KINDS, make_toy
 
 SEEN = [

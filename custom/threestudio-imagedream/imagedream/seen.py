@@ -1,4 +1,4 @@
-"""What a network has been trained on, so that nobody tests it on that by mistake.
+"""What a network has been trained on, so that nobody tests it on that by mistake (`imagedream.evaluation.unseen`).
 
 The record travels in the network's own config (`MultiViewUNet`, `trained_on`): an entry for each training, the oldest
 first. Networks from elsewhere have none, and nothing is known of them.
@@ -6,8 +6,6 @@ first. Networks from elsewhere have none, and nothing is known of them.
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-from imagedream.toybox import KINDS
 
 Seen = Sequence[Mapping[str, Any]]
 """Entries of trainings; those on toys have `kinds`, `split`, `first_seed` and `objects`."""
@@ -22,38 +20,3 @@ def seen_toys(kinds: Iterable[str], first_seed: int, objects: int, split: str = 
         "first_seed": first_seed,
         "objects": objects,
     }
-
-
-def unseen_kinds(trained_on: Seen, wanted: Sequence[str] = ()) -> tuple[str, ...]:
-    """Kinds of toys that are new to a network: the wanted ones, or all.
-
-    Raises:
-        ValueError: a wanted kind was trained on, no kind is left, or nothing is known of what was trained on.
-    """
-    toys = [entry for entry in trained_on if entry["data"] == "toybox"]
-    if not toys:
-        raise ValueError(
-            "these weights do not say which toys they were trained on (trained_on in unet/config.json), so which kinds are new "
-            "to them is not known; name kinds with --kinds and leave --split at heldout"
-        )
-    seen = {kind for entry in toys for kind in entry["kinds"]}
-    new = tuple(kind for kind in KINDS if kind not in seen)
-    known = [kind for kind in wanted if kind in seen]
-    if known or not new:
-        raise ValueError(
-            f"{', '.join(known) or 'every kind of toy'} was trained on; new to these weights: {', '.join(new) or 'none'}"
-        )
-    return tuple(wanted) or new
-
-
-def check_unseen(trained_on: Seen, split: str, first_seed: int, count: int) -> None:
-    """Raise ValueError if toys of a split with these seeds, of whichever kind, were trained on."""
-    for entry in trained_on:
-        if entry["data"] != "toybox" or entry["split"] != split:
-            continue
-        first, end = entry["first_seed"], entry["first_seed"] + entry["objects"]
-        if first_seed < end and first < first_seed + count:
-            raise ValueError(
-                f"seeds {first_seed} to {first_seed + count - 1} of the {split} split are asked for, but these weights were "
-                f"trained on {first} to {end - 1}; choose --seed {end} or above, or --split heldout"
-            )

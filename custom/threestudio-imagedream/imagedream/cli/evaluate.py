@@ -107,7 +107,7 @@ class EvaluateViews(Evaluation):
     def _kinds_to_ask_for(self) -> tuple[str, ...] | None:
         """The kinds, by what the network's own record says it has seen."""
         from imagedream import checkpoints
-        from imagedream.seen import check_unseen, unseen_kinds
+        from imagedream.evaluation.unseen import check_unseen, unseen_kinds
 
         here = checkpoints.local_path(self.weights) is not None  # published ones have no record
         trained_on = checkpoints.part_config(self.weights, "unet").get("trained_on", ()) if here else ()

@@ -84,7 +84,7 @@ def held_out_cases(
         combinations: "heldout" for toys whose kind, body colour and accessory training never saw together.
         largest_prompt_azimuth_deg: prompts are taken from up to this far on either side of the front.
         split: "train" for toys as training makes them; that it did not get to them is the caller's business
-            (`imagedream.seen`).
+            (`imagedream.evaluation.unseen`).
 
     Raises:
         ValueError: a count below 1, an unknown kind, or an azimuth outside (0, 180].

@@ -1,0 +1,41 @@
+"""That a network is tested on what it was not trained on, by its own record (`imagedream.seen`)."""
+
+from collections.abc import Sequence
+
+from imagedream.seen import Seen
+from imagedream.toybox import KINDS
+
+
+def unseen_kinds(trained_on: Seen, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+    """Kinds of toys that are new to a network: the wanted ones, or all.
+
+    Raises:
+        ValueError: a wanted kind was trained on, no kind is left, or nothing is known of what was trained on.
+    """
+    toys = [entry for entry in trained_on if entry["data"] == "toybox"]
+    if not toys:
+        raise ValueError(
+            "these weights do not say which toys they were trained on (trained_on in unet/config.json), so which kinds are new "
+            "to them is not known; name kinds with --kinds and leave --split at heldout"
+        )
+    seen = {kind for entry in toys for kind in entry["kinds"]}
+    new = tuple(kind for kind in KINDS if kind not in seen)
+    known = [kind for kind in wanted if kind in seen]
+    if known or not new:
+        raise ValueError(
+            f"{', '.join(known) or 'every kind of toy'} was trained on; new to these weights: {', '.join(new) or 'none'}"
+        )
+    return tuple(wanted) or new
+
+
+def check_unseen(trained_on: Seen, split: str, first_seed: int, count: int) -> None:
+    """Raise ValueError if toys of a split with these seeds, of whichever kind, were trained on."""
+    for entry in trained_on:
+        if entry["data"] != "toybox" or entry["split"] != split:
+            continue
+        first, end = entry["first_seed"], entry["first_seed"] + entry["objects"]
+        if first_seed < end and first < first_seed + count:
+            raise ValueError(
+                f"seeds {first_seed} to {first_seed + count - 1} of the {split} split are asked for, but these weights were "
+                f"trained on {first} to {end - 1}; choose --seed {end} or above, or --split heldout"
+            )
