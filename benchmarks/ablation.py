@@ -36,7 +36,7 @@ from imagedream.evaluation.clip import find_clip  # noqa: E402
 from imagedream.evaluation.held_out import held_out_cases  # noqa: E402
 from imagedream.evaluation.intervals import FEWEST, mean_interval  # noqa: E402
 from imagedream.evaluation.sheets import contact_sheet  # noqa: E402
-from imagedream.evaluation.tables import markdown_table  # noqa: E402
+from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
 from imagedream.evaluation.views import METRICS, MODEL, evaluate_views  # noqa: E402
 from imagedream.files import atomic_path  # noqa: E402
 from imagedream.image_prompt import composite  # noqa: E402
@@ -355,12 +355,7 @@ def report(settings: Settings) -> None:
     parts = [f"## {title}\n\n{markdown_table(rows)}" for title, rows in found.items()]
     lines = ["# Ablation on the toybox", ", ".join(f"{name} {value}" for name, value in told.items()), *parts]
     text = "\n\n".join(lines)
-    with atomic_path(settings.out.with_suffix(".md")) as path:
-        path.write_text(text + "\n", encoding="utf-8")
-    with atomic_path(settings.out.with_suffix(".json")) as path:
-        path.write_text(json.dumps({"settings": told, "tables": found}, indent=1) + "\n", encoding="utf-8")
-    with atomic_path(settings.out.with_suffix(".png")) as path:
-        picture(settings).save(path)
+    save_results(settings.out, text, {"settings": told, "tables": found}, picture(settings))
     print(text)
 
 

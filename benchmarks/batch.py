@@ -6,7 +6,6 @@ Held-out toys at few steps, so that what a batch saves (imports, loading the mod
 Seconds depend on what else the machine does; processor seconds hardly do.
 """
 
-import json
 import os
 import resource
 import subprocess
@@ -24,8 +23,7 @@ import tyro  # noqa: E402
 
 from imagedream.batch.status import read_status  # noqa: E402
 from imagedream.evaluation.held_out import held_out_cases  # noqa: E402
-from imagedream.evaluation.tables import markdown_table  # noqa: E402
-from imagedream.files import atomic_path  # noqa: E402
+from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
 
 SHORT = (
@@ -148,10 +146,7 @@ def main(settings: Settings) -> int:
     text = report(results, settings)
     print("\n" + text)
     if settings.out is not None:
-        with atomic_path(settings.out.with_suffix(".md")) as path:
-            path.write_text(f"# Batches\n\n{text}\n", encoding="utf-8")
-        with atomic_path(settings.out.with_suffix(".json")) as path:
-            path.write_text(json.dumps({"results": results}, indent=1) + "\n", encoding="utf-8")
+        save_results(settings.out, f"# Batches\n\n{text}", {"results": results})
     return 0
 
 

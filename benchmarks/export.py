@@ -26,8 +26,7 @@ from omegaconf import OmegaConf  # noqa: E402
 
 import threestudio  # noqa: E402
 from imagedream import meshing  # noqa: E402
-from imagedream.evaluation.tables import markdown_table, mean_scores  # noqa: E402
-from imagedream.files import atomic_path  # noqa: E402
+from imagedream.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,7 @@ def main(settings: Settings) -> int:
         sys.exit(
             f"no finished runs in {settings.runs}; run benchmarks/toybox_to_3d.py --work {settings.runs} first"
         )
-    kept = settings.out.with_suffix(".json") if settings.out is not None and not again(settings) else None
+    kept = Path(f"{settings.out}.json") if settings.out is not None and not again(settings) else None
     before = json.loads(kept.read_text())["toys"] if kept is not None and kept.is_file() else []
     measured = {(result["toy"], result["glb"]): result for result in before}
     results = []
@@ -191,14 +190,10 @@ def main(settings: Settings) -> int:
         results.append(measured.get((toy.name, glb)) or {**compare(toy, settings), "glb": glb})
         summary = "  ".join(f"{k} {v:.4g}" for k, v in list(table_row(results[-1]).items())[1:])
         print(f"{number + 1}/{len(chosen)} {toy.name}: {summary}", flush=True)
+        text = report(results, settings)
         if settings.out is not None:
-            with atomic_path(settings.out.with_suffix(".json")) as path:
-                path.write_text(json.dumps({"toys": results}, indent=1) + "\n", encoding="utf-8")
-    text = report(results, settings)
+            save_results(settings.out, f"# Export\n\n{text}", {"toys": results})
     print("\n" + text)
-    if settings.out is not None:
-        with atomic_path(settings.out.with_suffix(".md")) as path:
-            path.write_text(f"# Export\n\n{text}\n", encoding="utf-8")
     return 0
 
 

@@ -19,7 +19,6 @@ option is measured in the phases that it touches.
 """
 
 import gc
-import json
 import os
 import platform
 import shlex
@@ -50,8 +49,7 @@ from imagedream.architectures import (  # noqa: E402
 )
 from imagedream.cameras import camera_condition, look_at_origin, orthogonal_azimuths  # noqa: E402
 from imagedream.distillation import image_prompt_score_distillation  # noqa: E402
-from imagedream.evaluation.tables import markdown_table  # noqa: E402
-from imagedream.files import atomic_path  # noqa: E402
+from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
 from imagedream.footprint import fake_pipeline, footprint, operations  # noqa: E402
 from imagedream.memory import PRECISIONS, MemoryOptions, apply_memory_options  # noqa: E402
 from imagedream.model import Condition, predict_noise  # noqa: E402
@@ -441,12 +439,9 @@ def main(settings: Settings) -> int:
     text = report(records, counted, settings, device)
     print("\n" + text)
     if settings.out is not None:
-        with atomic_path(settings.out.with_suffix(".md")) as path:
-            path.write_text(f"# The full-size model with random weights\n\n{text}\n", encoding="utf-8")
         told = {key: value for key, value in asdict(settings).items() if key != "out"}
         content = {"settings": told, "machine": machine(device), "operations": counted, "records": records}
-        with atomic_path(settings.out.with_suffix(".json")) as path:
-            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        save_results(settings.out, f"# The full-size model with random weights\n\n{text}", content)
     return 0
 
 

@@ -7,7 +7,6 @@ second later, so in the middle of a step, of a checkpoint or of whatever comes t
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import random
@@ -19,6 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "custom" / "threestudio-imagedream"))
+
+from imagedream.evaluation.tables import save_results  # noqa: E402
+
 SHORT = (
     *("--config", "imagedream-toybox.yaml", "use_timestamp=false", "data.height=32", "data.width=32"),
     *("data.n_val_views=1", "data.n_test_views=1", "system.views.steps=1", "trainer.log_every_n_steps=5"),
@@ -148,10 +151,7 @@ def main(argv: list[str] | None = None) -> list[Trial]:
             trials.append(Trial(killed, *compared(alone, folder / "last.ckpt")))
             print(trials[-1], flush=True)
     if options.out:
-        Path(f"{options.out}.json").write_text(
-            json.dumps([asdict(trial) for trial in trials], indent=2) + "\n"
-        )
-        Path(f"{options.out}.md").write_text(table(trials, options), encoding="utf-8")
+        save_results(options.out, table(trials, options), [asdict(trial) for trial in trials])
     return trials
 
 
@@ -177,7 +177,7 @@ def table(trials: list[Trial], options: argparse.Namespace) -> str:
         lines.append(
             f"| {steps} | {trial.final_step} | {trial.largest_difference:.1e} | {trial.relative_difference:.1e} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ standard deviation over the runs, as in the paper, which names neither its CLIP 
 """
 
 import glob
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,7 @@ from benchmarks.toybox_to_3d import read_field_views, read_four_views  # noqa: E
 from imagedream.evaluation.clip import Clip, find_clip  # noqa: E402
 from imagedream.evaluation.pictures import METRICS, mean_and_deviation, paper_scores  # noqa: E402
 from imagedream.evaluation.quality import InceptionClassifier  # noqa: E402
-from imagedream.evaluation.tables import markdown_table  # noqa: E402
-from imagedream.files import atomic_path  # noqa: E402
+from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
 from imagedream.image_prompt import load_image_prompt  # noqa: E402
 
 
@@ -96,10 +94,7 @@ def main(settings: Settings) -> None:
     text = f"{head}\n\n{table(scores)}"
     print(text)
     if settings.out is not None:
-        with atomic_path(settings.out.with_suffix(".md")) as path:
-            path.write_text(f"# Table 1 of the paper\n\n{text}\n", encoding="utf-8")
-        with atomic_path(settings.out.with_suffix(".json")) as path:
-            path.write_text(json.dumps({"settings": head, "runs": scores}, indent=1) + "\n", encoding="utf-8")
+        save_results(settings.out, f"# Table 1 of the paper\n\n{text}", {"settings": head, "runs": scores})
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "embedded"), str(ROOT / "custom" / "threestudio-imagedream")]
+
+from imagedream.evaluation.tables import save_results  # noqa: E402
+
 PICTURE = ROOT / "launch_examples" / "robot.png"
 CAPTION = "a gray robot with orange arms, white legs and a green backpack"
 GIB = 2**30
@@ -129,7 +132,7 @@ def table(runs: list[Measured], command: str) -> str:
         images, pixels, samples = shown
         needed, weights = preset.needed_bytes / GIB, preset.weight_bytes / GIB
         lines.append(f"| {preset.name} | {needed:.1f} | {weights:.1f} | {images} | {pixels} | {samples} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -147,8 +150,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for preset in options.presets:
             runs.append(measure(preset, Path(folder)))
-            kept.write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n")
-            Path(f"{options.out}.md").write_text(table(runs, command), encoding="utf-8")
+            save_results(options.out, table(runs, command), [asdict(run) for run in runs])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ within ±90°. Each prompt is looked for in the toy itself (the best that can be
 """
 
 import importlib.util
-import json
 import os
 import sys
 from dataclasses import asdict, dataclass
@@ -32,9 +31,8 @@ from imagedream.evaluation.held_out import (  # noqa: E402
     prompt_picture,
 )
 from imagedream.evaluation.metrics import silhouette  # noqa: E402
-from imagedream.evaluation.tables import markdown_table  # noqa: E402
+from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
 from imagedream.evaluation.visual_hull import hull_renderer  # noqa: E402
-from imagedream.files import atomic_path  # noqa: E402
 from imagedream.prompt_camera import PromptCamera, clip_features, estimate_prompt_camera  # noqa: E402
 from imagedream.rendering.raycast import Light, Raycaster  # noqa: E402
 
@@ -212,11 +210,8 @@ def main(settings: Settings) -> int:
     text = report(rows, settings)
     print("\n" + text)
     if settings.out is not None:
-        with atomic_path(settings.out.with_suffix(".md")) as path:
-            path.write_text(f"# The prompt's camera\n\n{text}\n", encoding="utf-8")
         told = {key: value for key, value in asdict(settings).items() if key not in ("runs", "out")}
-        with atomic_path(settings.out.with_suffix(".json")) as path:
-            path.write_text(json.dumps({"settings": told, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        save_results(settings.out, f"# The prompt's camera\n\n{text}", {"settings": told, "rows": rows})
     return 0
 
 

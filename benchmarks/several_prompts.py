@@ -9,7 +9,6 @@ shows. "gain" compares a set with each of its pictures alone: mean over its pict
 over the toys.
 """
 
-import json
 import logging
 import math
 import sys
@@ -26,8 +25,7 @@ from imagedream import checkpoints  # noqa: E402
 from imagedream.cameras import VIEW_NAMES  # noqa: E402
 from imagedream.evaluation.held_out import HeldOutCase, held_out_cases, prompt_picture  # noqa: E402
 from imagedream.evaluation.metrics import image_scores, psnr  # noqa: E402
-from imagedream.evaluation.tables import markdown_table, mean_scores  # noqa: E402
-from imagedream.files import atomic_path  # noqa: E402
+from imagedream.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
 from imagedream.pipeline import ImageDreamPipeline  # noqa: E402
 from imagedream.several_prompts import PROMPT_TEMPERATURE  # noqa: E402
 
@@ -149,10 +147,7 @@ def main(settings: Settings) -> int:
     text = f"{', '.join(f'{name} {value}' for name, value in told.items())}\n\n{table(toys)}"
     print("\n" + text)
     if settings.out is not None:
-        with atomic_path(settings.out.with_suffix(".md")) as path:
-            path.write_text(f"# Several prompts\n\n{text}\n", encoding="utf-8")
-        with atomic_path(settings.out.with_suffix(".json")) as path:
-            path.write_text(json.dumps({"settings": told, "toys": toys}, indent=1) + "\n", encoding="utf-8")
+        save_results(settings.out, f"# Several prompts\n\n{text}", {"settings": told, "toys": toys})
     return 0
 
 

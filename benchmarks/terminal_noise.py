@@ -8,7 +8,6 @@ and a strong first channel show more than Stable Diffusion's. Here the network s
 views, and once from noise alone, of held-out toys: where both errors are equal, nothing leaks.
 """
 
-import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +21,7 @@ import tyro  # noqa: E402
 from imagedream import checkpoints  # noqa: E402
 from imagedream.cameras import camera_condition, look_at_origin  # noqa: E402
 from imagedream.evaluation.held_out import held_out_cases  # noqa: E402
-from imagedream.evaluation.tables import markdown_table  # noqa: E402
-from imagedream.files import atomic_path  # noqa: E402
+from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
 from imagedream.model import predict_noise  # noqa: E402
 from imagedream.pipeline import ImageDreamPipeline  # noqa: E402
 
@@ -101,10 +99,7 @@ def main(settings: Settings) -> None:
     print(text)
     if settings.out is not None:
         told = {key: value for key, value in asdict(settings).items() if key not in ("out", "weights")}
-        with atomic_path(settings.out.with_suffix(".md")) as path:
-            path.write_text(f"# The last noise level\n\n{text}\n", encoding="utf-8")
-        with atomic_path(settings.out.with_suffix(".json")) as path:
-            path.write_text(json.dumps({"settings": told, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        save_results(settings.out, f"# The last noise level\n\n{text}", {"settings": told, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ from imagedream.evaluation.held_out import (  # noqa: E402
 )
 from imagedream.evaluation.metrics import chamfer_distance, image_scores  # noqa: E402
 from imagedream.evaluation.sheets import contact_sheet  # noqa: E402
-from imagedream.evaluation.tables import markdown_table, mean_scores  # noqa: E402
+from imagedream.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
 from imagedream.files import atomic_path  # noqa: E402
 from imagedream.image_prompt import composite  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
@@ -392,17 +392,10 @@ def main(settings: Settings) -> int:
     text = report(results, settings)
     print("\n" + text)
     if settings.out is not None:
-        with atomic_path(settings.out.with_suffix(".md")) as path:
-            path.write_text(f"# Toybox to 3D\n\n{text}\n", encoding="utf-8")
         told = {key: value for key, value in asdict(settings).items() if key not in ("work", "out")}
-        with atomic_path(settings.out.with_suffix(".json")) as path:
-            path.write_text(
-                json.dumps({"settings": told, "toys": results}, indent=1) + "\n", encoding="utf-8"
-            )
         scored = [result for result in results if "error" not in result]
-        if scored:
-            with atomic_path(settings.out.with_suffix(".png")) as path:
-                sheet(scored, settings.work).save(path)
+        picture = sheet(scored, settings.work) if scored else None
+        save_results(settings.out, f"# Toybox to 3D\n\n{text}", {"settings": told, "toys": results}, picture)
     return 1 if any("error" in result for result in results) else 0
 
 

@@ -35,8 +35,7 @@ import tyro  # noqa: E402
 from benchmarks.full_size import matrix_rate  # noqa: E402
 from imagedream.architectures import architecture_of, published_architecture, random_pipeline  # noqa: E402
 from imagedream.checkpoints import load  # noqa: E402
-from imagedream.evaluation.tables import markdown_table  # noqa: E402
-from imagedream.files import atomic_path  # noqa: E402
+from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
 from imagedream.footprint import operations  # noqa: E402
 from imagedream.rendering.dataset import Item, RenderConfig, object_samples  # noqa: E402
 from imagedream.rendering.samples import write_tar  # noqa: E402
@@ -226,11 +225,9 @@ def main(settings: Settings) -> None:
     table = markdown_table(rows) + ("\n\n" + markdown_table(steps) if steps else "")
     print(f"{command}\n{machine}\n\n{table}")
     if settings.out is not None:
-        text = f"# Training: throughput\n\n`{command}`: {machine}\n\n{table}\n"
+        text = f"# Training: throughput\n\n`{command}`: {machine}\n\n{table}"
         record = {"command": command, "machine": machine, "rows": rows, "steps": steps}
-        for suffix, content in ((".md", text), (".json", json.dumps(record, indent=1) + "\n")):
-            with atomic_path(settings.out.with_suffix(suffix)) as temporary:
-                temporary.write_text(content)
+        save_results(settings.out, text, record)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ mean over the seeds (± standard error over the toys), "correlation" that of sco
 taken away.
 """
 
-import json
 import logging
 import math
 import sys
@@ -23,9 +22,8 @@ import tyro  # noqa: E402
 from imagedream import checkpoints  # noqa: E402
 from imagedream.evaluation.held_out import held_out_cases  # noqa: E402
 from imagedream.evaluation.metrics import image_scores  # noqa: E402
-from imagedream.evaluation.tables import markdown_table  # noqa: E402
+from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
 from imagedream.evaluation.view_scores import score_views  # noqa: E402
-from imagedream.files import atomic_path  # noqa: E402
 from imagedream.samplers import DEFAULT_STEPS, Sampler, make_sampler  # noqa: E402
 
 
@@ -103,10 +101,7 @@ def main(settings: Settings) -> int:
     text = f"{', '.join(f'{name} {value}' for name, value in told.items())}\n\n{table(toys)}"
     print("\n" + text)
     if settings.out is not None:
-        with atomic_path(settings.out.with_suffix(".md")) as path:
-            path.write_text(f"# Scores of views\n\n{text}\n", encoding="utf-8")
-        with atomic_path(settings.out.with_suffix(".json")) as path:
-            path.write_text(json.dumps({"settings": told, "toys": toys}, indent=1) + "\n", encoding="utf-8")
+        save_results(settings.out, f"# Scores of views\n\n{text}", {"settings": told, "toys": toys})
     return 0
 
 

@@ -1,6 +1,5 @@
 """The paper's evaluation of diffused views (§4.1, Table 1): pictures and captions, no true views."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ from imagedream.evaluation.clip import Clip
 from imagedream.evaluation.metrics import silhouette
 from imagedream.evaluation.quality import InceptionClassifier, quality_only_inception_score
 from imagedream.evaluation.sheets import contact_sheet
-from imagedream.evaluation.tables import markdown_table
+from imagedream.evaluation.tables import markdown_table, save_results
 from imagedream.evaluation.visual_hull import hull_agreement
-from imagedream.files import atomic_path
 from imagedream.image_prompt import FORMATS, ImagePrompt, composite, load_image_prompt
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.rendering.captions import find_captions
@@ -88,13 +86,7 @@ class PicturesEvaluation:
 
     def save(self, folder: str | Path) -> None:
         """Write `pictures.md`, `pictures.json` and `pictures.png` (prompt and views of each)."""
-        folder = Path(folder)
-        with atomic_path(folder / "pictures.md") as path:
-            path.write_text(self.table() + "\n", encoding="utf-8")
-        with atomic_path(folder / "pictures.json") as path:
-            path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        with atomic_path(folder / "pictures.png") as path:
-            self.contact_sheet().save(path)
+        save_results(Path(folder) / "pictures", self.table(), self.to_dict(), self.contact_sheet())
 
     def contact_sheet(self) -> Image.Image:
         """A row for each picture: the prompt and its views."""

@@ -1,6 +1,13 @@
-"""Numbers as Markdown tables that also read well in a terminal."""
+"""Numbers as Markdown tables that also read well in a terminal, and the files of a measurement."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from imagedream.files import atomic_path
 
 
 def markdown_table(rows: Sequence[Mapping[str, str | int | float | None]]) -> str:
@@ -29,3 +36,15 @@ def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
     keys = dict.fromkeys(key for entry in scores for key in entry)
     present = {key: [entry[key] for entry in scores if key in entry] for key in keys}
     return {key: sum(values) / len(values) for key, values in present.items()}
+
+
+def save_results(out: str | Path, text: str, numbers: Any, picture: Image.Image | None = None) -> None:
+    """Write what a measurement found: `OUT.md` for reading, `OUT.json` for computing, and `OUT.png` with a picture."""
+    files = {
+        ".md": lambda path: path.write_text(f"{text}\n", encoding="utf-8"),
+        ".json": lambda path: path.write_text(f"{json.dumps(numbers, indent=1)}\n", encoding="utf-8"),
+        **({} if picture is None else {".png": picture.save}),
+    }
+    for ending, write in files.items():
+        with atomic_path(f"{out}{ending}") as path:
+            write(path)

@@ -1,6 +1,5 @@
 """How well a pipeline's four views agree with the true views of toys it has never seen."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +22,8 @@ from imagedream.evaluation.held_out import (
 from imagedream.evaluation.intervals import check_confidence, mean_interval
 from imagedream.evaluation.metrics import image_scores, psnr, silhouette
 from imagedream.evaluation.sheets import contact_sheet
-from imagedream.evaluation.tables import markdown_table, mean_scores
+from imagedream.evaluation.tables import markdown_table, mean_scores, save_results
 from imagedream.evaluation.visual_hull import hull_agreement
-from imagedream.files import atomic_path
 from imagedream.image_prompt import composite
 from imagedream.pipeline import ImageDreamPipeline
 
@@ -142,13 +140,9 @@ class ViewsEvaluation:
 
     def save(self, folder: str | Path, contact_sheet_toys: int = 16) -> None:
         """Write `views.md`, `views.json` and `views.png` (the contact sheet of the first toys)."""
-        folder = Path(folder)
-        with atomic_path(folder / "views.md") as path:
-            path.write_text(self.table() + "\n", encoding="utf-8")
-        with atomic_path(folder / "views.json") as path:
-            path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        with atomic_path(folder / "views.png") as path:
-            self.contact_sheet(contact_sheet_toys).save(path)
+        save_results(
+            Path(folder) / "views", self.table(), self.to_dict(), self.contact_sheet(contact_sheet_toys)
+        )
 
     def contact_sheet(self, toys: int = 16) -> Image.Image:
         """A row for each toy: the prompt, the four true views, the model's four."""
