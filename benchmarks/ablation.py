@@ -3,8 +3,8 @@
     python benchmarks/ablation.py [train] [views] [3d] [report] [--work outputs/ablation] [--out benchmarks/results/ablation]
 
 Seven networks learn with the same budget, seeds, objects and batches: {global, local, pixel} × {canonical cameras,
-cameras relative to the prompt's as in Zero123}, and the pixel controller without the local one. Each answers for the
-same held-out toys, whose prompts are taken from up to 90° on either side of the front; `3d` builds some of them. A
+cameras relative to the prompt's as in Zero123}, and the pixel controller without the local one. An eighth repeats the
+first with another seed: what differs there is chance. Each answers for the same held-out toys, whose prompts are taken from up to 90° on either side of the front; `3d` builds some of them. A
 network with relative cameras is asked for the object's own front by an azimuth that a user would not know, and its
 objects are compared turned by it: what is measured is the picture, not the lack of a front.
 
@@ -56,11 +56,13 @@ class Arm:
     cameras: Literal["canonical", "relative"] = "canonical"
     builds: bool = False
     """Whether it takes part in the 3D stage."""
+    seed: int = 0
+    """Added to the experiment's: another draw of first weights, batches and noise."""
 
     @property
     def name(self) -> str:
         """For folders and tables."""
-        return f"{self.controllers}-{self.cameras}"
+        return f"{self.controllers}-{self.cameras}" + (f"-seed-{self.seed}" if self.seed else "")
 
 
 REFERENCE = Arm("pixel", "toybox-diffusion.yaml", builds=True)
@@ -73,6 +75,7 @@ ARMS = (
     Arm("global", "toybox-global.yaml"),
     Arm("global", "toybox-global.yaml", "relative"),
     Arm("pixel-only", "toybox-pixel-only.yaml"),
+    replace(REFERENCE, builds=False, seed=1),
 )
 
 
@@ -82,6 +85,8 @@ class Settings:
 
     stages: tyro.conf.Positional[tuple[Stage, ...]] = ()
     """All of them without names."""
+    networks: tuple[str, ...] = ()
+    """Only these, as in the tables; all without names. Several machines may share the work."""
     training_steps: int = 800
     """Of each network, all from random weights; more than before goes on from there."""
     batch_size: int = 8
@@ -103,6 +108,11 @@ class Settings:
     """Folder of everything; goes on with what is there."""
     out: Path = ROOT / "benchmarks" / "results" / "ablation"
     """OUT.md, OUT.json and OUT.png are written."""
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The networks that take part."""
+        return tuple(arm for arm in ARMS if not self.networks or arm.name in self.networks)
 
     @property
     def threads(self) -> int:
@@ -128,7 +138,7 @@ def train(arm: Arm, settings: Settings) -> None:
         settings,
         f"{arm.name}/training.txt",
         *("-m", "imagedream", "train", "--config", f"configs/train/{arm.config}"),
-        *(f"out={folder / 'training'}", f"model.cameras={arm.cameras}", f"seed={settings.seed}"),
+        *(f"out={folder / 'training'}", f"model.cameras={arm.cameras}", f"seed={settings.seed + arm.seed}"),
         *("autoencoder=toybox", "encoder=toybox", "validation_views=0"),
         *(f"steps={settings.training_steps}", f"data.batch_size={settings.batch_size}"),
         # a short run: warm up, average and fall sooner than the recipes, and look at the validation toys once
@@ -267,7 +277,7 @@ def last_loss(arm: Arm, settings: Settings) -> float | None:
 
 def tables(settings: Settings) -> dict[str, list[dict]]:
     """The results, a table a question."""
-    views = {arm: read_views(arm, settings) for arm in ARMS}
+    views = {arm: read_views(arm, settings) for arm in settings.arms}
 
     def differences(scores: dict[Arm, dict[str, Scores]]) -> list[dict]:
         return [
@@ -311,7 +321,7 @@ def tables(settings: Settings) -> dict[str, list[dict]]:
     }
     built = {
         arm: built_scores(arm, settings)
-        for arm in ARMS
+        for arm in settings.arms
         if arm.builds and (settings.work / arm.name / "3d" / "scores.json").exists()
     }
     if REFERENCE in built:
@@ -331,7 +341,10 @@ def band(views: dict, low_deg: float, high_deg: float) -> Scores:
 
 def picture(settings: Settings) -> Image.Image:
     """Two rows for each of the first toys, front and right side: the prompt, the truth, and every network."""
-    answers = [load_file(settings.work / arm.name / "views" / "images.safetensors")["images"] for arm in ARMS]
+    answers = [
+        load_file(settings.work / arm.name / "views" / "images.safetensors")["images"]
+        for arm in settings.arms
+    ]
     azimuth_deg = settings.prompt_azimuth_deg
     cases = held_out_cases(len(answers[0]), settings.seed, largest_prompt_azimuth_deg=azimuth_deg)
     rows, names = [], []
@@ -345,7 +358,7 @@ def picture(settings: Settings) -> Image.Image:
                 [prompt if view == 0 else None, true[view], *(images[number, view] for images in answers)]
             )
             names.append(f"{case.prompt_azimuth_deg:.0f}°" if view == 0 else "")
-    return contact_sheet(["prompt", "true", *(arm.name for arm in ARMS)], rows, names=names)
+    return contact_sheet(["prompt", "true", *(arm.name for arm in settings.arms)], rows, names=names)
 
 
 def report(settings: Settings) -> None:
@@ -363,13 +376,19 @@ def main(settings: Settings) -> None:
     """Do the stages."""
     stages = settings.stages or get_args(Stage)
     settings = replace(settings, work=settings.work.resolve())
+    known = [arm.name for arm in ARMS]
+    unknown = [name for name in settings.networks if name not in known]
+    if unknown:
+        sys.exit(f"--networks {' '.join(unknown)}: unknown, there are {', '.join(known)}")
+    if "report" in stages and REFERENCE not in settings.arms:
+        sys.exit(f"--networks lacks {REFERENCE.name}, to which the report compares the others")
     with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
-        jobs = {pool.submit(train_and_ask, arm, settings, stages): arm for arm in ARMS}
+        jobs = {pool.submit(train_and_ask, arm, settings, stages): arm for arm in settings.arms}
         for job in as_completed(jobs):
             job.result()
             print(f"{jobs[job].name}: done", flush=True)
     if "3d" in stages:
-        for arm in ARMS:
+        for arm in settings.arms:
             if arm.builds:
                 build(arm, settings)
                 print(f"3d: {arm.name}", flush=True)

@@ -12,19 +12,29 @@ from imagedream.evaluation.views import MODEL
 CONFIGS = Path(__file__).parents[2] / "configs" / "train"
 
 
-def test_arms_are_the_seven_networks():
-    names = {arm.name for arm in ablation.ARMS}
-    assert names == {
+def test_arms_are_the_seven_networks_and_one_again():
+    assert {arm.name for arm in ablation.ARMS} == {
         *(
             f"{controllers}-{cameras}"
             for controllers in ("global", "local", "pixel")
             for cameras in ("canonical", "relative")
         ),
         "pixel-only-canonical",
+        "pixel-canonical-seed-1",
     }
     assert ablation.REFERENCE.name == "pixel-canonical"
     for arm in ablation.ARMS:
         assert (CONFIGS / arm.config).is_file()
+
+
+def test_unknown_networks_and_a_report_without_the_reference_are_errors(tmp_path):
+    for networks, complaint in (
+        (("pixels",), "pixels: unknown, there are pixel-canonical, pixel-relative"),
+        (("global-relative",), "lacks pixel-canonical"),
+    ):
+        with pytest.raises(SystemExit, match=complaint):
+            ablation.main(ablation.Settings(networks=networks, work=tmp_path / "work", out=tmp_path / "out"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_differences_are_taken_toy_by_toy():
@@ -66,6 +76,6 @@ def test_from_training_to_the_table(tmp_path):
     ablation.main(replace(settings, training_steps=2))  # goes on, and asks anew
     assert views.stat().st_mtime_ns > written
     tables = json.loads((tmp_path / "out.json").read_text())["tables"]
-    assert [row["network"] for row in tables["Four views: means"][:7]] == [arm.name for arm in ablation.ARMS]
+    assert [row["network"] for row in tables["Four views: means"][:8]] == [arm.name for arm in ablation.ARMS]
     assert (tmp_path / "out.md").read_text().startswith("# Ablation on the toybox")
     assert (tmp_path / "out.png").stat().st_size > 10_000
