@@ -12,6 +12,7 @@ Every stage goes on where it was interrupted. Without names all four are done.
 """
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -235,11 +236,12 @@ class Scores:
         return Scores(tuple(a - b for a, b in zip(self.values, other.values, strict=True)))
 
     def __str__(self) -> str:
-        """Mean and its 95 % interval over such toys."""
+        """Mean and its 95 % interval over such toys, to two digits of the interval's width."""
         if len(self.values) < FEWEST:
             return f"{self.mean:.4g}"
         low, high = mean_interval(self.values)
-        return f"{self.mean:.4g} ({low:.4g} to {high:.4g})"
+        decimals = max(0, 1 - math.floor(math.log10(high - low))) if high > low else 2
+        return f"{self.mean:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
 
 
 def read_views(arm: Arm, settings: Settings) -> dict:
@@ -314,9 +316,20 @@ def tables(settings: Settings) -> dict[str, list[dict]]:
         }
         for arm, one in views.items()
     ]
+    cameras = [
+        {
+            "network": f"{one.name} − {other.name}",
+            **{name: str(scores[one][name] - scores[other][name]) for name in scores[one]},
+        }
+        for one in settings.arms
+        for other in settings.arms
+        if (one.cameras, other.cameras) == ("relative", "canonical")
+        and (one.controllers, one.seed) == (other.controllers, other.seed)
+    ]
     found = {
         "Four views: means": [*means, *trivial],
         f"Four views: difference to {REFERENCE.name}, toy by toy (95 % interval)": differences(scores),
+        "Four views: relative against canonical cameras, toy by toy (95 % interval)": cameras,
         "Four views: PSNR in dB by the prompt's azimuth from the front, and on each side": bands,
     }
     built = {
@@ -341,10 +354,8 @@ def band(views: dict, low_deg: float, high_deg: float) -> Scores:
 
 def picture(settings: Settings) -> Image.Image:
     """Two rows for each of the first toys, front and right side: the prompt, the truth, and every network."""
-    answers = [
-        load_file(settings.work / arm.name / "views" / "images.safetensors")["images"]
-        for arm in settings.arms
-    ]
+    arms = [arm for arm in settings.arms if not arm.seed]
+    answers = [load_file(settings.work / arm.name / "views" / "images.safetensors")["images"] for arm in arms]
     azimuth_deg = settings.prompt_azimuth_deg
     cases = held_out_cases(len(answers[0]), settings.seed, largest_prompt_azimuth_deg=azimuth_deg)
     rows, names = [], []
@@ -358,13 +369,14 @@ def picture(settings: Settings) -> Image.Image:
                 [prompt if view == 0 else None, true[view], *(images[number, view] for images in answers)]
             )
             names.append(f"{case.prompt_azimuth_deg:.0f}°" if view == 0 else "")
-    return contact_sheet(["prompt", "true", *(arm.name for arm in settings.arms)], rows, names=names)
+    return contact_sheet(["prompt", "true", *(arm.name for arm in arms)], rows, names=names)
 
 
 def report(settings: Settings) -> None:
     """Write OUT.md, OUT.json and OUT.png."""
     found = tables(settings)
-    told = {key: value for key, value in asdict(settings).items() if key not in ("work", "out", "stages")}
+    untold = ("work", "out", "stages", "networks", "jobs")
+    told = {key: value for key, value in asdict(settings).items() if key not in untold}
     parts = [f"## {title}\n\n{markdown_table(rows)}" for title, rows in found.items()]
     lines = ["# Ablation on the toybox", ", ".join(f"{name} {value}" for name, value in told.items()), *parts]
     text = "\n\n".join(lines)

@@ -1,6 +1,7 @@
 """The ablation's arithmetic, and the whole of it with the shortest possible trainings."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +43,11 @@ def test_differences_are_taken_toy_by_toy():
         ablation.Scores(tuple(map(float, n))) for n in (range(10, 26), range(8, 24), (3, 1, 5))
     )
     assert (many - other).values == (2.0,) * 16
-    assert str(many - other) == "2 (2 to 2)"
+    assert str(many - other) == "2.00 (2.00 to 2.00)"
+    assert re.fullmatch(r"17\.5 \(1\d\.\d to \d\d\.\d\)", str(many))  # about 4 wide
+    assert re.fullmatch(
+        r"0\.0175 \(0\.01\d\d to 0\.0\d{3}\)", str(ablation.Scores(tuple(v / 1000 for v in many.values)))
+    )
     assert str(few) == "3"  # too few for an interval
 
 
