@@ -277,20 +277,36 @@ def last_loss(arm: Arm, settings: Settings) -> float | None:
     return next((loss for loss in reversed(losses) if loss is not None), None)
 
 
-def tables(settings: Settings) -> dict[str, list[dict]]:
-    """The results, a table a question."""
+ScoresOfArms = dict[Arm, dict[str, Scores]]
+
+
+def differences(pairs: Sequence[tuple[Arm, Arm]], scores: ScoresOfArms) -> list[dict]:
+    """The first of each pair minus the second, toy by toy."""
+    return [
+        {
+            "networks": f"{one.name} − {other.name}",
+            **{name: str(scores[one][name] - scores[other][name]) for name in scores[one]},
+        }
+        for one, other in pairs
+        if one in scores and other in scores
+    ]
+
+
+def comparisons(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
+    """What the experiment asks: each against the paper's model, and relative against canonical cameras."""
+    canonical = {(arm.controllers, arm.seed): arm for arm in arms if arm.cameras == "canonical"}
+    to_reference = [(arm, REFERENCE) for arm in arms if arm != REFERENCE]
+    cameras = [
+        (arm, canonical[arm.controllers, arm.seed])
+        for arm in arms
+        if arm.cameras == "relative" and (arm.controllers, arm.seed) in canonical
+    ]
+    return list(dict.fromkeys(to_reference + cameras))
+
+
+def view_tables(settings: Settings) -> tuple[dict[str, list[dict]], ScoresOfArms]:
+    """The results of the four views, a table a question, and the scores behind them."""
     views = {arm: read_views(arm, settings) for arm in settings.arms}
-
-    def differences(scores: dict[Arm, dict[str, Scores]]) -> list[dict]:
-        return [
-            {
-                "network": arm.name,
-                **{name: str(one - scores[REFERENCE][name]) for name, one in of_arm.items()},
-            }
-            for arm, of_arm in scores.items()
-            if arm != REFERENCE
-        ]
-
     scores = {
         arm: {METRICS[metric]: view_scores(one, metric) for metric in METRICS if metric in one["mean"][MODEL]}
         for arm, one in views.items()
@@ -316,34 +332,30 @@ def tables(settings: Settings) -> dict[str, list[dict]]:
         }
         for arm, one in views.items()
     ]
-    cameras = [
-        {
-            "network": f"{one.name} − {other.name}",
-            **{name: str(scores[one][name] - scores[other][name]) for name in scores[one]},
-        }
-        for one in settings.arms
-        for other in settings.arms
-        if (one.cameras, other.cameras) == ("relative", "canonical")
-        and (one.controllers, one.seed) == (other.controllers, other.seed)
-    ]
-    found = {
+    return {
         "Four views: means": [*means, *trivial],
-        f"Four views: difference to {REFERENCE.name}, toy by toy (95 % interval)": differences(scores),
-        "Four views: relative against canonical cameras, toy by toy (95 % interval)": cameras,
+        "Four views: differences, toy by toy (95 % interval)": differences(
+            comparisons(settings.arms), scores
+        ),
         "Four views: PSNR in dB by the prompt's azimuth from the front, and on each side": bands,
-    }
-    built = {
+    }, scores
+
+
+def built_tables(settings: Settings) -> tuple[dict[str, list[dict]], ScoresOfArms]:
+    """Likewise of the 3D stage; empty if it was not run."""
+    scores = {
         arm: built_scores(arm, settings)
         for arm in settings.arms
         if arm.builds and (settings.work / arm.name / "3d" / "scores.json").exists()
     }
-    if REFERENCE in built:
-        found["3D: means"] = [
-            {"network": arm.name, **{name: one.mean for name, one in of_arm.items()}}
-            for arm, of_arm in built.items()
-        ]
-        found[f"3D: difference to {REFERENCE.name}, toy by toy (95 % interval)"] = differences(built)
-    return found
+    if not scores:
+        return {}, {}
+    means = [
+        {"network": arm.name, **{name: one.mean for name, one in of_arm.items()}}
+        for arm, of_arm in scores.items()
+    ]
+    compared = differences(comparisons(settings.arms), scores)
+    return {"3D: means": means, "3D: differences, toy by toy (95 % interval)": compared}, scores
 
 
 def band(views: dict, low_deg: float, high_deg: float) -> Scores:
@@ -374,13 +386,22 @@ def picture(settings: Settings) -> Image.Image:
 
 def report(settings: Settings) -> None:
     """Write OUT.md, OUT.json and OUT.png."""
-    found = tables(settings)
+    view_results, view_values = view_tables(settings)
+    built_results, built_values = built_tables(settings)
+    found = view_results | built_results
     untold = ("work", "out", "stages", "networks", "jobs")
     told = {key: value for key, value in asdict(settings).items() if key not in untold}
     parts = [f"## {title}\n\n{markdown_table(rows)}" for title, rows in found.items()]
     lines = ["# Ablation on the toybox", ", ".join(f"{name} {value}" for name, value in told.items()), *parts]
     text = "\n\n".join(lines)
-    save_results(settings.out, text, {"settings": told, "tables": found}, picture(settings))
+    values = {
+        stage: {
+            arm.name: {name: [round(value, 5) for value in one.values] for name, one in scores.items()}
+            for arm, scores in of_arms.items()
+        }
+        for stage, of_arms in (("views", view_values), ("3d", built_values))
+    }
+    save_results(settings.out, text, {"settings": told, "tables": found, "toys": values}, picture(settings))
     print(text)
 
 

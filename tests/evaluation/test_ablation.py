@@ -51,6 +51,18 @@ def test_differences_are_taken_toy_by_toy():
     assert str(few) == "3"  # too few for an interval
 
 
+def test_every_network_is_compared_with_the_paper_s_and_relative_cameras_with_canonical_ones():
+    pairs = [(one.name, other.name) for one, other in ablation.comparisons(ablation.ARMS)]
+    assert len(pairs) == len(set(pairs)) == 7 + 2
+    assert {one for one, other in pairs if other == "pixel-canonical"} == {
+        arm.name for arm in ablation.ARMS[1:]
+    }
+    assert {pair for pair in pairs if pair[1] != "pixel-canonical"} == {
+        ("local-relative", "local-canonical"),
+        ("global-relative", "global-canonical"),
+    }
+
+
 def test_bands_go_by_the_size_of_the_azimuth():
     toys = [
         {"prompt_azimuth_deg": azimuth, "scores": {MODEL: {"psnr_db": psnr}}}
