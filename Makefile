@@ -12,9 +12,11 @@ demo: $(VENV)/.installed
 		"system.prompt_processor.prompt=a gray robot with orange arms, white legs and a green backpack" \
 		name=demo tag=robot use_timestamp=false
 
-# two processes with a thread each; more with PYTEST="-n 8"
+# two processes with a thread each; more with PYTEST="-n 8". A test that does not even heed its own time limit ends its
+# process, which says where it stood.
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not weights" $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not weights" \
+		-o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true $(PYTEST)
 
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imagedream.workers import FatalError, run_processes, run_ray
+from imagedream.workers import FatalError, do_all, run_processes, run_ray
 
 
 def work(task):
@@ -136,6 +136,27 @@ def is_alive(number):
 def test_what_is_nobodys_fault_is_fatal():
     (outcome,) = run_processes(work, ["disk full"], jobs=0, timeout_s=1.0)
     assert outcome.fatal
+
+
+def write_own_number(path):
+    if path.name == "bad":
+        raise OSError("no room")
+    path.write_text(str(os.getpid()))
+
+
+@pytest.mark.parametrize(("jobs", "names"), [(1, "ab"), (2, "ab"), (None, "a")])
+def test_all_tasks_are_done_by_other_processes_if_there_is_something_to_share(tmp_path, jobs, names):
+    do_all(write_own_number, [tmp_path / name for name in names], jobs, "writing")
+    here = str(os.getpid()) in {(tmp_path / name).read_text() for name in names}
+    assert here == (jobs != 2)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_first_failure_ends_all(tmp_path, jobs):
+    with pytest.raises(ChildProcessError, match=r"^writing: no room$"):
+        do_all(write_own_number, [tmp_path / "bad", *[tmp_path / str(n) for n in range(40)]], jobs, "writing")
+    assert len(list(tmp_path.iterdir())) < 40
+    do_all(write_own_number, [], jobs, "writing")
 
 
 class Unpicklable:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -49,19 +50,18 @@ def test_killed_once(extension, tmp_path, picture, weights):
         assert checkpoint["global_step"] == 8
         return checkpoint["state_dict"], checkpoint["optimizer_states"][0]["state"]
 
-    child = os.fork()
-    if child == 0:  # the whole program, without importing everything again
-        torch.set_num_threads(1)
-        try:
-            launcher.main(arguments("killed"))
-        finally:
-            os._exit(1)
-    waiting = time.monotonic() + 300
-    while not (tmp_path / "run" / "killed" / "ckpts" / f"epoch=0-step={KILLED_AFTER}.ckpt").exists():
-        assert time.monotonic() < waiting
-        time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    # by the command line: a fork would share this process's locks, and what holds one when it is killed keeps it
+    command = [sys.executable, str(ROOT / "launch.py"), *arguments("killed")]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        waiting = time.monotonic() + 200
+        while not (tmp_path / "run" / "killed" / "ckpts" / f"epoch=0-step={KILLED_AFTER}.ckpt").exists():
+            assert process.poll() is None, "the run ended before it was killed"
+            assert time.monotonic() < waiting
+            time.sleep(0.002)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
 
     assert launcher.main(arguments("killed", "--resume", "auto")) == 0
     assert launcher.main(arguments("alone")) == 0

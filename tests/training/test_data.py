@@ -48,6 +48,17 @@ def test_the_cache_is_made_once(cache):
     assert shard.stat().st_mtime_ns == before
 
 
+def test_processes_change_nothing(tmp_path):
+    for name, workers in (("here", 1), ("there", 2)):
+        cache = SampleCache(tmp_path / name, objects=3, config=SMALL, first_seed=5)
+        cache.SHARD = 2
+        cache.build(workers)
+    files = [path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*.safetensors")]
+    assert [path.name for path in sorted(files)] == ["00000005.safetensors", "00000007.safetensors"]
+    for path in files:
+        assert (tmp_path / "there" / path).read_bytes() == (tmp_path / "here" / path).read_bytes()
+
+
 def test_batches_depend_on_the_step_alone(cache):
     from_start = iter(StepBatches(cache, batch_size=4, seed=1, first_step=0))
     third = [next(from_start) for _ in range(3)][2]

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from textwrap import shorten
@@ -279,6 +279,29 @@ def _cause(exitcode: int | None) -> str:
         name = signal.Signals(-exitcode).name
         return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
     return f"exit code {exitcode}"
+
+
+def do_all(
+    function: Function, tasks: Sequence[Any], jobs: int | None, description: str, unit: str = "task"
+) -> None:
+    """Do every task over processes, with a progress bar; one task or one job is done in this process.
+
+    Args:
+        function: see `run_processes`.
+        tasks: see `run_processes`.
+        jobs: processes; all cores when None.
+        description: of the progress bar.
+        unit: of what it counts.
+
+    Raises:
+        ChildProcessError: a task failed; those under way are given up.
+    """
+    jobs = min(jobs or os.cpu_count() or 1, len(tasks))
+    outcomes = run_processes(function, tasks, jobs if jobs > 1 else 0)
+    with closing(outcomes), tqdm(outcomes, description, len(tasks), unit=unit, disable=len(tasks) < 2) as bar:
+        for outcome in bar:
+            if outcome.error is not None:
+                raise ChildProcessError(f"{description}: {outcome.error}")
 
 
 # --------------------------------------------------------------------------------------------------------- ray

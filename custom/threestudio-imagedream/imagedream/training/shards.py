@@ -7,19 +7,16 @@ middle of an epoch. A sample is read in one piece, about 1 MB at 256 pixels and 
 import io
 import json
 import logging
-import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from imagedream.files import atomic_path
 from imagedream.rendering.samples import Files, SampleError
+from imagedream.workers import do_all
 
 logger = logging.getLogger(__name__)
 
@@ -156,15 +153,8 @@ def index(
         SampleError: counts the broken samples and tells the first ones.
     """
     kept = {shard: Path(cache) / "indices" / _name(shard, examine) for shard in shards}
-    missing = [shard for shard in shards if not kept[shard].is_file()]
-    scan_and_keep = partial(_scan_and_keep, examine=examine)
-    jobs = min(workers or os.cpu_count() or 1, len(missing))
-    bar = partial(tqdm, total=len(missing), desc="checking shards", unit="shard", disable=len(missing) < 2)
-    if jobs > 1:
-        with ProcessPoolExecutor(jobs) as pool:
-            list(bar(pool.map(scan_and_keep, missing, [kept[shard] for shard in missing])))
-    else:
-        list(bar(map(scan_and_keep, missing, [kept[shard] for shard in missing])))
+    missing = [(shard, kept[shard]) for shard in shards if not kept[shard].is_file()]
+    do_all(partial(_scan_and_keep, examine=examine), missing, workers, "checking shards", "shard")
     entries, problems = [], []
     for shard in shards:
         record = json.loads(kept[shard].read_text(encoding="utf-8"))
@@ -191,7 +181,8 @@ def _name(shard: Path, examine: Examine) -> str:
     return sha256(json.dumps(identity).encode()).hexdigest()[:24] + ".json"
 
 
-def _scan_and_keep(shard: Path, kept: Path, examine: Examine) -> None:
+def _scan_and_keep(task: tuple[Path, Path], examine: Examine) -> None:
+    shard, kept = task
     entries, problems = scan(shard, examine)
     with atomic_path(kept) as temporary:
         rows = [entry[1:] for entry in entries]

@@ -6,9 +6,8 @@ cache holds RGBA with straight alpha, so that every batch can choose its own bac
 """
 
 import json
-import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from jaxtyping import Float, Integer
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from imagedream.cameras import framing_distance, look_at_origin, orthogonal_azimuths
 from imagedream.files import atomic_path
@@ -25,6 +23,7 @@ from imagedream.image_prompt import place
 from imagedream.rendering import Light
 from imagedream.rendering.raycast import Raycaster
 from imagedream.toybox import FIRST_KINDS, KINDS, make_toy
+from imagedream.workers import do_all
 
 VIEWS = 4
 
@@ -170,14 +169,13 @@ def render_sample(seed: int, config: SampleConfig) -> dict[str, Tensor | str]:
     }
 
 
-def _render_shard(path: Path, seeds: range, config: SampleConfig) -> Path:
-    torch.set_num_threads(1)
+def _render_shard(task: tuple[Path, range], config: SampleConfig) -> None:
+    path, seeds = task
     samples = [render_sample(seed, config) for seed in seeds]
     captions = [sample.pop("caption") for sample in samples]
     tensors = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"captions": json.dumps(captions)})
-    return path
 
 
 class SampleCache:
@@ -204,20 +202,14 @@ class SampleCache:
         return self.folder / f"{self.first_seed + shard * self.SHARD:08d}.safetensors"
 
     def build(self, workers: int | None = None) -> None:
-        """Render the shards that are missing."""
-        shards = range(-(-self.objects // self.SHARD))
-        missing = [shard for shard in shards if not self._shard_path(shard).exists()]
-        if not missing:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-            jobs = []
-            for shard in missing:
-                start = self.first_seed + shard * self.SHARD
-                seeds = range(start, start + self.SHARD)
-                jobs.append(pool.submit(_render_shard, self._shard_path(shard), seeds, self.config))
-            for job in tqdm(as_completed(jobs), total=len(jobs), desc="rendering toys", unit="shard"):
-                job.result()
+        """Render the shards that are missing, over so many processes; all cores when None."""
+        starts = range(self.first_seed, self.first_seed + self.objects, self.SHARD)
+        missing = [
+            (path, range(start, start + self.SHARD))
+            for shard, start in enumerate(starts)
+            if not (path := self._shard_path(shard)).exists()
+        ]
+        do_all(partial(_render_shard, config=self.config), missing, workers, "rendering toys", "shard")
 
     def _shard(self, shard: int) -> tuple[dict[str, Tensor], list[str]]:
         if shard not in self._shards:
