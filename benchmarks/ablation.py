@@ -4,9 +4,10 @@
 
 Seven networks learn with the same budget, seeds, objects and batches: {global, local, pixel} × {canonical cameras,
 cameras relative to the prompt's as in Zero123}, and the pixel controller without the local one. An eighth repeats the
-first with another seed: what differs there is chance. Each answers for the same held-out toys, whose prompts are taken from up to 90° on either side of the front; `3d` builds some of them. A
-network with relative cameras is asked for the object's own front by an azimuth that a user would not know, and its
-objects are compared turned by it: what is measured is the picture, not the lack of a front.
+first with another seed: what differs there is chance. Each answers for the same held-out toys, whose prompts are taken
+from up to 90° on either side of the front; `3d` builds some of them. A network with relative cameras is asked for the
+object's own front by an azimuth that a user would not know, and its objects are compared turned by it: what is measured
+is the picture, not the lack of a front.
 
 Every stage goes on where it was interrupted. Without names all four are done.
 """
@@ -18,9 +19,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -41,6 +41,7 @@ from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E
 from imagedream.evaluation.views import METRICS, MODEL, evaluate_views  # noqa: E402
 from imagedream.files import atomic_path  # noqa: E402
 from imagedream.image_prompt import composite  # noqa: E402
+from imagedream.workers import run_processes  # noqa: E402
 
 Stage = Literal["train", "views", "3d", "report"]
 AZIMUTH_BANDS_DEG = ((0, 30), (30, 60), (60, 90))
@@ -88,7 +89,7 @@ class Settings:
     """All of them without names."""
     networks: tuple[str, ...] = ()
     """Only these, as in the tables; all without names. Several machines may share the work."""
-    training_steps: int = 800
+    training_steps: int = 1000
     """Of each network, all from random weights; more than before goes on from there."""
     batch_size: int = 8
     """Groups of four views a step."""
@@ -154,7 +155,6 @@ def ask(arm: Arm, settings: Settings) -> None:
     out = settings.work / arm.name / "views"
     if (out / "views.json").exists():
         return
-    torch.set_num_threads(settings.threads)
     pipeline = checkpoints.load(trained(arm, settings))
     pipeline.set_progress_bar_config(disable=True)
     evaluation = evaluate_views(
@@ -415,11 +415,11 @@ def main(settings: Settings) -> None:
         sys.exit(f"--networks {' '.join(unknown)}: unknown, there are {', '.join(known)}")
     if "report" in stages and REFERENCE not in settings.arms:
         sys.exit(f"--networks lacks {REFERENCE.name}, to which the report compares the others")
-    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
-        jobs = {pool.submit(train_and_ask, arm, settings, stages): arm for arm in settings.arms}
-        for job in as_completed(jobs):
-            job.result()
-            print(f"{jobs[job].name}: done", flush=True)
+    job = partial(train_and_ask, settings=settings, stages=stages)
+    for outcome in run_processes(job, settings.arms, settings.jobs, threads=settings.threads):
+        if outcome.error is not None:
+            sys.exit(f"{outcome.task.name}: {outcome.error}")
+        print(f"{outcome.task.name}: done", flush=True)
     if "3d" in stages:
         for arm in settings.arms:
             if arm.builds:

@@ -77,6 +77,7 @@ def test_bands_go_by_the_size_of_the_azimuth():
 def test_from_training_to_the_table(tmp_path):
     settings = ablation.Settings(
         ("train", "views", "report"),
+        networks=(networks := ("pixel-canonical", "global-relative", "pixel-only-canonical")),
         training_steps=1,
         n=9,
         sampler_steps=1,
@@ -93,6 +94,6 @@ def test_from_training_to_the_table(tmp_path):
     ablation.main(replace(settings, training_steps=2))  # goes on, and asks anew
     assert views.stat().st_mtime_ns > written
     tables = json.loads((tmp_path / "out.json").read_text())["tables"]
-    assert [row["network"] for row in tables["Four views: means"][:8]] == [arm.name for arm in ablation.ARMS]
+    assert tuple(row["network"] for row in tables["Four views: means"][:3]) == networks
     assert (tmp_path / "out.md").read_text().startswith("# Ablation on the toybox")
     assert (tmp_path / "out.png").stat().st_size > 10_000
