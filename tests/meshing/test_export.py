@@ -84,6 +84,12 @@ def test_hazy_field_is_reported(tmp_path):
     assert "hazy, on average" in record["warnings"][0]
     assert record["files"][0]["psnr_db"] < meshing.GOOD_PSNR_DB
 
+    # also where colours are lost in it: those of a hazy field differ from view to view
+    darker = meshing.TexturedMesh(result.model.mesh, result.model.base_colour // 2)
+    _, record = meshing.export(replace(result, model=darker), tmp_path)
+    assert record["files"][0]["psnr_db"] < record["hard_edges_psnr_db"] - 3
+    assert "hazy, on average" in record["warnings"][0]
+
 
 def test_too_small_a_texture_is_told_from_haze(meshed_arrow, tmp_path):
     model = meshed_arrow.model

@@ -15,8 +15,9 @@ from imagedream.meshing.surface import check_solid
 GOOD_PSNR_DB = 25.0
 """Below this the export warns that the file does not look like the field."""
 
-_HAZE_DB = 1.5
-"""A file this close to the field with hard edges is as good as a mesh can be."""
+_HAZY = 0.95
+"""Of a field that is less opaque inside its outline every viewer sees another depth and so other colours; no texture can
+show them all, and more faces, texels or views change nothing."""
 
 
 def export(
@@ -74,16 +75,15 @@ def _warning(file: Mapping[str, Any], record: Mapping[str, Any]) -> str:
         f"{file['file']} does not look like the field: PSNR {file['psnr_db']:.1f} dB over {VIEWS} views "
         f"(good is above {GOOD_PSNR_DB:.0f})"
     )
-    possible = record["hard_edges_psnr_db"]
-    if file["psnr_db"] > possible - _HAZE_DB:
+    possible = (
+        f"with hard edges, as a mesh has them, its own colours reach {record['hard_edges_psnr_db']:.1f} dB"
+    )
+    if record["field_opacity"] < _HAZY:
         return (
             f"{sentence}; the field is hazy, on average {100 * record['field_opacity']:.0f}% opaque inside its outline: "
-            f"with hard edges, as a mesh has them, its own colours reach {possible:.1f} dB; longer optimisation makes it firmer"
+            f"{possible}; longer optimisation makes it firmer"
         )
-    return (
-        f"{sentence}; the field's own colours with hard edges reach {possible:.1f} dB: target_faces, texture_size or "
-        "bake_views are too small for it"
-    )
+    return f"{sentence}; {possible}: target_faces, texture_size or bake_views are too small for it"
 
 
 def summary(record: Mapping[str, Any]) -> list[str]:
