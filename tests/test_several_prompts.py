@@ -347,13 +347,16 @@ def test_distillation_follows_the_weights_of_each_group(controllers):
     assert (distil(slice(0, 2), condition) - both).abs().max() > 1e-6
 
 
-def test_the_guidance_that_suits_a_model_is_saved_with_it(tmp_path):
+def test_the_guidance_and_negative_caption_that_suit_a_model_are_saved_with_it(tmp_path):
     tiny = tiny_pipeline()
     assert tiny.config.guidance_scale == 5.0  # the paper's
+    assert tiny.config.negative_caption.startswith("uniform low no texture ugly")  # the released sampler's
     parts = {name: getattr(tiny, name) for name in ("unet", "vae", "encoder", "scheduler")}
-    pipeline = ImageDreamPipeline(**parts, guidance_scale=1.5)
+    pipeline = ImageDreamPipeline(**parts, guidance_scale=1.5, negative_caption="")
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(tmp_path)
-    assert torch.equal(sample(pipeline, RED), sample(tiny, RED, guidance_scale=1.5))
+    empty = sample(tiny, RED, guidance_scale=1.5, negative_caption="")
+    assert torch.equal(sample(pipeline, RED), empty)
+    assert not torch.equal(sample(tiny, RED, guidance_scale=1.5), empty)
     for loaded in (checkpoints.load(tmp_path), ImageDreamPipeline.from_pretrained(tmp_path)):
-        assert loaded.config.guidance_scale == 1.5
+        assert (loaded.config.guidance_scale, loaded.config.negative_caption) == (1.5, "")

@@ -145,6 +145,7 @@ class ImageDreamSystem(BaseLift3DSystem):
         output = guidance.pipeline(
             images=self.prompt_utils.images,
             caption=self.prompt_utils.caption,
+            negative_caption=self.prompt_utils.negative_caption,
             prompt_temperature=guidance.cfg.prompt_temperature,
             weights=guidance.weights,
             guidance_scale=self.views.guidance_scale,

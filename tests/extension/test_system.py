@@ -86,6 +86,21 @@ def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, n
     assert views["images"].dtype == np.uint8
     assert views["azimuths_deg"].tolist() == [0, 90, 180, 270]
     assert float(views["elevation_deg"]) == cfg.system.views.elevation_deg
+    expected = (
+        system.mix.members[0]
+        .load(0, 2)
+        .pipeline(
+            images=system.prompt_processor().images,
+            caption=system.prompt_utils.caption,
+            negative_caption=cfg.system.prompt_processor.negative_prompt,
+            guidance_scale=cfg.system.views.guidance_scale,
+            num_inference_steps=cfg.system.views.steps,
+            elevation_deg=cfg.system.views.elevation_deg,
+            generator=torch.Generator().manual_seed(0),
+        )
+    )
+    expected = (expected.images.permute(0, 2, 3, 1) * 255).round().numpy()
+    assert np.abs(views["images"] - expected).max() <= 1
     saved = {path.name for path in (trial / "save").iterdir()}
     assert {"prompt.png", "run.json", "it1-0.png", "it2-1.png"} <= saved
 

@@ -1,6 +1,7 @@
 """The shipped recipes of the network take two steps, with a small model and small data in place of theirs."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,20 @@ def test_the_papers_numbers():
     mvdream = read_config(CONFIGS / "full-mvdream.yaml")
     batch = mvdream.data.batch_size * mvdream.accumulate * mvdream.devices * mvdream.nodes
     assert (mvdream.steps, batch) == (50_000, 1024)
+
+
+def test_the_documented_table():
+    text = (CONFIGS.parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    documented = set()
+    for row in re.findall(r"^\| `[\w-]+\.yaml`.* × .*", text, flags=re.MULTILINE):
+        names, _, _, steps, learning_rate = row.split("|")[1:-1]
+        for name in re.findall(r"`([\w-]+)\.yaml`", names):
+            config = read_config(CONFIGS / f"{name}.yaml")
+            batch = config.data.batch_size * config.accumulate * config.devices * config.nodes
+            assert steps.replace("K", "000").strip() == f"{config.steps} × {batch}", name
+            assert float(learning_rate.split()[0]) == config.optimizer.learning_rate, name
+            documented.add(name)
+    assert documented == {path.stem for path in CONFIGS.glob("*.yaml")} - {"lora-own-objects"}
 
 
 def test_a_run_from_before_an_option_was_there_goes_on(tmp_path):

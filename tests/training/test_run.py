@@ -58,6 +58,7 @@ def test_the_parts_make_a_model(trained):
     out = assemble(trained / "diffusion", trained / "autoencoder", trained / "model", guidance_scale=1.5)
     pipeline = checkpoints.load(out)
     assert pipeline.config.guidance_scale == 1.5
+    assert pipeline.config.negative_caption == ""  # as caption dropout teaches it
     pipeline.set_progress_bar_config(disable=True)
     output = pipeline(torch.rand(4, 64, 64), "a toy", num_inference_steps=1)
     assert output.images.shape == (4, 3, 64, 64)

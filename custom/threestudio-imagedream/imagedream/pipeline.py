@@ -25,7 +25,7 @@ NEGATIVE_CAPTION = (
     "uniform low no texture ugly, boring, bad anatomy, blurry, pixelated, obscure, unnatural colors, poor lighting, "
     "dull, and unclear."
 )
-"""The released sampler's negative caption."""
+"""The released sampler's negative caption, for the published networks; to one that saw none such it is noise."""
 
 PAPER_GUIDANCE_SCALE = 5.0
 
@@ -54,6 +54,8 @@ class ImageDreamPipeline(DiffusionPipeline):
         scheduler: noise schedule, parametrisation and sampler.
         guidance_scale: strength of guidance that suits this network, saved in `model_index.json`; calls that name none
             use it.
+        negative_caption: likewise, what guidance moves away from; a network of this project's trainer knows "no caption"
+            as an empty one.
     """
 
     def __init__(
@@ -63,10 +65,11 @@ class ImageDreamPipeline(DiffusionPipeline):
         encoder: ImageTextEncoder,
         scheduler: SchedulerMixin,
         guidance_scale: float = PAPER_GUIDANCE_SCALE,
+        negative_caption: str = NEGATIVE_CAPTION,
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, vae=vae, encoder=encoder, scheduler=scheduler)
-        self.register_to_config(guidance_scale=guidance_scale)
+        self.register_to_config(guidance_scale=guidance_scale, negative_caption=negative_caption)
 
     free_encoder = False
     """Whether a call gives the encoder's memory back when it has encoded its prompt, see `MemoryOptions.encoder`."""
@@ -222,7 +225,7 @@ class ImageDreamPipeline(DiffusionPipeline):
         self,
         image: Any = None,
         caption: str = "",
-        negative_caption: str = NEGATIVE_CAPTION,
+        negative_caption: str | None = None,
         guidance_scale: float | None = None,
         num_inference_steps: int = 50,
         elevation_deg: float = 5.0,
@@ -244,7 +247,7 @@ class ImageDreamPipeline(DiffusionPipeline):
             image: an `ImagePrompt`, a path, an RGBA tensor `(4, height, width)` in [0, 1] with straight alpha, or
                 None; without any picture the views are sampled from the caption alone.
             caption: what the object is.
-            negative_caption: what guidance moves away from.
+            negative_caption: what guidance moves away from; None for what suits the model.
             guidance_scale: strength of classifier-free guidance; 1 for none, None for what suits the model.
             num_inference_steps: sampler steps.
             elevation_deg: of all four cameras.
@@ -261,6 +264,8 @@ class ImageDreamPipeline(DiffusionPipeline):
         """
         if guidance_scale is None:
             guidance_scale = self.config.guidance_scale
+        if negative_caption is None:
+            negative_caption = self.config.negative_caption
         self.check_inputs(caption, negative_caption, guidance_scale, num_inference_steps, elevation_deg)
         unnamed = [*([] if image is None else [image]), *images]
         pictures = with_azimuths(unnamed, {"front": front, "left": left, "back": back, "right": right})

@@ -114,7 +114,7 @@ def _own_folder(path: Path) -> Blueprint:
         **parts,
         scheduler=scheduler,
         names_controllers=True,
-        pipeline={key: index[key] for key in ("guidance_scale",) if key in index},
+        pipeline={key: index[key] for key in ("guidance_scale", "negative_caption") if key in index},
     )
 
 

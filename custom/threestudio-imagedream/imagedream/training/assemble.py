@@ -75,6 +75,7 @@ def plot_curves(runs: list[Path], out: Path) -> Path:
             points = [(line["step"], line[name]) for line in lines if name in line]
             if points:
                 axis.plot(*zip(*points, strict=True), label=name.split("/")[0], **style)
+        axis.locator_params(axis="x", nbins=5)  # more numbers of five digits would touch
         axis.set(title=run.name, xlabel="step", ylabel="loss", yscale="log")
         axis.legend()
     with atomic_path(out) as temporary:

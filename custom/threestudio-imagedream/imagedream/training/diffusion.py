@@ -147,7 +147,7 @@ class DiffusionTraining(Training):
         )
         vae, encoder = (part.eval().requires_grad_(False) for part in base)
         # in a tuple, so that the frozen parts are no parameters of this module
-        self.frozen = (ImageDreamPipeline(self.model, vae, encoder, scheduler),)
+        self.frozen = (ImageDreamPipeline(self.model, vae, encoder, scheduler, negative_caption=""),)
 
     @property
     def pipeline(self) -> ImageDreamPipeline:
