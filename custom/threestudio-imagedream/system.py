@@ -114,6 +114,9 @@ class ImageDreamSystem(BaseLift3DSystem):
         start = time.perf_counter()
         self.prompt_processor = threestudio.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
         self.prompt_utils = self.prompt_processor()
+        if self._trainer is not None and self.trainer.ckpt_path is None:  # else resumed
+            for earlier in ("views.npz", "run.json"):  # of another run in the same folder
+                Path(self.get_save_path(earlier)).unlink(missing_ok=True)
         notes = []
         for number, image in enumerate(self.prompt_utils.images, 1):
             image.save(self.get_save_path("prompt.png" if number == 1 else f"prompt-{number}.png"))
@@ -125,7 +128,7 @@ class ImageDreamSystem(BaseLift3DSystem):
         self.mix = GuidanceMix(self.cfg)
         if self._trainer is not None:
             self.mix.check_steps(self._trainer.max_steps)
-        if not Path(self.get_save_path("views.npz")).exists():  # else resumed
+        if not Path(self.get_save_path("views.npz")).exists():
             start = time.perf_counter()
             guidance = self.mix.members[0].load(self.true_current_epoch, self.true_global_step)
             self._lap("load model", start)

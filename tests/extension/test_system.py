@@ -58,6 +58,10 @@ def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, n
     system = system_class(cfg.system)
     system.set_save_dir(str(tmp_path / "trial" / "save"))
     before = {name: value.clone() for name, value in system.state_dict().items()}
+    # an earlier run in the same folder leaves nothing to the new one
+    (tmp_path / "trial" / "save").mkdir(parents=True, exist_ok=True)
+    np.savez(tmp_path / "trial" / "save" / "views.npz", images=np.zeros((4, 16, 16, 3), np.uint8))
+    (tmp_path / "trial" / "save" / "run.json").write_text('{"caption": "an earlier one"}')
     trainer = short_trainer(
         tmp_path,
         2,
