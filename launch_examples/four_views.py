@@ -18,9 +18,7 @@ from imagedream.pictures import label_strip  # noqa: E402
 def main(picture: str = str(HERE / "robot.png"), caption: str = "a toy", out: str = "views.png") -> None:
     """Load the small model that ships and sample four views."""
     pipeline = checkpoints.load("toybox")
-    views = pipeline(
-        picture, caption, guidance_scale=2.0, elevation_deg=10.0, generator=torch.Generator().manual_seed(0)
-    )
+    views = pipeline(picture, caption, elevation_deg=10.0, generator=torch.Generator().manual_seed(0))
     label_strip(views.images, views.azimuths_deg).save(out)
 
 

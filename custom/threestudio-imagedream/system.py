@@ -410,7 +410,7 @@ class ImageDreamSystem(BaseLift3DSystem):
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def _note(self, **entries: Any) -> None:
-        """Add entries to `save/run.json`, which later runs of the trial add to."""
+        """Add entries to `save/run.json`, which resuming, testing and exporting add to."""
         self.save_json("run.json", {**self._read_record(), **entries})
 
     def _lap(self, phase: str, start: float) -> None:

@@ -61,7 +61,7 @@ def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, n
     # an earlier run in the same folder leaves nothing to the new one
     (tmp_path / "trial" / "save").mkdir(parents=True, exist_ok=True)
     np.savez(tmp_path / "trial" / "save" / "views.npz", images=np.zeros((4, 16, 16, 3), np.uint8))
-    (tmp_path / "trial" / "save" / "run.json").write_text('{"caption": "an earlier one"}')
+    (tmp_path / "trial" / "save" / "run.json").write_text('{"seconds": {"earlier": 1}}')
     trainer = short_trainer(
         tmp_path,
         2,
@@ -109,6 +109,7 @@ def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, n
     assert {"prompt.png", "run.json", "it1-0.png", "it2-1.png"} <= saved
 
     record = json.loads((trial / "save" / "run.json").read_text())
+    assert "earlier" not in record["seconds"]
     (camera,) = record["prompt_cameras"]["field"]
     assert 0 <= camera["certainty"] <= 1
 
