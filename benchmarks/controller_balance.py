@@ -39,7 +39,8 @@ class Settings:
     """Weights tried, of one controller at a time; the others are 1."""
     toys: int = 3
     steps: int = 25
-    guidance_scale: float = 1.5
+    guidance_scale: float | None = None
+    """None is what suits the model."""
     out: Path | None = None
     """Folder for numbers.json, table.md and a picture for each controller, ip_weight.png, ..."""
 

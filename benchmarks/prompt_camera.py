@@ -53,7 +53,8 @@ class Settings:
     """For how many toys the diffusion model is asked for views of prompts within ±90°."""
     steps: int = 25
     """Sampler steps of those views."""
-    guidance_scale: float = 1.5
+    guidance_scale: float | None = None
+    """None is what suits the model."""
     elevation_deg: float = 10.0
     out: Path | None = None
     """Write OUT.md and OUT.json."""

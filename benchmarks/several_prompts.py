@@ -40,7 +40,8 @@ class Settings:
     """Number of the first toy."""
     weights: str = "toybox"
     """Model folder."""
-    guidance_scale: float = 1.5
+    guidance_scale: float | None = None
+    """None is what suits the model."""
     steps: int = 25
     """DDIM steps."""
     prompt_temperature: float = PROMPT_TEMPERATURE

@@ -36,7 +36,7 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     tiny = tiny_pipeline()
     parts = {name: getattr(tiny, name) for name in ("unet", "vae", "encoder", "scheduler")}
-    ImageDreamPipeline(**parts, guidance_scale=2.5).save_pretrained(folder)
+    ImageDreamPipeline(**parts, guidance_scale=2.5, negative_caption="ugly").save_pretrained(folder)
     return folder
 
 
@@ -82,6 +82,7 @@ def test_settings_follow_sampler_and_model(model, pictures, tmp_path):
         "sampler": "ddim",
         "steps": 50,
         "guidance_scale": 2.5,
+        "negative_caption": "ugly",
         "prompt_temperature": 0.5,
         "elevation_deg": 5.0,
         "azimuth_deg": 0.0,
@@ -89,10 +90,20 @@ def test_settings_follow_sampler_and_model(model, pictures, tmp_path):
         "pixel_weight": 1.0,
         "caption_weight": 1.0,
     }
-    settings = run(model, tmp_path / "b.png", pictures["red"], "--sampler", "dpm", "--guidance-scale", "1")[
-        "settings"
-    ]
-    assert (settings["sampler"], settings["steps"], settings["guidance_scale"]) == ("dpm", 20, 1.0)
+    changed = ["--sampler", "dpm", "--guidance-scale", "1", "--negative-caption", ""]
+    settings = run(model, tmp_path / "b.png", pictures["red"], *changed)["settings"]
+    assert (settings["sampler"], settings["steps"]) == ("dpm", 20)
+    assert (settings["guidance_scale"], settings["negative_caption"]) == (1.0, "")
+
+
+def test_guidance_moves_away_from_the_negative_caption(model, pictures, tmp_path):
+    def sample(name, *arguments):
+        run(model, tmp_path / name, pictures["red"], "--steps", "2", *arguments)
+        return (tmp_path / name).read_bytes()
+
+    of_the_model = sample("model.png")
+    assert sample("same.png", "--negative-caption", "ugly") == of_the_model
+    assert sample("other.png", "--negative-caption", "a blue car") != of_the_model
 
 
 def test_all_pictures_and_their_sides_are_prompts(model, pictures, tmp_path):

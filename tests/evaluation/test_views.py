@@ -101,6 +101,7 @@ def test_evaluation_of_a_random_model(tmp_path):
         "prompt copied",
         "ellipsoid",
         "toys 2, seed 3, guidance 5.0, steps 1, pixels 16",
+        "negative caption uniform low no texture ugly",
         "| car  | 1    |",
     ):
         assert word in table

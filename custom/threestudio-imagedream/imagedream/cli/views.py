@@ -55,6 +55,8 @@ class Views(Verb):
     """Sampler steps; by default 50 of ddim, 20 of dpm."""
     guidance_scale: float | None = None
     """Strength of classifier-free guidance; 1 for none; by default what suits the model."""
+    negative_caption: str | None = None
+    """What guidance moves away from; by default what suits the model."""
     ip_weight: float = 1.0
     """Of the image tokens: 0 switches them off, 1 is the model as trained."""
     pixel_weight: float = 1.0
@@ -108,6 +110,7 @@ class Views(Verb):
         defaults = {
             "steps": DEFAULT_STEPS[self.sampler],
             "guidance_scale": pipeline.config.guidance_scale,
+            "negative_caption": pipeline.config.negative_caption,
             "prompt_temperature": PROMPT_TEMPERATURE,
         }
         chosen = {
@@ -182,6 +185,7 @@ class Views(Verb):
             output = pipeline(
                 images=prompts,
                 caption=self.caption,
+                negative_caption=settings["negative_caption"],
                 guidance_scale=settings["guidance_scale"],
                 num_inference_steps=settings["steps"],
                 elevation_deg=settings["elevation_deg"],

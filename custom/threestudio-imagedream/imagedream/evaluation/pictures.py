@@ -197,6 +197,7 @@ def evaluate_pictures(
         "steps": steps,
         "pixels": pipeline.image_size,
         "elevation": f"{elevation_deg:g}°",
+        "negative caption": pipeline.config.negative_caption or "none",
         "CLIP": "none" if clip is None else clip.name,
     }
     return PicturesEvaluation(tuple(results), settings)

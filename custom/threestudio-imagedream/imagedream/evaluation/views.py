@@ -177,7 +177,7 @@ def evaluate_views(
         pipeline: what is measured.
         count: number of toys.
         seed: decides toys, cameras and noise; toy i has seed `seed + i`.
-        kinds: kinds of toys; None for those the shipped model is trained on.
+        kinds: kinds of toys; None for `FIRST_KINDS`.
         guidance_scale: see `ImageDreamPipeline.__call__`.
         steps: of the sampler.
         captions: whether the model is told the toy's caption besides the picture.
@@ -221,6 +221,7 @@ def evaluate_views(
         "steps": steps,
         "pixels": size,
         "captions": "yes" if captions else "no",
+        "negative caption": pipeline.config.negative_caption or "none",
         "split": split,
         "combinations": combinations,
         "prompt azimuth": f"±{largest_prompt_azimuth_deg:g}°",
