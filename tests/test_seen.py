@@ -23,6 +23,11 @@ def test_seeds_trained_on_are_refused(first, count):
         check_unseen(SEEN, "train", first, count)
 
 
+def test_the_seed_to_choose_is_beyond_all_trainings():
+    with pytest.raises(ValueError, match="trained on 0 to 99; choose --seed 510 or above"):
+        check_unseen(SEEN, "train", 99, 5)
+
+
 def test_other_seeds_and_the_other_split_are_not():
     check_unseen(SEEN, "train", 100, 400)
     check_unseen(SEEN, "train", 510, 10)

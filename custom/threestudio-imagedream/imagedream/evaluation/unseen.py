@@ -30,12 +30,14 @@ def unseen_kinds(trained_on: Seen, wanted: Sequence[str] = ()) -> tuple[str, ...
 
 def check_unseen(trained_on: Seen, split: str, first_seed: int, count: int) -> None:
     """Raise ValueError if toys of a split with these seeds, of whichever kind, were trained on."""
-    for entry in trained_on:
-        if entry["data"] != "toybox" or entry["split"] != split:
-            continue
-        first, end = entry["first_seed"], entry["first_seed"] + entry["objects"]
+    ranges = [
+        (entry["first_seed"], entry["first_seed"] + entry["objects"])
+        for entry in trained_on
+        if entry["data"] == "toybox" and entry["split"] == split
+    ]
+    for first, end in ranges:
         if first_seed < end and first < first_seed + count:
             raise ValueError(
                 f"seeds {first_seed} to {first_seed + count - 1} of the {split} split are asked for, but these weights were "
-                f"trained on {first} to {end - 1}; choose --seed {end} or above, or --split heldout"
+                f"trained on {first} to {end - 1}; choose --seed {max(end for _, end in ranges)} or above, or --split heldout"
             )
