@@ -41,6 +41,7 @@ from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E
 from imagedream.evaluation.views import METRICS, MODEL, evaluate_views  # noqa: E402
 from imagedream.files import atomic_path  # noqa: E402
 from imagedream.image_prompt import composite  # noqa: E402
+from imagedream.toybox import FIRST_KINDS  # noqa: E402
 from imagedream.workers import run_processes  # noqa: E402
 
 Stage = Literal["train", "views", "3d", "report"]
@@ -142,6 +143,7 @@ def train(arm: Arm, settings: Settings) -> None:
         *("-m", "imagedream", "train", "--config", f"configs/train/{arm.config}"),
         *(f"out={folder / 'training'}", f"model.cameras={arm.cameras}", f"seed={settings.seed + arm.seed}"),
         *("autoencoder=toybox", "encoder=toybox", "validation_views=0"),
+        *(f"data.sample.kinds=[{','.join(FIRST_KINDS)}]", "data.objects=6144"),  # those it is measured on
         *(f"steps={settings.training_steps}", f"data.batch_size={settings.batch_size}"),
         # a short run: warm up, average and fall sooner than the recipes, and look at the validation toys once
         *("optimizer.learning_rate=1e-3", "optimizer.warmup_steps=50", "ema_decay=0.995"),

@@ -82,7 +82,7 @@ class EvaluateViews(Evaluation):
     n: int = 16
     """How many toys."""
     kinds: tuple[str, ...] = ()
-    """Kinds of toys; none for those the small model is trained on, or with `unseen-kinds` for all that it is not."""
+    """Kinds of toys; none for the toybox's first eight, or with `unseen-kinds` for all that this model was not trained on."""
     split: Literal["heldout", "combinations", "unseen-kinds", "train"] = "heldout"
     """`heldout`: toys that training never made; `combinations`: those of them whose kind, body colour and accessory it
     never saw together; `unseen-kinds`: kinds that this model was never trained on; `train`: toys as training makes them, of

@@ -79,7 +79,7 @@ def held_out_cases(
     Args:
         count: how many.
         seed: case i is toy number `seed + i` of the split, so overlapping seeds share cases.
-        kinds: names of the toybox; None for those the shipped model is trained on.
+        kinds: names of the toybox; None for `FIRST_KINDS`.
         prompt_size: side of the prompt in pixels.
         combinations: "heldout" for toys whose kind, body colour and accessory training never saw together.
         largest_prompt_azimuth_deg: prompts are taken from up to this far on either side of the front.

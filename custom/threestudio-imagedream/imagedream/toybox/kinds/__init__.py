@@ -63,4 +63,4 @@ RECIPES: dict[str, Recipe] = {
     "plane": Recipe(plane.build, plane.ACCESSORIES),
     "hammer": Recipe(hammer.build, hammer.ACCESSORIES),
 }
-"""Kinds in the order they joined: the small model is trained on the first ones."""
+"""Kinds in the order they joined: the small model is trained on the first ones, its config says which."""
