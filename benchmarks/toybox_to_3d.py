@@ -75,7 +75,7 @@ class Settings:
     seed: int = 0
     """Number of the first toy."""
     kinds: tuple[str, ...] = ()
-    """Kinds of toys; none for those the small model is trained on."""
+    """Kinds of toys; none for the toybox's first eight."""
     preset: str = ""
     """As `launch.py --preset`; none for the config as it is."""
     prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG
