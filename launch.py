@@ -141,7 +141,7 @@ def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
             sys.stderr.write(f"note: using the extension that is already at {entry}\n")
 
     from threestudio.launching.messages import set_up_logging
-    from threestudio.launching.resuming import newest_checkpoint, resume_automatically
+    from threestudio.launching.resuming import newest_checkpoint, resume_automatically, set_aside
 
     set_up_logging(arguments.verbose)
     if arguments.estimate:
@@ -163,11 +163,13 @@ def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
     flags = ["--gpu", arguments.gpu] + (["--verbose"] if arguments.verbose else [])
     command = [sys.executable, "launch.py", "--config", str(arguments.config), *flags]
     cache = Path(".threestudio_cache").resolve()
+    trial = root / str(cfg.get("name", "default")) / f"{cfg.get('tag', '')}{timestamp}"
+    if arguments.mode == "train" and not resume:
+        set_aside(trial)
     with real_threestudio.working_folder(folder, EXTENSION, cache) as working_folder:
         code = call([*command, f"--{arguments.mode}", *overrides, *resume], working_folder)
         if code or arguments.mode != "train":
             return code
-        trial = root / str(cfg.get("name", "default")) / f"{cfg.get('tag', '')}{timestamp}"
         last = newest_checkpoint(trial / "ckpts") or trial / "ckpts" / "last.ckpt"
         return call([*command, "--export", *overrides, f"resume={last}"], working_folder)
 

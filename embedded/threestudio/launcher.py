@@ -19,7 +19,7 @@ from threestudio.launching.messages import (
     report_error,
     set_up_logging,
 )
-from threestudio.launching.resuming import read_status, resume_automatically
+from threestudio.launching.resuming import read_status, resume_automatically, set_aside
 from threestudio.launching.space import check_output_folder, check_trial
 
 _QUIET_WARNINGS = (
@@ -111,11 +111,13 @@ def run_phases(
     with _trial_folder(cfg) as experiment:
         datamodule = data_class(experiment.data)
         system = system_class(experiment.system, resumed=resume is not None)
-        system.set_save_dir(os.path.join(experiment.trial_dir, "save"))
         if training:
             if type(system).configure_optimizers is BaseSystem.configure_optimizers:
                 system.configure_optimizers()  # mistakes in its config show before anything is written
             check_trial(experiment.trial_dir, system, experiment)
+            if resume is None and get_rank() == 0:
+                set_aside(experiment.trial_dir)
+        system.set_save_dir(os.path.join(experiment.trial_dir, "save"))
         stop = StopOnSignal(Path(experiment.trial_dir, "ckpts", "last.ckpt"))
         callbacks, loggers = training_extras(experiment, arguments) if training else ([], False)
         callbacks += [stop, *more_callbacks]

@@ -152,6 +152,42 @@ def test_a_network_of_another_size_is_named_by_its_shapes(networks):
         start_network(network("none"), tiny_unet("none"))
 
 
+def deeper(model, blocks, **changed):
+    """The same architecture with more transformer blocks a layer, drawn anew."""
+    torch.manual_seed(5)
+    arguments = settings(model) | changed
+    arguments["unet_config"] = {**arguments["unet_config"], "transformer_layers_per_block": blocks}
+    return MultiViewUNet(**arguments).eval()
+
+
+@pytest.mark.parametrize(("controllers", "blocks"), [("pixel", 2), ("pixel", [1, 3]), ("none", 3)])
+def test_a_deeper_network_begins_as_the_same_function_and_learns(sources, controllers, blocks, caplog):
+    source = reduced_pipeline("pixel").unet.eval()
+    model = deeper(source, blocks)
+    if controllers == "none":  # image controllers and blocks are new at the same time
+        source, _ = checkpoints.load_part(str(sources["folder"]), "unet")
+        model = deeper(model, blocks, controllers="local")
+    with caplog.at_level("INFO", logger="imagedream"):
+        counts = start_network(model, source)
+    assert "new transformer blocks" in caplog.text
+    assert sum(counts.values()) == sum(p.numel() for p in model.parameters())
+    shared, features = inputs(model)
+    own_features = features if source.uses_image_tokens else None
+    with torch.no_grad():
+        expected = predict_noise(source, *shared, own_features)
+    answer = predict_noise(model, *shared, features)
+    torch.testing.assert_close(answer.detach(), expected, atol=1e-5, rtol=1e-4)
+    answer.square().mean().backward()
+    new = [name for name, _ in model.named_parameters() if ".transformer_blocks.1." in name]
+    moved = {name for name in new if model.get_parameter(name).grad.abs().max() > 0}
+    assert moved == {name for name in new if any(f".{last}." in name for last in ("to_out.0", "net.2"))}
+
+
+def test_a_network_that_is_less_deep_than_its_starting_point(networks):
+    with pytest.raises(ValueError, match=r"does not fit the model: 132 unexpected: unet"):
+        start_network(network("pixel"), deeper(network("pixel"), 2))
+
+
 def test_all_parts_from_one_file(sources):
     file = str(sources["mvdream"])
     model = settings(reduced_pipeline("none").unet)

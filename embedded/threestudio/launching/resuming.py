@@ -3,6 +3,7 @@
 import pickle
 import re
 import zipfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,27 @@ def find_trial(cfg: Any) -> tuple[Path, str | None]:
         timestamps = [match[1] for match in map(pattern.fullmatch, names) if match]
         timestamp = max(timestamps, default=None)
     return folder / f"{tag}{timestamp or ''}", timestamp
+
+
+def set_aside(trial: str | Path) -> Path | None:
+    """Move an earlier run out of the folder of one that starts anew, so that their pictures and meshes do not mix.
+
+    It gets the name that a timestamp of its last checkpoint or picture would have given it.
+
+    Returns:
+        Where it is now; None if there was none.
+    """
+    trial = Path(trial)
+    written = [path for folder in ("ckpts", "save") for path in trial.glob(f"{folder}/*")]
+    if not written:
+        return None
+    time = max(path.lstat().st_mtime for path in written)
+    aside = trial.with_name(f"{trial.name}{datetime.fromtimestamp(time):@%Y%m%d-%H%M%S}")
+    if aside.exists():
+        raise FileExistsError(f"{trial} holds an earlier run, and so does {aside}; move one of them away")
+    trial.rename(aside)
+    threestudio.info(f"an earlier run in {trial} is in {aside} now")
+    return aside
 
 
 def resume_automatically(cfg: Any) -> None:

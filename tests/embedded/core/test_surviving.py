@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import sys
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 
@@ -127,6 +128,37 @@ def test_resume_auto_finds_the_newest_trial_of_a_tag(launch, tmp_path):
     ]  # fmt: skip
     steps = {path.name: step_of(path / "ckpts" / "last.ckpt") for path in trials.iterdir()}
     assert steps == {"run@20260101-000000": 2, "run@20260102-000000": 3, "runner@20260103-000000": 2}
+
+
+def test_a_new_start_in_a_used_folder_keeps_the_earlier_run_beside_it(launch, tmp_path, capsys):
+    assert launch("trainer.max_steps=3") == 0
+    trial = tmp_path / "toy" / "run"
+    earlier = sorted(path.relative_to(trial) for path in trial.rglob("*"))
+    for path in [*trial.glob("ckpts/*"), *trial.glob("save/*")]:
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert launch("trainer.max_steps=2") == 0
+    aside = trial.with_name(f"run{datetime.fromtimestamp(1_000_000_000):@%Y%m%d-%H%M%S}")
+    assert f"an earlier run in {trial} is in {aside} now" in capsys.readouterr().err
+    assert sorted(path.relative_to(aside) for path in aside.rglob("*")) == earlier
+    assert (step_of(trial / "ckpts" / "last.ckpt"), step_of(aside / "ckpts" / "last.ckpt")) == (2, 3)
+    assert not [path for path in trial.rglob("*") if "it3" in path.name]
+    # going on, testing and exporting stay in the folder
+    last = trial / "ckpts" / "last.ckpt"
+    assert launch("trainer.max_steps=3", f"resume={last}") == 0
+    assert launch("--test", f"resume={last}") == 0
+    assert sorted(path.name for path in trial.parent.iterdir()) == ["run", aside.name]
+
+
+def test_an_earlier_run_is_not_moved_over_another_one(tmp_path):
+    for name in ("run", "run@20010909-014640"):
+        (tmp_path / name / "save").mkdir(parents=True)
+    path = tmp_path / "run" / "save" / "it1-0.png"
+    path.write_bytes(b"")
+    time = datetime(2001, 9, 9, 1, 46, 40).timestamp()
+    os.utime(path, (time, time))
+    with pytest.raises(FileExistsError, match="holds an earlier run, and so does .*run@20010909-014640"):
+        resuming.set_aside(tmp_path / "run")
+    assert path.exists()
 
 
 # --------------------------------------------------------------------------------------------------- checkpoints
