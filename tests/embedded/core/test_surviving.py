@@ -156,7 +156,7 @@ def test_an_earlier_run_is_not_moved_over_another_one(tmp_path):
     path.write_bytes(b"")
     time = datetime(2001, 9, 9, 1, 46, 40).timestamp()
     os.utime(path, (time, time))
-    with pytest.raises(FileExistsError, match="holds an earlier run, and so does .*run@20010909-014640"):
+    with pytest.raises(FileExistsError, match=r"holds an earlier run, and so does .*run@20010909-014640"):
         resuming.set_aside(tmp_path / "run")
     assert path.exists()
 
