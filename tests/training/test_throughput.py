@@ -38,5 +38,5 @@ def test_steps_of_the_trainer(tmp_path):
     assert row["seconds a step"] > 0
     assert 0 <= row["waiting"] <= 1
     assert 0 < row["of the matrix rate"] < 1.5
-    # forward and backward of 12 M parameters over 5 frames of 8 x 8, and the frozen encoders
+    # forward and backward of 13 M parameters over 5 frames of 8 x 8, and the frozen encoders
     assert 0.01 < row["TFLOP a step"] < 0.2
