@@ -143,9 +143,10 @@ def train(arm: Arm, settings: Settings) -> None:
         *("-m", "imagedream", "train", "--config", f"configs/train/{arm.config}"),
         *(f"out={folder / 'training'}", f"model.cameras={arm.cameras}", f"seed={settings.seed + arm.seed}"),
         *("autoencoder=toybox", "encoder=toybox", "validation_views=0"),
-        *(f"data.sample.kinds=[{','.join(FIRST_KINDS)}]", "data.objects=6144"),  # those it is measured on
+        # toys and depth of the published results
+        *(f"data.sample.kinds=[{','.join(FIRST_KINDS)}]", "data.objects=6144"),
+        "model.unet_config.transformer_layers_per_block=1",
         *(f"steps={settings.training_steps}", f"data.batch_size={settings.batch_size}"),
-        "model.unet_config.transformer_layers_per_block=1",  # likewise
         # a short run: warm up, average and fall sooner than the recipes, and look at the validation toys once
         *("optimizer.learning_rate=1e-3", "optimizer.warmup_steps=50", "ema_decay=0.995"),
         *(f"validate_every={settings.training_steps}", "resume_changed=true"),

@@ -116,9 +116,7 @@ def test_signals_end_a_run_between_batches_and_it_goes_on_to_the_same_weights(
     assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert f"stopped by {number.name} at step 2; the same command goes on" in caplog.text
     assert files(halves) == ["last.ckpt", "step-00000002.ckpt"]
-    assert (
-        "validation/" not in (halves / "stats.jsonl").read_text()
-    )  # whoever asks to stop does not wait for it
+    assert "validation/" not in (halves / "stats.jsonl").read_text()  # who asks to stop does not wait
     monkeypatch.undo()
     assert main(arguments(recipe, halves, *options)) == 0
     assert_same(checkpoint(halves), checkpoint(whole))

@@ -115,9 +115,7 @@ class Checkpoints(Checkpoint):
         if stop:
             self.signal = self.signal or signal.SIGTERM  # another process was asked
             trainer.should_stop = True
-            trainer.limit_val_batches = (
-                0  # Lightning would validate first; whoever asked does not wait for that
-            )
+            trainer.limit_val_batches = 0  # Lightning would validate before it stops
             self.save(trainer)
         elif stepped and (late or (self.steps and self._step % self.steps == 0)):
             self.save(trainer)

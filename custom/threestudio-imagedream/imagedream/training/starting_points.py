@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +30,9 @@ def start_network(
     What the source lacks begins without influence, so that the first step sees the source's own network: keys of the
     image tokens are those of the caption (as IP-Adapter begins, arXiv 2308.06721), their values are zero (as ControlNet's
     new layers, arXiv 2302.05543), and the projection of the features stays as it was drawn. Transformer blocks beyond
-    those of the source are copies of the last one that adds nothing yet (as in Net2Net, arXiv 1511.05641, a deeper network begins
-    as the same function). A prompt frame is new to a network without pixel controller, and changes what it says from the
-    beginning.
+    those of the source are copies of its last one that add nothing yet (as in Net2Net, arXiv 1511.05641, a deeper network
+    begins as the same function). A prompt frame is new to a network without pixel controller, and changes what it says
+    from the beginning.
 
     Args:
         model: changed in place.
@@ -52,22 +52,22 @@ def start_network(
             f"model.controllers is {ours}, but the starting point has {theirs} controllers, which fit "
             f"{' and '.join(fitting)} only"
         )
-    state = model.state_dict()
-    given = _deepened(source.state_dict(), list(state))
+    state, known = model.state_dict(), source.state_dict()
+    given = _deepened(known, state)
     missing = {name for name in state if name not in given and ADAPTERS.fullmatch(name)}
     expected = {name: tuple(tensor.shape) for name, tensor in state.items() if name not in missing}
     problem = differences(expected, {name: tuple(tensor.shape) for name, tensor in given.items()})
     if problem:
         raise ValueError(f"the starting point does not fit the model: {problem}")
     model.load_state_dict({**given, **_without_influence(missing, given, state)}, strict=False)
-    counts = summary(model, missing | (given.keys() - source.state_dict().keys()) | set(new_in_source))
+    counts = summary(model, missing | (given.keys() - known.keys()) | set(new_in_source))
     logger.info(
         "starting point: %s", ", ".join(f"{what} {count / 1e6:.1f} M" for what, count in counts.items())
     )
     return counts
 
 
-def _deepened(given: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
+def _deepened(given: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
     """Weights with the transformer blocks that are wanted besides, each a copy of the one before that adds nothing."""
     weights = dict(given)
     for name in wanted:  # in the network's order: the block before comes first
