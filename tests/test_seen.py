@@ -53,6 +53,10 @@ def test_the_shipped_weights_tell_their_toys():
     assert {entry["objects"] for entry in trained_on} == {6144, 12288}
 
 
+def test_a_kind_drawn_more_often_is_noted_once():
+    assert seen_toys(["mug", "car", "mug"], 0, 1)["kinds"] == ["mug", "car"]
+
+
 def test_toys_of_the_train_split_as_cases():
     case = held_out_cases(1, seed=9000, kinds=["mug"], split="train")[0]
     assert case.toy.caption == make_toy(9000, "mug", split="train").caption

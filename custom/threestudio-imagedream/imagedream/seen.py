@@ -15,7 +15,7 @@ def seen_toys(kinds: Iterable[str], first_seed: int, objects: int, split: str = 
     """The entry of a training on toys: of these kinds, with seeds `first_seed` to `first_seed + objects − 1`."""
     return {
         "data": "toybox",
-        "kinds": list(kinds),
+        "kinds": list(dict.fromkeys(kinds)),
         "split": split,
         "first_seed": first_seed,
         "objects": objects,

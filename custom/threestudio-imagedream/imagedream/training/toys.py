@@ -33,7 +33,7 @@ class SampleConfig:
     """What one object's training sample looks like. Ranges are uniform."""
 
     kinds: list[str] = field(default_factory=lambda: list(FIRST_KINDS))
-    """Kinds of toys, drawn evenly."""
+    """Kinds of toys, drawn evenly; one that is named twice is drawn twice as often."""
     image_size: int = 64
     """Side of all views in pixels."""
     groups: int = 2

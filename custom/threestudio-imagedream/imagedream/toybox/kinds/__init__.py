@@ -23,6 +23,7 @@ from imagedream.toybox.kinds import (
     plant,
     robot,
     rocket,
+    sculpture,
     snowman,
     table,
     teapot,
@@ -62,5 +63,6 @@ RECIPES: dict[str, Recipe] = {
     "snowman": Recipe(snowman.build, snowman.ACCESSORIES),
     "plane": Recipe(plane.build, plane.ACCESSORIES),
     "hammer": Recipe(hammer.build, hammer.ACCESSORIES),
+    "sculpture": Recipe(sculpture.build, sculpture.ACCESSORIES),
 }
 """Kinds in the order they joined: the small model is trained on the first ones, its config says which."""
