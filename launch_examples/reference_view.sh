@@ -8,5 +8,5 @@ if [[ $# -ge 3 ]]; then camera="azimuth_deg: $3"; fi
 exec python launch.py --config imagedream-toybox.yaml --train \
     system.prompt_processor.image_path="${1:-launch_examples/robot.png}" \
     system.prompt_processor.prompt="${2:-a toy}" \
-    "system.prompt_camera.steps=[80,160]" \
-    "system.guidances=[{guidance_type: imagedream-reference-guidance, guidance: {$camera}, weight: 100.0}]"
+    "system.prompt_camera.steps=[60,120,180,210]" \
+    "system.guidances=[{guidance_type: imagedream-reference-guidance, guidance: {$camera}, weight: 300.0}]"
