@@ -3,6 +3,8 @@
 It is like nothing in particular, so that a model which learns from it cannot get away with recognising the kind.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from imagedream.toybox.draw import Draw
@@ -25,16 +27,16 @@ from imagedream.toybox.shapes import (
 ACCESSORIES = ("none", "legs", "wings", "antenna", "tail")
 """Parts that a toy of this kind may carry."""
 
-_SHAPES: dict[str, Shape] = {
-    "ball": sphere(),
-    "pebble": rounded_box(3.0),
-    "block": box(),
-    "wedge": tapered_box((0.5, 0.8)),
-    "pyramid": tapered_box((0.15, 0.15)),
-    "drum": cylinder(),
-    "cup": cylinder(0.6),
-    "cone": cylinder(0.0),
-    "ring": ring(0.3),
+_SHAPES: dict[str, Callable[[], Shape]] = {
+    "ball": sphere,
+    "pebble": partial(rounded_box, 3.0),
+    "block": box,
+    "wedge": partial(tapered_box, (0.5, 0.8)),
+    "pyramid": partial(tapered_box, (0.15, 0.15)),
+    "drum": cylinder,
+    "cup": partial(cylinder, 0.6),
+    "cone": partial(cylinder, 0.0),
+    "ring": partial(ring, 0.3),
 }
 """By what captions call them; each of size 1."""
 
@@ -109,7 +111,7 @@ def _add(draw: Draw, toy: Builder, block: Block, paired: bool = False, front: bo
     """Add a block, turned any way."""
     turn, places = draw.choice(_TURNS)
     size = (block.size[places[0]], block.size[places[1]], block.size[places[2]])
-    (toy.pair if paired else toy.add)(_SHAPES[block.name], block.colour, size, block.centre, turn, front)
+    (toy.pair if paired else toy.add)(_SHAPES[block.name](), block.colour, size, block.centre, turn, front)
 
 
 def _accessory(draw: Draw, toy: Builder, trunk: Block, head: Block) -> None:
