@@ -65,4 +65,4 @@ RECIPES: dict[str, Recipe] = {
     "hammer": Recipe(hammer.build, hammer.ACCESSORIES),
     "sculpture": Recipe(sculpture.build, sculpture.ACCESSORIES),
 }
-"""Kinds in the order they joined: the small model is trained on the first ones, its config says which."""
+"""Kinds in the order they joined; those that the small model was trained on are noted in its config (`imagedream.seen`)."""

@@ -47,8 +47,9 @@ _TURNS: tuple[tuple[Vector, tuple[int, int, int]], ...] = (
 )
 """Quarter turns that lay a shape's own z along z, y and x, and which side of the result each side becomes."""
 
-_SIDES = ("up", "up", "side", "side", "front", "back", "down")
-"""Where a block may be stuck to another; some twice as often."""
+_UP, _DOWN, _SIDE, _FRONT, _BACK = (2, 1), (2, -1), (1, 1), (0, 1), (0, -1)
+_PLACES = (_UP, _UP, _SIDE, _SIDE, _FRONT, _BACK, _DOWN)
+"""Axis and direction in which a block may be stuck to another; some twice as often. Blocks at the side come in pairs."""
 
 
 class Block(NamedTuple):
@@ -69,10 +70,10 @@ def build(draw: Draw) -> Builder:
     _add(draw, toy, trunk)
     middle = [trunk]  # blocks on the plane of symmetry, to which others may be stuck
     for _ in range(draw.choice((2, 3, 4, 5))):
-        parent, side = draw.choice(middle), draw.choice(_SIDES)
-        block = _beside(draw, parent, side)
-        _add(draw, toy, block, paired=side == "side", front=side == "front")
-        if side != "side":
+        parent, place = draw.choice(middle), draw.choice(_PLACES)
+        block = _beside(draw, parent, place)
+        _add(draw, toy, block, paired=place == _SIDE, front=place == _FRONT)
+        if place != _SIDE:
             middle.append(block)
 
     plate = draw.part("plate")
@@ -91,26 +92,25 @@ def build(draw: Draw) -> Builder:
     return toy
 
 
-def _beside(draw: Draw, parent: Block, side: str) -> Block:
+def _beside(draw: Draw, parent: Block, place: tuple[int, int]) -> Block:
     """A block at one side of another, sunk into it a little: of its colour or one of its own."""
     name, scale = draw.choice(tuple(_SHAPES)), draw.between(0.4, 0.9)
     size = [scale * extent * draw.between(0.5, 1.2) for extent in parent.size]
-    axis, sign = {"front": (0, 1), "back": (0, -1), "side": (1, 1), "up": (2, 1), "down": (2, -1)}[side]
     centre = [
         position + draw.between(-0.25, 0.25) * extent
         for position, extent in zip(parent.centre, parent.size, strict=True)
     ]
     centre[1] = 0.0
-    sunk = draw.between(0.7, 0.9)
+    sunk, (axis, sign) = draw.between(0.7, 0.9), place
     centre[axis] = parent.centre[axis] + sign * sunk * (parent.size[axis] + size[axis]) / 2
-    colour = parent.colour if draw.chance(0.3) else draw.part(f"{name}s" if side == "side" else name)
+    colour = parent.colour if draw.chance(0.3) else draw.part(f"{name}s" if place == _SIDE else name)
     return Block(name, (centre[0], centre[1], centre[2]), (size[0], size[1], size[2]), colour)
 
 
 def _add(draw: Draw, toy: Builder, block: Block, paired: bool = False, front: bool = False) -> None:
     """Add a block, turned any way."""
-    turn, places = draw.choice(_TURNS)
-    size = (block.size[places[0]], block.size[places[1]], block.size[places[2]])
+    turn, (x, y, z) = draw.choice(_TURNS)
+    size = (block.size[x], block.size[y], block.size[z])
     (toy.pair if paired else toy.add)(_SHAPES[block.name](), block.colour, size, block.centre, turn, front)
 
 
