@@ -13,7 +13,6 @@ Every stage goes on where it was interrupted. Without names all four are done.
 """
 
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -35,7 +34,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from imagedream import checkpoints  # noqa: E402
 from imagedream.evaluation.clip import find_clip  # noqa: E402
 from imagedream.evaluation.held_out import held_out_cases  # noqa: E402
-from imagedream.evaluation.intervals import FEWEST, mean_interval  # noqa: E402
+from imagedream.evaluation.intervals import Scores  # noqa: E402
 from imagedream.evaluation.sheets import contact_sheet  # noqa: E402
 from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
 from imagedream.evaluation.views import METRICS, MODEL, evaluate_views  # noqa: E402
@@ -223,29 +222,6 @@ def python(settings: Settings, log: str, *arguments: str) -> None:
         ).returncode
     if code != 0:
         raise RuntimeError(f"exit code {code}: {' '.join(arguments[:4])} …, see {file}")
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One number for each toy, of one network or of the difference between two."""
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Over the toys."""
-        return sum(self.values) / len(self.values)
-
-    def __sub__(self, other: "Scores") -> "Scores":
-        return Scores(tuple(a - b for a, b in zip(self.values, other.values, strict=True)))
-
-    def __str__(self) -> str:
-        """Mean and its 95 % interval over such toys, to two digits of the interval's width."""
-        if len(self.values) < FEWEST:
-            return f"{self.mean:.4g}"
-        low, high = mean_interval(self.values)
-        decimals = max(0, 1 - math.floor(math.log10(high - low))) if high > low else 2
-        return f"{self.mean:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
 
 
 def read_views(arm: Arm, settings: Settings) -> dict:

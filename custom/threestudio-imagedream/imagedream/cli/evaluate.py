@@ -178,12 +178,33 @@ class EvaluatePictures(Evaluation):
 
 
 @dataclass(frozen=True)
+class Compare(Verb):
+    """Two measurements of the same objects, compared object by object, with intervals of the differences."""
+
+    before: tyro.conf.Positional[Path] = tyro.MISSING
+    """JSON of a measurement (of `views` and `pictures` also its folder; of benchmarks, those that list toys)."""
+    after: tyro.conf.Positional[Path] = tyro.MISSING
+    """Another one."""
+    json: bool = False
+    """Print JSON instead of the table."""
+
+    def run(self) -> None:  # noqa: D102
+        from imagedream.evaluation.compare import compare, comparison_table
+
+        if self.json:
+            say(json.dumps(compare(self.before, self.after), indent=1))
+        else:
+            say(comparison_table(self.before, self.after))
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Metrics of a model, as a table or JSON."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[EvaluateViews, tyro.conf.subcommand("views")]
         | Annotated[EvaluatePictures, tyro.conf.subcommand("pictures")]
+        | Annotated[Compare, tyro.conf.subcommand("compare")]
     ]
 
     @property

@@ -1,6 +1,8 @@
 """How far a mean can be trusted."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -50,3 +52,26 @@ def mean_interval(
         rng=np.random.default_rng(seed),
     )
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One number for each object, of one network or of the difference between two."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the objects."""
+        return sum(self.values) / len(self.values)
+
+    def __sub__(self, other: "Scores") -> "Scores":
+        return Scores(tuple(a - b for a, b in zip(self.values, other.values, strict=True)))
+
+    def __str__(self) -> str:
+        """Mean and its 95 % interval over such objects, to two digits of the interval's width."""
+        if len(self.values) < FEWEST:
+            return f"{self.mean:.4g}"
+        low, high = mean_interval(self.values)
+        decimals = max(0, 1 - math.floor(math.log10(high - low))) if high > low else 2
+        return f"{self.mean:z.{decimals}f} ({low:z.{decimals}f} to {high:z.{decimals}f})"
