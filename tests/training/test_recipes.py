@@ -88,6 +88,7 @@ def test_the_papers_local_model_learns_its_controllers(recipe, tmp_path):
     [
         ("full-global", "global"),
         ("full-mvdream", "none"),
+        ("toybox-mvdream", "none"),
         ("toybox-global", "global"),
         ("toybox-local", "local"),
         ("toybox-pixel-only", "pixel-only"),

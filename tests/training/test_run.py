@@ -142,3 +142,34 @@ def test_mistakes_are_named(override, message):
 def test_a_config_that_is_not_there():
     with pytest.raises(ValueError, match=r"no training config at nowhere\.yaml"):
         read_config("nowhere.yaml")
+
+
+def test_a_recipe_that_is_a_change_of_another(tmp_path):
+    (tmp_path / "first.yaml").write_text(
+        "part: diffusion\nout: runs/first\nsteps: 7\noptimizer: {learning_rate: 0.5}\n"
+    )
+    (tmp_path / "second.yaml").write_text(
+        "base: first.yaml\nout: runs/second\noptimizer: {warmup_steps: 3}\n"
+    )
+    (tmp_path / "third.yaml").write_text("base: second.yaml\nsteps: 9\n")
+    second, third = (read_config(tmp_path / f"{name}.yaml", ["seed=4"]) for name in ("second", "third"))
+    assert (second.out, second.steps, second.seed) == ("runs/second", 7, 4)
+    assert (second.optimizer.learning_rate, second.optimizer.warmup_steps) == (0.5, 3)
+    assert (third.out, third.steps, third.optimizer.warmup_steps) == ("runs/second", 9, 3)
+
+
+def test_a_recipe_whose_base_cannot_be(tmp_path):
+    for name, text in (
+        ("lost", "base: nowhere.yaml"),
+        ("one", "base: other.yaml"),
+        ("other", "base: one.yaml"),
+        ("list", "[part, out]"),
+    ):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    for name, complaint in (
+        ("lost", "base is nowhere.yaml, but there is no"),
+        ("one", "base is one.yaml, which is itself a change of other.yaml"),
+        ("list", "is a list, must be fields and their values"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            read_config(tmp_path / f"{name}.yaml")
