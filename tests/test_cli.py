@@ -104,7 +104,7 @@ def test_render_writes_views_and_cameras(tmp_path, capsys):
         (
             ["evaluate", "views", "--split", "train", "--seed", "12280"],
             "seeds 12280 to 12295 of the train split are asked for, but these weights were trained on 0 to 12287; choose "
-            "--seed 12288 or above",
+            "--seed 24576 or above",
         ),
         (
             ["evaluate", "views", "--split", "unseen-kinds", "--kinds", "mug", "plane"],
