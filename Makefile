@@ -13,9 +13,10 @@ demo: $(VENV)/.installed
 		name=demo tag=robot use_timestamp=false
 
 # two processes with a thread each; more with PYTEST="-n 8". A test that does not even heed its own time limit ends its
-# process, which says where it stood.
+# process, which says where it stood. Many tests start Python anew, and without bytecode each of them would take seconds to
+# compile its imports.
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not weights" \
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not weights" \
 		-o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true $(PYTEST)
 
 test-all: $(VENV)/.installed
