@@ -46,9 +46,9 @@ def compare(before: str | Path, after: str | Path) -> list[dict[str, str | int |
     first, second = ([numbers(objects[name]) for name in shared] for objects in (one, other))
     rows = []
     for score in first[0]:
-        if not all(score in object for object in first + second):
+        if not all(score in scores for scores in first + second):
             continue
-        old, new = (Scores(tuple(object[score] for object in objects)) for objects in (first, second))
+        old, new = (Scores(tuple(scores[score] for scores in side)) for side in (first, second))
         difference = new - old
         if any(difference.values):
             rows.append(
