@@ -182,7 +182,7 @@ class Compare(Verb):
     """Two measurements of the same objects, compared object by object, with intervals of the differences."""
 
     before: tyro.conf.Positional[Path] = tyro.MISSING
-    """JSON of a measurement (of `views` and `pictures` also its folder; of benchmarks, those that list toys)."""
+    """The folder that `views` or `pictures` wrote, or a JSON file with a list of `toys` or `pictures`."""
     after: tyro.conf.Positional[Path] = tyro.MISSING
     """Another one."""
     json: bool = False

@@ -20,7 +20,7 @@ def compare(before: str | Path, after: str | Path) -> list[dict[str, str | int |
     """The scores of the objects that two measurements share.
 
     Args:
-        before: JSON of `evaluate views`, `evaluate pictures` or `benchmarks/toybox_to_3d.py`, or the folder of the former two.
+        before: a JSON file with a list of `toys` or `pictures`, or the folder that `evaluate views` or `evaluate pictures` wrote.
         after: another one.
 
     Returns:
