@@ -189,12 +189,10 @@ class Compare(Verb):
     """Print JSON instead of the table."""
 
     def run(self) -> None:  # noqa: D102
-        from imagedream.evaluation.compare import compare, comparison_table
+        from imagedream.evaluation.compare import compare
 
-        if self.json:
-            say(json.dumps(compare(self.before, self.after), indent=1))
-        else:
-            say(comparison_table(self.before, self.after))
+        comparison = compare(self.before, self.after)
+        say(json.dumps(comparison.to_json(), indent=1) if self.json else str(comparison))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ difference between two means.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from imagedream.evaluation.intervals import Scores
 from imagedream.evaluation.tables import markdown_table
@@ -16,22 +17,67 @@ LISTS = {"toys": "toy", "pictures": "picture"}
 """Where a measurement's JSON holds its objects, and what an object's name is called there."""
 
 
-def compare(before: str | Path, after: str | Path) -> list[dict[str, str | int | float]]:
-    """The scores of the objects that two measurements share.
+@dataclass(frozen=True)
+class Comparison:
+    """What two measurements say of the objects that they share."""
+
+    objects: int
+    """How many they share."""
+    settings: dict[str, tuple[Any, Any]]
+    """Those that differ, before and after; what one of them lacks is None there."""
+    scores: dict[str, tuple[Scores, Scores]]
+    """Before and after, by the score's path. Numbers that are equal everywhere, such as cameras and the trivial answers, are left out."""
+
+    def rows(self) -> list[dict[str, str | int | float]]:
+        """For a table: mean before and after, mean of the differences with its 95 % interval, and for how many objects it rose."""
+        return [
+            {
+                "score": name,
+                "before": before.mean,
+                "after": after.mean,
+                "difference (95 %)": str(after - before),
+                "rose": (after - before).rose,
+                "objects": self.objects,
+            }
+            for name, (before, after) in self.scores.items()
+        ]
+
+    def __str__(self) -> str:
+        """The settings that differ, and a Markdown table of the scores."""
+        lines = [f"{name}: {before} before, {after} after" for name, (before, after) in self.settings.items()]
+        notes = [f"Settings differ. {'; '.join(lines)}", ""] if lines else []
+        return "\n".join([*notes, markdown_table(self.rows()) if self.scores else "all scores are equal"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The same in numbers."""
+        return {
+            "objects": self.objects,
+            "settings": self.settings,
+            "scores": {
+                name: {
+                    "before": before.mean,
+                    "after": after.mean,
+                    "difference": (after - before).mean,
+                    "interval": (after - before).interval,
+                    "rose": (after - before).rose,
+                }
+                for name, (before, after) in self.scores.items()
+            },
+        }
+
+
+def compare(before: str | Path, after: str | Path) -> Comparison:
+    """Compare two measurements of the same objects.
 
     Args:
         before: a JSON file with a list of `toys` or `pictures`, or the folder that `evaluate views` or `evaluate pictures` wrote.
         after: another one.
 
-    Returns:
-        For each score: its mean before and after, the mean of the differences with its 95 % interval (bootstrap over the
-        objects, from `FEWEST` objects on), and for how many of the shared objects it rose. Numbers that are equal
-        everywhere, such as cameras and the trivial answers, are left out.
-
     Raises:
         ValueError: a file holds no scores, or they are not of the same objects.
     """
-    one, other = read_objects(before), read_objects(after)
+    contents = [read_measurement(path) for path in (before, after)]
+    one, other = (content.objects for content in contents)
     shared = [name for name in one if name in other]
     if not shared:
         raise ValueError(
@@ -44,33 +90,33 @@ def compare(before: str | Path, after: str | Path) -> list[dict[str, str | int |
                 f"{name} is not the same object: {captions[0]!r} in {before}, {captions[1]!r} in {after}"
             )
     first, second = ([numbers(objects[name]) for name in shared] for objects in (one, other))
-    rows = []
-    for score in first[0]:
-        if not all(score in scores for scores in first + second):
-            continue
-        old, new = (Scores(tuple(scores[score] for scores in side)) for side in (first, second))
-        difference = new - old
-        if any(difference.values):
-            rows.append(
-                {
-                    "score": score,
-                    "before": old.mean,
-                    "after": new.mean,
-                    "difference (95 %)": str(difference),
-                    "rose": sum(value > 0 for value in difference.values),
-                    "objects": len(shared),
-                }
-            )
-    return rows
+    scores = {
+        score: (Scores(tuple(row[score] for row in first)), Scores(tuple(row[score] for row in second)))
+        for score in first[0]
+        if all(score in row for row in first + second)
+    }
+    old, new = (content.settings for content in contents)
+    return Comparison(
+        objects=len(shared),
+        settings={
+            key: (old.get(key), new.get(key))
+            for key in dict.fromkeys([*old, *new])
+            if old.get(key) != new.get(key)
+        },
+        scores={name: sides for name, sides in scores.items() if sides[0] != sides[1]},
+    )
 
 
-def comparison_table(before: str | Path, after: str | Path) -> str:
-    """`compare` as a Markdown table."""
-    return markdown_table(rows) if (rows := compare(before, after)) else "all scores are equal"
+class Measurement(NamedTuple):
+    """What a measurement's file says."""
+
+    settings: dict[str, Any]
+    objects: dict[str, dict[str, Any]]
+    """By their names; those that failed are left out."""
 
 
-def read_objects(path: str | Path) -> dict[str, dict[str, Any]]:
-    """What a measurement says about each object, by the object's name; those that failed are left out.
+def read_measurement(path: str | Path) -> Measurement:
+    """Read the JSON of a measurement.
 
     Raises:
         ValueError: there is no such file, or it is not a measurement.
@@ -93,7 +139,7 @@ def read_objects(path: str | Path) -> dict[str, dict[str, Any]]:
         if isinstance(content, dict) and isinstance(content.get(key), list):
             found = {one[name]: one for one in content[key] if name in one and "error" not in one}
             if found:
-                return found
+                return Measurement(content.get("settings", {}), found)
     raise ValueError(f"{path} holds no objects with scores; it must have a list called {' or '.join(LISTS)}")
 
 

@@ -65,13 +65,23 @@ class Scores:
         """Over the objects."""
         return sum(self.values) / len(self.values)
 
+    @property
+    def rose(self) -> int:
+        """Of differences: how many are above 0."""
+        return sum(value > 0 for value in self.values)
+
     def __sub__(self, other: "Scores") -> "Scores":
         return Scores(tuple(a - b for a, b in zip(self.values, other.values, strict=True)))
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the mean over such objects; None of fewer than `FEWEST`."""
+        return mean_interval(self.values) if len(self.values) >= FEWEST else None
+
     def __str__(self) -> str:
         """Mean and its 95 % interval over such objects, to two digits of the interval's width."""
-        if len(self.values) < FEWEST:
+        if self.interval is None:
             return f"{self.mean:.4g}"
-        low, high = mean_interval(self.values)
+        low, high = self.interval
         decimals = max(0, 1 - math.floor(math.log10(high - low))) if high > low else 2
         return f"{self.mean:z.{decimals}f} ({low:z.{decimals}f} to {high:z.{decimals}f})"
