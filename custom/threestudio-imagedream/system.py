@@ -21,7 +21,6 @@ from imagedream.prompt_camera import PromptCamera
 from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import find_last_path
-from threestudio.utils.ops import binary_cross_entropy, dot
 
 from .camera_estimate import PromptCameraSettings, of_field, of_four_views, turned_warning
 from .exporter import ImageDreamMeshExporter
@@ -30,17 +29,10 @@ from .mixing import GuidanceMix
 from .pieces import first_images, render_in_pieces
 from .prompt_processor import PromptOutput
 from .recovery import Recovery
+from .regularisers import REGULARISERS
 from .stopping import SaveAndStop
 
-LOSSES = (
-    "lambda_sds",
-    "lambda_orient",
-    "lambda_sparsity",
-    "lambda_opaque",
-    "lambda_z_variance",
-    "lambda_normal_consistency",
-    "lambda_laplacian_smoothness",
-)
+LOSSES = ("lambda_sds", *(f"lambda_{name}" for name in REGULARISERS))
 
 
 @threestudio.register("imagedream-system")
@@ -446,62 +438,3 @@ class ViewSettings:
 
     def __post_init__(self) -> None:
         check_angles(self.elevation_deg)
-
-
-def orientation_loss(out: dict[str, Tensor]) -> Tensor:
-    """Surfaces that are seen should not face away (Ref-NeRF): Σ w · max(n · d, 0)² over rays that hit something."""
-    if "normal" not in out:
-        raise ValueError(
-            "lambda_orient needs normals; use a material with requires_normal, or set lambda_orient to 0"
-        )
-    facing_away = dot(out["normal"], out["t_dirs"]).clamp_min(0) ** 2
-    return (out["weights"].detach() * facing_away).sum() / (out["opacity"] > 0).sum().clamp_min(1)
-
-
-def sparsity_loss(out: dict[str, Tensor]) -> Tensor:
-    """Mean √(opacity² + 0.01): space is empty unless something needs it."""
-    return (out["opacity"] ** 2 + 0.01).sqrt().mean()
-
-
-def opaque_loss(out: dict[str, Tensor]) -> Tensor:
-    """Entropy of the opacity: a pixel is object or background."""
-    opacity = out["opacity"].clamp(1e-3, 1 - 1e-3)
-    return binary_cross_entropy(opacity, opacity)
-
-
-def z_variance_loss(out: dict[str, Tensor]) -> Tensor:
-    """Mean variance of depth along rays that hit something (HiFA): surfaces are thin."""
-    return (
-        out["z_variance"][out["opacity"] > 0.5].mean()
-        if (out["opacity"] > 0.5).any()
-        else 0 * out["opacity"].sum()
-    )
-
-
-def normal_consistency_loss(out: dict[str, Any]) -> Tensor:
-    """Mean 1 − cosine between the normals of neighbouring vertices of the rendered mesh."""
-    return _mesh(out).normal_consistency()
-
-
-def laplacian_smoothness_loss(out: dict[str, Any]) -> Tensor:
-    """Uniform Laplacian of the rendered mesh: vertices lie amid their neighbours."""
-    return _mesh(out).laplacian()
-
-
-def _mesh(out: dict[str, Any]) -> Any:
-    if "mesh" not in out:
-        raise ValueError(
-            "lambda_normal_consistency and lambda_laplacian_smoothness need a renderer of meshes, such as "
-            "nvdiff-rasterizer; set them to 0"
-        )
-    return out["mesh"]
-
-
-REGULARISERS = {
-    "orient": orientation_loss,
-    "sparsity": sparsity_loss,
-    "opaque": opaque_loss,
-    "z_variance": z_variance_loss,
-    "normal_consistency": normal_consistency_loss,
-    "laplacian_smoothness": laplacian_smoothness_loss,
-}
