@@ -11,6 +11,7 @@ from imagedream import checkpoints
 from imagedream.training import train
 from imagedream.training.assemble import assemble, plot_curves
 from imagedream.training.run import TrainConfig, read_config
+from tests.tiny import tiny_pipeline
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "train"
 SMALL = [
@@ -64,6 +65,28 @@ def test_the_parts_make_a_model(trained):
     assert output.images.shape == (4, 3, 64, 64)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     assert size < 40 * 2**20
+
+
+def test_models_are_averaged(trained, tmp_path):
+    parts = trained / "diffusion", trained / "autoencoder"
+    before, moved = (checkpoints.load(assemble(*parts, tmp_path / name)) for name in ("one", "other"))
+    with torch.no_grad():
+        for part in (moved.unet, moved.encoder):
+            for parameter in part.parameters():
+                parameter.add_(1.0)
+    moved.unet.register_to_config(trained_on=[*moved.unet.config.trained_on, {"data": "more"}])
+    moved.save_pretrained(tmp_path / "moved")
+    mean = checkpoints.load(assemble(*parts, tmp_path / "mean", torch.float32, others=[tmp_path / "moved"]))
+    for part in ("unet", "encoder"):
+        for (name, old), new in zip(
+            getattr(before, part).named_parameters(), getattr(mean, part).parameters(), strict=True
+        ):
+            torch.testing.assert_close(new, old + 0.5, atol=2e-3, rtol=2e-3, msg=name)
+    assert mean.unet.config.trained_on == moved.unet.config.trained_on
+    tiny_pipeline().save_pretrained(tmp_path / "tiny")
+    with pytest.raises(ValueError, match="tiny has another unet, which cannot be averaged: "):
+        assemble(*parts, tmp_path / "wrong", others=[tmp_path / "tiny"])
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_parts_that_do_not_belong_together(trained, tmp_path):

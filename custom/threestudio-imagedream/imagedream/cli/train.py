@@ -62,6 +62,8 @@ class Assemble(Verb):
     """Run folder of the towers, for their curve."""
     guidance_scale: float | None = None
     """Strength of guidance that was found to suit the network; `views` and `evaluate` use it unless told otherwise."""
+    average: tuple[str, ...] = ()
+    """Models (folders, as for `--weights`) whose network and towers are averaged with these: those that this training went on from."""
 
     def run(self) -> None:  # noqa: D102
         for run in (self.network, self.autoencoder, self.encoder):
@@ -69,6 +71,12 @@ class Assemble(Verb):
                 raise FileNotFoundError(f"{run} is no run folder of `train`: it has no stats.jsonl")
         from imagedream.training.assemble import assemble, plot_curves
 
-        assemble(self.network, self.autoencoder, self.out, guidance_scale=self.guidance_scale)
+        assemble(
+            self.network,
+            self.autoencoder,
+            self.out,
+            guidance_scale=self.guidance_scale,
+            others=self.average,
+        )
         plot_curves([self.encoder, self.autoencoder, self.network], self.out / "curves.png")
         say(self.out)

@@ -3,7 +3,9 @@
 import json
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +21,7 @@ def assemble(
     out: Path,
     dtype: torch.dtype = torch.float16,
     guidance_scale: float | None = None,
+    others: Sequence[str | Path] = (),
 ) -> Path:
     """A model folder from a trained network and a (perhaps further trained) autoencoder with the same encoder.
 
@@ -28,9 +31,10 @@ def assemble(
         out: folder to write; a model card that is already there stays.
         dtype: of the written weights.
         guidance_scale: what was found to suit the network, saved with it; None leaves what the network's folder says.
+        others: models whose network and towers are averaged with these, see `average`.
 
     Raises:
-        ValueError: if the autoencoder's encoder is not the one that the network was trained with.
+        ValueError: if the autoencoder's encoder is not the one that the network was trained with, or the others do not fit.
     """
     from diffusers import AutoencoderKL
 
@@ -49,6 +53,7 @@ def assemble(
         )
     vae.register_to_config(scaling_factor=factors[1])
     pipeline.register_modules(vae=vae)
+    average(pipeline, others)
     if guidance_scale is not None:
         pipeline.register_to_config(guidance_scale=guidance_scale)
     kept = [file for file in out.glob("*") if file.suffix in (".md", ".png")]
@@ -62,6 +67,35 @@ def assemble(
         for file in kept:
             (folder / file.name).write_bytes(file.read_bytes())
     return out
+
+
+@torch.no_grad()
+def average(pipeline: Any, others: Sequence[str | Path]) -> None:
+    """Give a model's network and towers the mean of its weights and other models'.
+
+    For weights that were trained from one another: their mean is as good as the best of them or better, in all that any
+    of them learned (model soups, arXiv 2203.05482). What the others were trained on is added to the network's record.
+
+    Args:
+        pipeline: changed in place.
+        others: anything that `checkpoints.load` knows.
+
+    Raises:
+        ValueError: a part of another has other tensors.
+    """
+    models = [pipeline, *(checkpoints.load(other) for other in others)]
+    for name in ("unet", "encoder") if others else ():
+        states = [getattr(model, name).state_dict() for model in models]
+        shapes = [{key: tuple(tensor.shape) for key, tensor in state.items()} for state in states]
+        for other, found in zip(others, shapes[1:], strict=True):
+            if found != shapes[0]:
+                different = sorted(dict(found.items() ^ shapes[0].items()))
+                raise ValueError(f"{other} has another {name}, which cannot be averaged: {different[:3]}")
+        for key, tensor in states[0].items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.stack([state[key].float() for state in states]).mean(0))
+    seen = [entry for model in models for entry in model.unet.config.get("trained_on", ())]
+    pipeline.unet.register_to_config(trained_on=[e for i, e in enumerate(seen) if e not in seen[:i]])
 
 
 def plot_curves(runs: list[Path], out: Path) -> Path:
