@@ -73,8 +73,8 @@ def assemble(
 def average(pipeline: Any, others: Sequence[str | Path]) -> None:
     """Give a model's network and towers the mean of its weights and other models'.
 
-    For weights that were trained from one another: their mean is as good as the best of them or better, in all that any
-    of them learned (model soups, arXiv 2203.05482). What the others were trained on is added to the network's record.
+    For weights that were trained from one another, whose mean tends to keep most of what each of them knows (model soups,
+    arXiv 2203.05482). What the others were trained on is added to the network's record.
 
     Args:
         pipeline: changed in place.

@@ -18,6 +18,7 @@ from imagedream.toybox.kinds import (
     hammer,
     house,
     lamp,
+    monster,
     mug,
     plane,
     plant,
@@ -64,5 +65,6 @@ RECIPES: dict[str, Recipe] = {
     "plane": Recipe(plane.build, plane.ACCESSORIES),
     "hammer": Recipe(hammer.build, hammer.ACCESSORIES),
     "sculpture": Recipe(sculpture.build, sculpture.ACCESSORIES),
+    "monster": Recipe(monster.build, monster.ACCESSORIES),
 }
 """Kinds in the order they joined; those that the small model was trained on are noted in its config (`imagedream.seen`)."""
