@@ -1,8 +1,6 @@
 """The exporter in the embedded host, as a system uses it: density fields, and geometries that are surfaces."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -71,12 +69,7 @@ class Saver(SaverMixin):
 
 
 @pytest.fixture(scope="module")
-def exporter_class():
-    if "imagedream-mesh-exporter" not in threestudio.__modules__:
-        path = Path(__file__).parents[2] / "custom" / "threestudio-imagedream" / "exporter.py"
-        spec = importlib.util.spec_from_file_location("imagedream_exporter_under_test", path)
-        sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[spec.name])
+def exporter_class(extension):
     return threestudio.find("imagedream-mesh-exporter")
 
 

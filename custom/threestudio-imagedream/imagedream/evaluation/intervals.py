@@ -80,8 +80,8 @@ class Scores:
 
     def __str__(self) -> str:
         """Mean and its 95 % interval over such objects, to two digits of the interval's width."""
-        if self.interval is None:
+        if (interval := self.interval) is None:
             return f"{self.mean:.4g}"
-        low, high = self.interval
+        low, high = interval
         decimals = max(0, 1 - math.floor(math.log10(high - low))) if high > low else 2
         return f"{self.mean:z.{decimals}f} ({low:z.{decimals}f} to {high:z.{decimals}f})"

@@ -83,8 +83,10 @@ def average(pipeline: Any, others: Sequence[str | Path]) -> None:
     Raises:
         ValueError: a part of another has other tensors.
     """
+    if not others:
+        return
     models = [pipeline, *(checkpoints.load(other) for other in others)]
-    for name in ("unet", "encoder") if others else ():
+    for name in ("unet", "encoder"):
         states = [getattr(model, name).state_dict() for model in models]
         shapes = [{key: tuple(tensor.shape) for key, tensor in state.items()} for state in states]
         for other, found in zip(others, shapes[1:], strict=True):
@@ -94,8 +96,10 @@ def average(pipeline: Any, others: Sequence[str | Path]) -> None:
         for key, tensor in states[0].items():
             if tensor.is_floating_point():
                 tensor.copy_(torch.stack([state[key].float() for state in states]).mean(0))
-    seen = [entry for model in models for entry in model.unet.config.get("trained_on", ())]
-    pipeline.unet.register_to_config(trained_on=[e for i, e in enumerate(seen) if e not in seen[:i]])
+    trained_on = list(pipeline.unet.config.get("trained_on", ()))
+    for model in models[1:]:
+        trained_on += [entry for entry in model.unet.config.get("trained_on", ()) if entry not in trained_on]
+    pipeline.unet.register_to_config(trained_on=trained_on)
 
 
 def plot_curves(runs: list[Path], out: Path) -> Path:
