@@ -5,12 +5,12 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from imagedream import checkpoints
 from imagedream.files import atomic_folder, atomic_path
+from imagedream.pipeline import ImageDreamPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def assemble(
 
 
 @torch.no_grad()
-def average(pipeline: Any, others: Sequence[str | Path]) -> None:
+def average(pipeline: ImageDreamPipeline, others: Sequence[str | Path]) -> None:
     """Give a model's network and towers the mean of its weights and other models'.
 
     For weights that were trained from one another, whose mean tends to keep most of what each of them knows (model soups,

@@ -1,6 +1,6 @@
 """A monster: a body with any head, limbs, horns and tail; belly, face and feet show where its front is.
 
-No two are built alike, so that a model which learns from it must look where limbs are instead of remembering them.
+Limbs are in many places, so that a model which learns from it must look for them instead of remembering them.
 """
 
 import math
