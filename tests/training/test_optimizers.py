@@ -27,7 +27,7 @@ def test_learning_rates_by_hand(schedule, step, expected):
     assert config.factor(step, steps=100) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("kind", ["adamw", "adafactor"])
+@pytest.mark.parametrize("kind", ["adamw", "muon", "adafactor"])
 def test_an_optimiser_keeps_as_many_numbers_as_it_says(kind):
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 5))
     config = OptimizerConfig(kind=kind, learning_rate=1e-2, weight_decay=0.1)
@@ -91,7 +91,7 @@ def test_a_network_without_controllers_has_none_to_learn():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"kind": "adam8bit"}, "optimizer.kind is 'adam8bit', must be one of adamw, adafactor"),
+        ({"kind": "adam8bit"}, "optimizer.kind is 'adam8bit', must be one of adamw, muon, adafactor"),
         ({"schedule": "step"}, "optimizer.schedule is 'step', must be one of cosine, linear, constant"),
         ({"learning_rate": -1.0}, "optimizer.learning_rate is -1.0"),
         ({"betas": (0.9, 1.0)}, "optimizer.betas"),

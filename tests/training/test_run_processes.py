@@ -43,6 +43,16 @@ def test_two_processes_are_one_with_twice_the_batches(recipe, one, tmp_path):
     assert sorted(path.name for path in two.iterdir()) == sorted(path.name for path in one.iterdir())
 
 
+def test_two_processes_that_share_the_work_of_muon_learn_what_one_does(recipe, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(recipe, one, "steps=3", "accumulate=2", "optimizer.kind=muon")
+    run(recipe, two, "steps=3", "devices=2", "optimizer.kind=muon")
+    found, expected = checkpoint(two)["state_dict"], checkpoint(one)["state_dict"]
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=1e-3)
+
+
 def test_weights_spread_over_processes_learn_and_are_written_the_same(recipe, one, tmp_path):
     spread = tmp_path / "spread"
     run(recipe, spread, "steps=2", "devices=2", "strategy=fsdp")

@@ -104,13 +104,17 @@ def test_the_run_folder_says_what_was_run(recipe, good):
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("overrides", "message"),
     [
         ("strategy=zero", "strategy is 'zero', must be one of auto, ddp, fsdp"),
+        (
+            "strategy=fsdp optimizer.kind=muon",
+            "optimizer.kind is muon, which needs whole matrices, and strategy is fsdp",
+        ),
         ("devices=0", "devices is 0, must be at least 1"),
         ("keep_checkpoints=0", "keep_checkpoints is 0, must be at least 1"),
     ],
 )
-def test_settings_that_cannot_be(recipe, override, message):
+def test_settings_that_cannot_be(recipe, overrides, message):
     with pytest.raises(ValueError, match=message):
-        read_config(recipe / "tiny.yaml", [override])
+        read_config(recipe / "tiny.yaml", overrides.split())

@@ -8,7 +8,9 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-KINDS = ("adamw", "adafactor")
+from imagedream.training.muon import Muon, is_matrix
+
+KINDS = ("adamw", "muon", "adafactor")
 SCHEDULES = ("cosine", "linear", "constant")
 
 CONTROLLERS = ("image_projection", "*.to_k_ip", "*.to_v_ip")
@@ -20,14 +22,15 @@ class OptimizerConfig:
     """The optimiser, a warm-up and a decay of its learning rate."""
 
     kind: str = "adamw"
-    """`adamw` (Loshchilov and Hutter, arXiv 1711.05101; the paper's), or `adafactor` (Shazeer and Stern, arXiv 1804.04235),
-    which keeps of a matrix a row and a column instead of two of its size."""
+    """`adamw` (Loshchilov and Hutter, arXiv 1711.05101; the paper's); `muon` (`imagedream.training.muon`: matrices by their
+    directions, the rest by AdamW), which keeps of a matrix one of its size instead of two; or `adafactor` (Shazeer and Stern,
+    arXiv 1804.04235), which keeps a row and a column."""
     learning_rate: float = 1e-4
     """Peak learning rate."""
     weight_decay: float = 0.01
     """Of matrices and kernels; not for biases, norms and embeddings."""
     betas: tuple[float, float] = (0.9, 0.99)
-    """AdamW's."""
+    """AdamW's, and of what Muon leaves to it."""
     schedule: str = "cosine"
     """How the rate falls from its peak to `final_fraction` of it at the last step: `cosine`, `linear`, or `constant`, which
     does not."""
@@ -74,12 +77,17 @@ class OptimizerConfig:
         ]
         if self.kind == "adafactor":
             return torch.optim.Adafactor(groups, lr=self.learning_rate)
+        if self.kind == "muon":
+            return Muon(groups, lr=self.learning_rate, betas=self.betas)
         return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas)
 
     def state_numbers(self, parameters: Sequence[nn.Parameter]) -> int:
         """How many numbers the optimiser keeps for some parameters, besides their gradients."""
-        if self.kind == "adamw":
-            return 2 * sum(parameter.numel() for parameter in parameters)
+        if self.kind != "adafactor":
+            return sum(
+                parameter.numel() * (1 if self.kind == "muon" and is_matrix(parameter) else 2)
+                for parameter in parameters
+            )
         # Adafactor: a row and a column of a matrix (kernels are stacks of them), everything of a vector
         return sum(
             (parameter.numel() // parameter.shape[-1] + parameter.numel() // parameter.shape[-2])

@@ -113,6 +113,11 @@ class TrainConfig:
             raise ValueError(
                 f"strategy is fsdp, which is for part diffusion; {self.part} fits every device: use ddp"
             )
+        if self.strategy == "fsdp" and self.optimizer.kind == "muon":
+            raise ValueError(
+                "optimizer.kind is muon, which needs whole matrices, and strategy is fsdp, which cuts them: use ddp, or "
+                "adamw or adafactor"
+            )
         if self.lora.rank:
             if self.part != "diffusion" or self.strategy == "fsdp":
                 raise ValueError(
