@@ -197,6 +197,7 @@ def test_the_hash_in_the_hubs_cache_tells_local_from_pixel(tmp_path):
         ("a/b.pt", Path("a/b.pt")),
         ("./a/b", Path("a/b")),
         (Path("owner/name"), Path("owner/name")),
+        ("outputs/train/part/model", Path("outputs/train/part/model")),  # no file of weights
     ],
 )
 def test_paths_and_hub_ids(source, expected, tmp_path, monkeypatch):

@@ -89,9 +89,14 @@ def local_path(source: str | Path) -> Path | None:
 
 
 def _looks_local(source: str) -> bool:
-    """Whether a path that is not there was surely meant as one: `outputs/model.pt`, or in a folder that exists."""
-    match = _HUB.fullmatch(source)
-    return Path(source).parent.is_dir() or Path(match["repository"]).suffix in (*SAFETENSORS, *PICKLED)
+    """Whether a path that is not there was surely meant as one: in a folder that exists, `outputs/model.pt`, or, as no file of
+    weights, `outputs/train/part/model`."""
+    match, suffixes = _HUB.fullmatch(source), (*SAFETENSORS, *PICKLED)
+    return (
+        Path(source).parent.is_dir()
+        or Path(match["repository"]).suffix in suffixes
+        or (match["file"] is not None and Path(match["file"]).suffix not in suffixes)
+    )
 
 
 def fetch(source: str | Path) -> Path:
