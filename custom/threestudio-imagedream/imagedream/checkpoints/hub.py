@@ -89,8 +89,10 @@ def local_path(source: str | Path) -> Path | None:
 
 
 def _looks_local(source: str) -> bool:
-    """Whether a path that is not there was surely meant as one: in a folder that exists, `outputs/model.pt`, or, as no file of
-    weights, `outputs/train/part/model`."""
+    """Whether a path that is not there was surely meant as one.
+
+    It is in a folder that exists, or its name speaks against an id: `outputs/model.pt`, `outputs/train/part/model`.
+    """
     match, suffixes = _HUB.fullmatch(source), (*SAFETENSORS, *PICKLED)
     return (
         Path(source).parent.is_dir()
