@@ -61,11 +61,12 @@ def test_weights_spread_over_processes_learn_and_are_written_the_same(recipe, on
     found, expected = checkpoint(spread), checkpoint(one)
     for name in ("state_dict", "averaged_weights"):
         assert found[name].keys() == expected[name].keys()
-        different = [
-            ~torch.isclose(found[name][k], t, atol=1e-4, rtol=1e-3) for k, t in expected[name].items()
-        ]
-        # AdamW moves a weight whose gradient is rounding noise by up to the rate, 1e-4, to either side
-        assert torch.cat([of_tensor.flatten() for of_tensor in different]).float().mean() < 1e-3
+        # AdamW moves a weight whose gradient is rounding noise by up to the rate, 1e-4 a step, to either side
+        far = []
+        for key, tensor in expected[name].items():
+            torch.testing.assert_close(found[name][key], tensor, atol=4e-4, rtol=1e-3)
+            far.append(~torch.isclose(found[name][key], tensor, atol=1e-4, rtol=1e-3).flatten())
+        assert torch.cat(far).float().mean() < 1e-3
     weights = [
         load_file(out / "model" / "unet" / "diffusion_pytorch_model.safetensors") for out in (spread, one)
     ]
