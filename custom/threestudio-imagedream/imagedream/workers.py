@@ -171,7 +171,8 @@ def run_processes(
         timeout_s: seconds after which a task is given up.
         attempts: how often a task may fail, its process die or its time run out before it counts as failed.
         threads: of torch in each process.
-        environments: environment variables of the first process, the second, ..., and again from the beginning.
+        environments: environment variables of the first process, the second, ..., and again from the beginning; the one
+            that takes the place of a process that died has that one's.
     """
     if jobs == 0:
         for task in tasks:
@@ -190,13 +191,15 @@ class _Processes:
     ):
         self.size = size
         self._function, self._threads, self._environments = function, threads, environments
-        self._hired = 0
+        self._places: dict[int, _Process] = {}
 
     def hire(self) -> "_Process":
-        choice = self._environments
-        environment = choice[self._hired % len(choice)] if choice else {}
-        self._hired += 1
-        return _Process(self._function, self._threads, environment)
+        place = next(
+            place for place in range(self.size) if place not in self._places or self._places[place].stopped
+        )
+        environment = self._environments[place % len(self._environments)] if self._environments else {}
+        self._places[place] = _Process(self._function, self._threads, environment)
+        return self._places[place]
 
     def wait(self, workers: Sequence["_Process"], seconds: float | None) -> list["_Process"]:
         ready = wait([worker.connection for worker in workers], timeout=seconds)
@@ -212,6 +215,10 @@ class _Process:
         self._process.start()
         theirs.close()  # so that its end is noticed
         self._idle = False
+
+    @property
+    def stopped(self) -> bool:
+        return self.connection.closed
 
     def start(self, task: Any) -> None:
         self._idle = False
