@@ -27,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "custom" / "threestudio-imagedream"))
@@ -51,12 +52,18 @@ from imagedream.evaluation.held_out import (  # noqa: E402
 from imagedream.evaluation.metrics import chamfer_distance, image_scores  # noqa: E402
 from imagedream.evaluation.sheets import contact_sheet  # noqa: E402
 from imagedream.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
+from imagedream.evaluation.unseen import unseen_toys  # noqa: E402
 from imagedream.files import atomic_path  # noqa: E402
 from imagedream.image_prompt import composite  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
 from imagedream.rendering.meshes import load_mesh  # noqa: E402
 
 NOVEL_VIEWS = 8
+TOYS = {
+    "heldout": "held-out toys",
+    "combinations": "held-out combinations of kind, colour and accessory",
+    "unseen-kinds": "toys of kinds never trained",
+}
 SHEET_TOYS = 16
 
 
@@ -75,7 +82,9 @@ class Settings:
     seed: int = 0
     """Number of the first toy."""
     kinds: tuple[str, ...] = ()
-    """Kinds of toys; none for the toybox's first eight."""
+    """Kinds of toys; none for the toybox's first eight, or with `unseen-kinds` for all that the model was not trained on."""
+    split: Literal["heldout", "combinations", "unseen-kinds"] = "heldout"
+    """As `imagedream evaluate views --split`."""
     preset: str = ""
     """As `launch.py --preset`; none for the config as it is."""
     prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG
@@ -103,6 +112,7 @@ class Settings:
             "caption": self.caption,
             "pixels": self.pixels,
             "prompt azimuth": self.prompt_azimuth_deg,
+            "combinations": self.split == "combinations",
             "config and weights": fingerprint(ROOT / "configs" / self.config, local_path(self.weights)),
         }
 
@@ -343,7 +353,7 @@ def report(results: list[dict], settings: Settings) -> str:
         " ".join([f"preset {settings.preset}"] * bool(settings.preset) + [*settings.overrides]) or "none"
     )
     lines = [
-        f"`{settings.config}`, {len(scored)} held-out toys from seed {settings.seed}, overrides: {overrides}, caption: "
+        f"`{settings.config}`, {len(scored)} {TOYS[settings.split]} from seed {settings.seed}, overrides: {overrides}, caption: "
         f"{'yes' if settings.caption else 'no'}, {settings.pixels} px, {settings.jobs} at a time on {os.cpu_count()} CPU "
         f"cores{', ' + torch.cuda.get_device_name() if torch.cuda.is_available() else ''}, torch {torch.__version__}",
     ]
@@ -368,15 +378,15 @@ def main(settings: Settings) -> int:
     if settings.jobs < 1:
         sys.exit(f"--jobs is {settings.jobs}, must be at least 1")
     try:
-        cases = held_out_cases(
-            settings.n,
-            settings.seed,
-            settings.kinds or None,
-            largest_prompt_azimuth_deg=settings.prompt_azimuth_deg,
-        )
         checkpoints.check(settings.weights)
         if local_path(settings.weights) is None:
             raise ValueError(f"--weights is {settings.weights}, must be toybox or a model folder")
+        cases = held_out_cases(
+            settings.n,
+            settings.seed,
+            largest_prompt_azimuth_deg=settings.prompt_azimuth_deg,
+            **unseen_toys(settings.weights, settings.split, settings.seed, settings.n, settings.kinds),
+        )
     except ValueError as error:
         sys.exit(str(error))
     settings = replace(settings, work=settings.work.resolve())

@@ -135,3 +135,11 @@ def test_wrong_arguments_are_named():
         benchmark.main(benchmark.Settings(overrides=("stray",)))
     with pytest.raises(SystemExit, match="unknown kinds griffin"):
         benchmark.main(benchmark.Settings(kinds=("griffin",)))
+    with pytest.raises(SystemExit, match="dog was trained on; new to these weights: bear"):
+        benchmark.main(benchmark.Settings(split="unseen-kinds", kinds=("dog",)))
+
+
+def test_a_result_of_another_split_does_not_count():
+    """Held-out toys and combinations of one kind and number have the same name but are different toys."""
+    assert benchmark.Settings(split="combinations").identity != benchmark.Settings().identity
+    assert benchmark.Settings(split="unseen-kinds").identity == benchmark.Settings().identity

@@ -102,19 +102,12 @@ class EvaluateViews(Evaluation):
 
         check_cases(self.n, self.kinds or None, self.prompt_azimuth_deg)
         check_confidence(self.confidence, self.n)
-        self._kinds_to_ask_for()
+        self._toys()
 
-    def _kinds_to_ask_for(self) -> tuple[str, ...] | None:
-        """The kinds, by what the network's own record says it has seen."""
-        from imagedream import checkpoints
-        from imagedream.evaluation.unseen import check_unseen, unseen_kinds
+    def _toys(self) -> dict[str, Any]:
+        from imagedream.evaluation.unseen import unseen_toys
 
-        here = checkpoints.local_path(self.weights) is not None  # published ones have no record
-        trained_on = checkpoints.part_config(self.weights, "unet").get("trained_on", ()) if here else ()
-        check_unseen(trained_on, "train" if self.split == "train" else "heldout", self.seed, self.n)
-        if self.split == "unseen-kinds":
-            return unseen_kinds(trained_on, self.kinds)
-        return self.kinds or None
+        return unseen_toys(self.weights, self.split, self.seed, self.n, self.kinds)
 
     def evaluate(self, pipeline: "ImageDreamPipeline", clip: Any) -> Any:  # noqa: D102
         from imagedream.evaluation.views import evaluate_views
@@ -123,12 +116,10 @@ class EvaluateViews(Evaluation):
             pipeline,
             self.n,
             seed=self.seed,
-            kinds=self._kinds_to_ask_for(),
+            **self._toys(),
             guidance_scale=self.guidance_scale,
             steps=self.steps,
             captions=self.captions,
-            split="train" if self.split == "train" else "heldout",
-            combinations="heldout" if self.split == "combinations" else "any",
             largest_prompt_azimuth_deg=self.prompt_azimuth_deg,
             clip=clip,
             confidence=self.confidence,

@@ -1,9 +1,39 @@
 """That a network is tested on what it was not trained on, by its own record (`imagedream.seen`)."""
 
 from collections.abc import Sequence
+from typing import Any
 
+from imagedream import checkpoints
 from imagedream.seen import Seen
 from imagedream.toybox import KINDS
+
+
+def unseen_toys(
+    weights: str, split: str, first_seed: int, count: int, kinds: Sequence[str] = ()
+) -> dict[str, Any]:
+    """How `held_out_cases` is asked for toys that a model was not trained on.
+
+    Args:
+        weights: the model; only one in a folder here has a record.
+        split: "heldout": toys that training never made; "combinations": those of them whose kind, body colour and
+            accessory it never saw together; "unseen-kinds": kinds that the model was never trained on; "train": toys as
+            training makes them, of seeds that it did not get to.
+        first_seed: number of the first toy.
+        count: of toys.
+        kinds: the wanted ones; none for what `held_out_cases` takes by itself, or for all unseen ones.
+
+    Raises:
+        ValueError: toys of these seeds or kinds were trained on, or what was is not known.
+    """
+    here = checkpoints.local_path(weights) is not None
+    trained_on = checkpoints.part_config(weights, "unet").get("trained_on", ()) if here else ()
+    stream = "train" if split == "train" else "heldout"
+    check_unseen(trained_on, stream, first_seed, count)
+    return {
+        "split": stream,
+        "combinations": "heldout" if split == "combinations" else "any",
+        "kinds": unseen_kinds(trained_on, kinds) if split == "unseen-kinds" else tuple(kinds) or None,
+    }
 
 
 def unseen_kinds(trained_on: Seen, wanted: Sequence[str] = ()) -> tuple[str, ...]:
