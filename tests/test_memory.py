@@ -4,13 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from imagedream.architectures import architecture_of, random_pipeline
 from imagedream.footprint import footprint
-from imagedream.memory import MemoryOptions, apply_memory_options, precision
+from imagedream.memory import MemoryOptions, apply_memory_options, computes_in_bfloat16, precision
 from tests.test_pipeline import sample
 from tests.tiny import tiny_pipeline
 
@@ -165,6 +166,17 @@ def test_precisions_by_name():
     assert precision("bfloat16", "cpu") == torch.bfloat16
     with pytest.raises(ValueError, match="precision is 'half', must be one of auto, float32"):
         precision("half", "cpu")
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux tells what the processor can do")
+def test_bfloat16_where_the_processor_has_it():
+    instructions = set(Path("/proc/cpuinfo").read_text().split())
+    if {"avx512_bf16", "amx_bf16"} & instructions:
+        assert computes_in_bfloat16("cpu")
+    elif "avx2" in instructions and "avx512bw" not in instructions:
+        assert not computes_in_bfloat16("cpu")
+    else:
+        pytest.skip("a processor in between, or another architecture")
 
 
 def test_options_in_words():

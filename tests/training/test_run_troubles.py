@@ -111,6 +111,7 @@ def test_the_run_folder_says_what_was_run(recipe, good):
             "strategy=fsdp optimizer.kind=muon",
             "optimizer.kind is muon, which needs whole matrices, and strategy is fsdp",
         ),
+        ("precision=bf16", "precision is 'bf16', must be one of auto, 32-true, bf16-mixed"),
         ("devices=0", "devices is 0, must be at least 1"),
         ("keep_checkpoints=0", "keep_checkpoints is 0, must be at least 1"),
     ],

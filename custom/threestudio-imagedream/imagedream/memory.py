@@ -84,6 +84,16 @@ def precision(name: str, device: str | torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+def computes_in_bfloat16(device: str | torch.device) -> bool:
+    """Whether a device multiplies matrices in bfloat16 itself. Where it only pretends to, float32 is far faster."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":  # what oneDNN says of AVX-512, AMX, or ARM's own
+        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return True
+
+
 _kept: "dict[tuple[Any, ...], ImageDreamPipeline] | None" = None
 
 

@@ -6,7 +6,7 @@ for two objects, between which everything grows in a straight line; the rest of 
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from imagedream.training.shards import find
 from imagedream.training.starting_points import start_network
 from imagedream.training.towers import EncoderTraining
 from imagedream.training.toys import VIEWS
+from imagedream.training.trainer import choose_precision
 
 if TYPE_CHECKING:
     from imagedream.training.run import TrainConfig
@@ -121,6 +122,7 @@ def plan(config: "TrainConfig") -> Plan:
         raise ValueError(
             f"lora.rank is {config.lora.rank}: the dry run counts trainings of the weights themselves, not of adapters"
         )
+    config = replace(config, precision=choose_precision(config.precision))
     absent = tuple(missing(config))
     try:
         module = empty_module(config)

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from imagedream.memory import computes_in_bfloat16
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Odd polynomial a·s + b·s³ + c·s⁵ of the singular values that takes small ones to about 1 in few rounds (Jordan)."""
 
@@ -18,11 +20,13 @@ def orthogonalize(
 ) -> Float[Tensor, "n rows columns"]:
     """Matrices of the same singular vectors whose singular values are about 1 (0.7 to 1.2), whatever they were.
 
-    In bfloat16, as usual: what it rounds is small beside those limits.
+    In bfloat16 where the device computes in it: what it rounds is small beside those limits.
     """
     a, b, c = NEWTON_SCHULZ
     wide = matrices.shape[-2] <= matrices.shape[-1]
-    x = (matrices if wide else matrices.mT).bfloat16()
+    x = matrices if wide else matrices.mT
+    if computes_in_bfloat16(x.device):
+        x = x.bfloat16()
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(rounds):
         gram = x @ x.mT

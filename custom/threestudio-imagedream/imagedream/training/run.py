@@ -25,6 +25,7 @@ from imagedream.training.troubles import check_unchanged, memory_advice
 logger = logging.getLogger(__name__)
 
 PARTS = ("encoder", "autoencoder", "diffusion")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 
 @dataclass
@@ -70,7 +71,7 @@ class TrainConfig:
     seed: int = 0
     """Of everything random."""
     precision: str = "32-true"
-    """Lightning's precision, e.g. bf16-mixed."""
+    """One of Lightning's, e.g. bf16-mixed; `auto` is bf16-mixed where the device computes in bfloat16, else 32-true."""
     accumulate: int = 1
     """Batches a step."""
     gradient_clip: float = 1.0
@@ -109,6 +110,8 @@ class TrainConfig:
     def __post_init__(self):
         if self.strategy not in STRATEGIES:
             raise ValueError(f"strategy is {self.strategy!r}, must be one of {', '.join(STRATEGIES)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}, must be one of {', '.join(PRECISIONS)}")
         if self.strategy == "fsdp" and self.part != "diffusion":
             raise ValueError(
                 f"strategy is fsdp, which is for part diffusion; {self.part} fits every device: use ddp"

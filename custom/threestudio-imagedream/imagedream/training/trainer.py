@@ -1,5 +1,6 @@
 """Lightning's trainer for a config."""
 
+import logging
 import signal
 import warnings
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import torch
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from imagedream.memory import check_compiler
+from imagedream.memory import check_compiler, computes_in_bfloat16
 from imagedream.training.averaging import AveragedWeights
 from imagedream.training.checkpointing import AtomicCheckpoints, Checkpoints
 from imagedream.training.lora import FILE, AdapterSnapshots
@@ -25,6 +26,8 @@ from imagedream.training.watching import Bar, Snapshots, Statistics
 if TYPE_CHECKING:
     from imagedream.training.run import TrainConfig
 
+logger = logging.getLogger(__name__)
+
 
 def make_trainer(config: "TrainConfig", module: Training) -> pl.Trainer:
     """Lightning's trainer with all that a config asks for around a module's steps."""
@@ -32,7 +35,7 @@ def make_trainer(config: "TrainConfig", module: Training) -> pl.Trainer:
     if config.activation_checkpointing:
         module.model.enable_gradient_checkpointing()
     if config.compile:
-        check_compiler(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        check_compiler(_device())
         module.model.compile()
     average = AveragedWeights(config.ema_decay)
     statistics = Statistics(out / "stats.jsonl", config.log_every)
@@ -64,7 +67,7 @@ def make_trainer(config: "TrainConfig", module: Training) -> pl.Trainer:
         devices=config.devices,
         num_nodes=config.nodes,
         strategy=make_strategy(config.strategy, config.devices * config.nodes),
-        precision=config.precision,
+        precision=choose_precision(config.precision),
         max_steps=config.steps,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.gradient_clip,
@@ -82,6 +85,25 @@ def make_trainer(config: "TrainConfig", module: Training) -> pl.Trainer:
         callbacks=callbacks,
         enable_model_summary=False,
     )
+
+
+def choose_precision(asked: str) -> str:
+    """Lightning's name of a precision: for `auto` bf16-mixed where the device computes in bfloat16, 32-true elsewhere."""
+    able = computes_in_bfloat16(_device())
+    if asked == "auto":
+        chosen = "bf16-mixed" if able else "32-true"
+        logger.info("precision %s", chosen)
+        return chosen
+    if asked.startswith("bf16") and not able:
+        logger.warning("precision is %s, which this device does not compute in: 32-true is faster", asked)
+    return asked
+
+
+def _device() -> torch.device:
+    """Where Lightning will train."""
+    if torch.accelerator.is_available():
+        return torch.accelerator.current_accelerator()
+    return torch.device("cpu")
 
 
 def tensorboard_logger(out: Path) -> pl.loggers.TensorBoardLogger:
