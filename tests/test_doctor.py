@@ -39,6 +39,7 @@ def test_everything_in_one_go(cache, capsys):
         "python ",
         f"torch {torch.__version__.split('+')[0]}",
         "device ",
+        *(() if torch.cuda.is_available() else ("training with precision=auto is in ",)),
         "GiB free",
         "weights of the small model that ships: toybox",
         "not here    weights sd-v2.1-base-4view-ipmv.pt (pixel model, 8.05 GB): weights=Peng-Wang/ImageDream/",

@@ -63,6 +63,7 @@ def memory_lines() -> Iterator[tuple[str, str]]:
     import psutil
     import torch
 
+    from imagedream.memory import computes_in_bfloat16
     from imagedream.presets import GIB
 
     for index in range(torch.cuda.device_count()):
@@ -75,6 +76,12 @@ def memory_lines() -> Iterator[tuple[str, str]]:
         )
     if not torch.cuda.is_available():
         yield "device", f"CPU with {torch.get_num_threads()} threads; no CUDA device that torch can use"
+        width = (
+            "bfloat16"
+            if computes_in_bfloat16("cpu")
+            else "float32, since this CPU has no bfloat16 of its own"
+        )
+        yield "precision", f"training with precision=auto is in {width}"
     memory = psutil.virtual_memory()
     yield "memory", f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
 
@@ -139,6 +146,7 @@ def plan_lines() -> Iterator[tuple[str, str]]:
     import psutil
     import torch
 
+    from imagedream.memory import computes_in_bfloat16
     from imagedream.presets import GIB, PRESETS, DeviceMemory, choose_preset, published_bytes
 
     yield "would run", "small model: four views and the 3D run (launch.py --config imagedream-toybox.yaml)"
@@ -157,9 +165,10 @@ def plan_lines() -> Iterator[tuple[str, str]]:
     for name, width in (("float32", 4), ("bfloat16", 2)):
         needed = published_bytes(width)
         fits = "would run" if needed < free else "too small"
+        slow = "" if width == 4 or computes_in_bfloat16("cpu") else "; far slower here than in float32"
         yield (
             fits,
-            f"published model, four views on the CPU in {name}: needs {needed / GIB:.1f} GiB, {free / GIB:.1f} are free",
+            f"published model, four views on the CPU in {name}: needs {needed / GIB:.1f} GiB, {free / GIB:.1f} are free{slow}",
         )
     smallest = next(iter(PRESETS.values()))
     yield (
