@@ -1,15 +1,18 @@
 """What goes wrong in a run is said so that it can be put right."""
 
 import json
+import logging
 import os
 
 import pytest
 import torch
 
 from imagedream.cli import main
+from imagedream.memory import computes_in_bfloat16
 from imagedream.training.data import StepBatches
 from imagedream.training.run import read_config
 from imagedream.training.run_folder import check_run_folder, check_space
+from imagedream.training.trainer import choose_precision
 from imagedream.training.troubles import memory_advice
 
 pytestmark = [
@@ -119,3 +122,14 @@ def test_the_run_folder_says_what_was_run(recipe, good):
 def test_settings_that_cannot_be(recipe, overrides, message):
     with pytest.raises(ValueError, match=message):
         read_config(recipe / "tiny.yaml", overrides.split())
+
+
+def test_precision_is_what_the_device_computes_in(caplog):
+    caplog.set_level(logging.INFO)
+    able = computes_in_bfloat16("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_precision("auto") == ("bf16-mixed" if able else "32-true")
+    assert f"precision {choose_precision('auto')}" in caplog.text
+    caplog.clear()
+    assert choose_precision("32-true") == "32-true"
+    assert choose_precision("bf16-mixed") == "bf16-mixed"  # as asked, but told
+    assert ("precision is bf16-mixed, which this device does not compute in" in caplog.text) == (not able)
