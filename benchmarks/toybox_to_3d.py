@@ -49,6 +49,7 @@ from imagedream.evaluation.held_out import (  # noqa: E402
     held_out_cases,
     trivial_answers,
 )
+from imagedream.evaluation.intervals import FEWEST, Scores  # noqa: E402
 from imagedream.evaluation.metrics import chamfer_distance, image_scores  # noqa: E402
 from imagedream.evaluation.sheets import contact_sheet  # noqa: E402
 from imagedream.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
@@ -65,6 +66,7 @@ TOYS = {
     "unseen-kinds": "toys of kinds never trained",
 }
 SHEET_TOYS = 16
+INTERVAL = "95 % interval"
 
 
 @dataclass(frozen=True)
@@ -315,7 +317,7 @@ def toy_row(result: dict) -> dict:
 
 
 def answer_rows(results: list[dict]) -> list[dict]:
-    """Means of the model's results beside the trivial answers."""
+    """Means of the model's results, with intervals where there are toys enough, beside the trivial answers."""
 
     def row(name, four=None, novel=None, chamfer=None):
         four, novel = four or {}, novel or {}
@@ -335,9 +337,20 @@ def answer_rows(results: list[dict]) -> list[dict]:
             chosen = [entry[key] for entry in chosen]
         return mean_scores(chosen)
 
+    def interval(key):
+        ends = {
+            name: Scores(tuple(result[key][name] for result in results)).interval for name in results[0][key]
+        }
+        return {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in ends.items()}
+
     mesh = mean("mesh")
-    rows = [row("four views", four=mean("four views")), row("field", novel=mean("field"))]
-    rows += [row("exported mesh", novel=mesh, chamfer=mesh["chamfer"])]
+    rows = [row("four views", four=mean("four views"))]
+    rows += [row("field", novel=mean("field")), row("exported mesh", novel=mesh, chamfer=mesh["chamfer"])]
+    if len(results) >= FEWEST:
+        ends = interval("mesh")
+        between = [row(INTERVAL, four=interval("four views")), row(INTERVAL, novel=interval("field"))]
+        between += [row(INTERVAL, novel=ends, chamfer=ends["chamfer"])]
+        rows = [one for pair in zip(rows, between, strict=True) for one in pair]
     for name in results[0]["trivial 3D"]:
         lump = mean_scores([{"chamfer": result["ellipsoid chamfer"]} for result in results])["chamfer"]
         chamfer = lump if name == "ellipsoid" else None

@@ -79,6 +79,8 @@ def test_report_has_a_row_for_each_toy_means_and_failures(case, tmp_path):
         "FAILED mug-7: exit",
     ):
         assert words in text
+    assert "95 % interval" not in text  # of two toys
+    assert benchmark.report([result] * 8, benchmark.Settings()).count("| 95 % interval |") == 3
     picture = benchmark.sheet([result], tmp_path)
     assert picture.size == (len(benchmark.SHEET_COLUMNS) * 96, 16 + 96)
 
