@@ -22,6 +22,7 @@ SMALL = [
     "steps=2",
     "validate_every=2",
     "log_every=1",
+    "precision=32-true",
     "validation_views=0",
 ]
 

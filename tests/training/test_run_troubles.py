@@ -23,9 +23,8 @@ pytestmark = [
 
 
 def run(recipe, out, *overrides):
-    return main(
-        ["train", "--config", str(recipe / "tiny.yaml"), f"out={out}", "validation_views=0", *overrides]
-    )
+    settings = [f"out={out}", "validation_views=0", "precision=auto", *overrides]
+    return main(["train", "--config", str(recipe / "tiny.yaml"), *settings])
 
 
 @pytest.fixture
