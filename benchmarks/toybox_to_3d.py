@@ -66,7 +66,6 @@ TOYS = {
     "unseen-kinds": "toys of kinds never trained",
 }
 SHEET_TOYS = 16
-INTERVAL = "95 % interval"
 
 
 @dataclass(frozen=True)
@@ -343,14 +342,17 @@ def answer_rows(results: list[dict]) -> list[dict]:
         }
         return {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in ends.items()}
 
-    mesh = mean("mesh")
-    rows = [row("four views", four=mean("four views"))]
-    rows += [row("field", novel=mean("field")), row("exported mesh", novel=mesh, chamfer=mesh["chamfer"])]
-    if len(results) >= FEWEST:
-        ends = interval("mesh")
-        between = [row(INTERVAL, four=interval("four views")), row(INTERVAL, novel=interval("field"))]
-        between += [row(INTERVAL, novel=ends, chamfer=ends["chamfer"])]
-        rows = [one for pair in zip(rows, between, strict=True) for one in pair]
+    rows = []
+    for name, key, views in (
+        ("four views", "four views", "four"),
+        ("field", "field", "novel"),
+        ("exported mesh", "mesh", "novel"),
+    ):
+        scores = mean(key)
+        rows.append(row(name, **{views: scores}, chamfer=scores.get("chamfer")))
+        if len(results) >= FEWEST:
+            ends = interval(key)
+            rows.append(row("95 % interval", **{views: ends}, chamfer=ends.get("chamfer")))
     for name in results[0]["trivial 3D"]:
         lump = mean_scores([{"chamfer": result["ellipsoid chamfer"]} for result in results])["chamfer"]
         chamfer = lump if name == "ellipsoid" else None
