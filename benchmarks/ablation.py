@@ -32,16 +32,16 @@ from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from imagedream import checkpoints  # noqa: E402
-from imagedream.evaluation.clip import find_clip  # noqa: E402
-from imagedream.evaluation.held_out import held_out_cases  # noqa: E402
-from imagedream.evaluation.intervals import Scores  # noqa: E402
-from imagedream.evaluation.sheets import contact_sheet  # noqa: E402
-from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
-from imagedream.evaluation.views import METRICS, MODEL, evaluate_views  # noqa: E402
-from imagedream.files import atomic_path  # noqa: E402
-from imagedream.image_prompt import composite  # noqa: E402
+from imagedream.image_prompt.prompt import composite  # noqa: E402
+from imagedream.runs.files import atomic_path  # noqa: E402
+from imagedream.sheets import contact_sheet  # noqa: E402
 from imagedream.toybox import FIRST_KINDS  # noqa: E402
-from imagedream.workers import run_processes  # noqa: E402
+from imagedream.workshop.evaluation.clip_scores import find_clip  # noqa: E402
+from imagedream.workshop.evaluation.held_out import held_out_cases  # noqa: E402
+from imagedream.workshop.evaluation.held_out_views import METRICS, MODEL, evaluate_views  # noqa: E402
+from imagedream.workshop.evaluation.intervals import Scores  # noqa: E402
+from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
+from imagedream.workshop.workers import run_processes  # noqa: E402
 
 Stage = Literal["train", "views", "3d", "report"]
 AZIMUTH_BANDS_DEG = ((0, 30), (30, 60), (60, 90))

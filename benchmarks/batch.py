@@ -21,10 +21,10 @@ sys.path.insert(0, str(ROOT / "custom" / "threestudio-imagedream"))
 import torch  # noqa: E402
 import tyro  # noqa: E402
 
-from imagedream.batch.status import read_status  # noqa: E402
-from imagedream.evaluation.held_out import held_out_cases  # noqa: E402
-from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
+from imagedream.workshop.batch.status import read_status  # noqa: E402
+from imagedream.workshop.evaluation.held_out import held_out_cases  # noqa: E402
+from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
 
 SHORT = (
     *(

@@ -19,12 +19,12 @@ import tyro  # noqa: E402
 
 from imagedream import checkpoints  # noqa: E402
 from imagedream.controller_balance import ControllerWeights  # noqa: E402
-from imagedream.evaluation.held_out import HeldOutCase, held_out_case  # noqa: E402
-from imagedream.evaluation.metrics import psnr  # noqa: E402
-from imagedream.evaluation.sheets import contact_sheet  # noqa: E402
-from imagedream.evaluation.tables import markdown_table, mean_scores  # noqa: E402
-from imagedream.files import atomic_path  # noqa: E402
-from imagedream.image_prompt import composite  # noqa: E402
+from imagedream.image_prompt.prompt import composite  # noqa: E402
+from imagedream.metrics import psnr  # noqa: E402
+from imagedream.runs.files import atomic_path  # noqa: E402
+from imagedream.sheets import contact_sheet  # noqa: E402
+from imagedream.workshop.evaluation.held_out import HeldOutCase, held_out_case  # noqa: E402
+from imagedream.workshop.evaluation.tables import markdown_table, mean_scores  # noqa: E402
 
 NAMES = ("ip_weight", "pixel_weight", "caption_weight")
 CASES = ((8, "robot", "a yellow robot"), (2, "car", "a green house"), (6, "mug", "a red mug"))

@@ -25,8 +25,8 @@ import tyro  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
 import threestudio  # noqa: E402
-from imagedream import meshing  # noqa: E402
-from imagedream.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
+from imagedream import mesh as meshing  # noqa: E402
+from imagedream.workshop.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
 
 
 @dataclass(frozen=True)

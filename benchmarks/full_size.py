@@ -11,7 +11,7 @@ memory at a time. Phases, all at the published sizes (256 pixels, 32x32 latents,
     distil N  one distillation step for N groups: renders -> latents with gradient, guidance, gradient of the renders
 
 A phase's memory is the most that was alive at once besides weights and what was there before: on CUDA what the allocator
-says, on a CPU the bytes of PyTorch's tensors (`imagedream.footprint`). Seconds are the median of `--repeats`; on a CPU,
+says, on a CPU the bytes of PyTorch's tensors (`imagedream.workshop.training.memory`). Seconds are the median of `--repeats`; on a CPU,
 where a phase takes a minute, of one run, and they are the seconds that processors worked for it, which other programs
 disturb less than the clock's. "of the matrix rate" is the phase's operations over its seconds, over what a large matrix
 product reaches in the same precision in the same run. Ratios are to the run without options in the same precision. An
@@ -40,20 +40,20 @@ import torch  # noqa: E402
 import tyro  # noqa: E402
 
 from imagedream import checkpoints  # noqa: E402
-from imagedream.architectures import (  # noqa: E402
+from imagedream.cameras import camera_condition, look_at_origin, orthogonal_azimuths  # noqa: E402
+from imagedream.distillation import image_prompt_score_distillation  # noqa: E402
+from imagedream.model import Condition, predict_noise  # noqa: E402
+from imagedream.offloading import PRECISIONS, MemoryOptions, apply_memory_options  # noqa: E402
+from imagedream.pipeline import ImageDreamPipeline  # noqa: E402
+from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
+from imagedream.workshop.training.architectures import (  # noqa: E402
     Architecture,
     architecture_of,
     empty_pipeline,
     published_architecture,
     random_pipeline,
 )
-from imagedream.cameras import camera_condition, look_at_origin, orthogonal_azimuths  # noqa: E402
-from imagedream.distillation import image_prompt_score_distillation  # noqa: E402
-from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
-from imagedream.footprint import fake_pipeline, footprint, operations  # noqa: E402
-from imagedream.memory import PRECISIONS, MemoryOptions, apply_memory_options  # noqa: E402
-from imagedream.model import Condition, predict_noise  # noqa: E402
-from imagedream.pipeline import ImageDreamPipeline  # noqa: E402
+from imagedream.workshop.training.memory import fake_pipeline, footprint, operations  # noqa: E402
 
 GIB = 2**30
 GUIDANCE_SCALE = 5.0

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "custom" / "threestudio-imagedream"))
 
-from imagedream.evaluation.tables import save_results  # noqa: E402
+from imagedream.workshop.evaluation.tables import save_results  # noqa: E402
 
 SHORT = (
     *("--config", "imagedream-toybox.yaml", "use_timestamp=false", "data.height=32", "data.width=32"),

@@ -21,11 +21,11 @@ from omegaconf import OmegaConf  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from benchmarks.toybox_to_3d import read_field_views, read_four_views  # noqa: E402
-from imagedream.evaluation.clip import Clip, find_clip  # noqa: E402
-from imagedream.evaluation.pictures import METRICS, mean_and_deviation, paper_scores  # noqa: E402
-from imagedream.evaluation.quality import InceptionClassifier  # noqa: E402
-from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
-from imagedream.image_prompt import load_image_prompt  # noqa: E402
+from imagedream.image_prompt.prompt import load_image_prompt  # noqa: E402
+from imagedream.workshop.evaluation.clip_scores import Clip, find_clip  # noqa: E402
+from imagedream.workshop.evaluation.picture_scores import METRICS, mean_and_deviation, paper_scores  # noqa: E402
+from imagedream.workshop.evaluation.quality import InceptionClassifier  # noqa: E402
+from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "embedded"), str(ROOT / "custom" / "threestudio-imagedream")]
 
-from imagedream.evaluation.tables import save_results  # noqa: E402
+from imagedream.workshop.evaluation.tables import save_results  # noqa: E402
 
 PICTURE = ROOT / "launch_examples" / "robot.png"
 CAPTION = "a gray robot with orange arms, white legs and a green backpack"

@@ -23,11 +23,11 @@ import tyro  # noqa: E402
 
 from imagedream import checkpoints  # noqa: E402
 from imagedream.cameras import VIEW_NAMES  # noqa: E402
-from imagedream.evaluation.held_out import HeldOutCase, held_out_cases, prompt_picture  # noqa: E402
-from imagedream.evaluation.metrics import image_scores, psnr  # noqa: E402
-from imagedream.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
+from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE  # noqa: E402
+from imagedream.metrics import image_scores, psnr  # noqa: E402
 from imagedream.pipeline import ImageDreamPipeline  # noqa: E402
-from imagedream.several_prompts import PROMPT_TEMPERATURE  # noqa: E402
+from imagedream.workshop.evaluation.held_out import HeldOutCase, held_out_cases, prompt_picture  # noqa: E402
+from imagedream.workshop.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
 
 
 @dataclass(frozen=True)

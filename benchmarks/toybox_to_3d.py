@@ -41,7 +41,13 @@ from PIL import Image  # noqa: E402
 
 from imagedream import checkpoints  # noqa: E402
 from imagedream.checkpoints import local_path  # noqa: E402
-from imagedream.evaluation.held_out import (  # noqa: E402
+from imagedream.image_prompt.prompt import composite  # noqa: E402
+from imagedream.mesh.reading import load_mesh  # noqa: E402
+from imagedream.metrics import chamfer_distance, image_scores  # noqa: E402
+from imagedream.pictures import to_pil  # noqa: E402
+from imagedream.runs.files import atomic_path  # noqa: E402
+from imagedream.sheets import contact_sheet  # noqa: E402
+from imagedream.workshop.evaluation.held_out import (  # noqa: E402
     LARGEST_PROMPT_AZIMUTH_DEG,
     HeldOutCase,
     Orbit,
@@ -49,15 +55,9 @@ from imagedream.evaluation.held_out import (  # noqa: E402
     held_out_cases,
     trivial_answers,
 )
-from imagedream.evaluation.intervals import FEWEST, Scores  # noqa: E402
-from imagedream.evaluation.metrics import chamfer_distance, image_scores  # noqa: E402
-from imagedream.evaluation.sheets import contact_sheet  # noqa: E402
-from imagedream.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
-from imagedream.evaluation.unseen import unseen_toys  # noqa: E402
-from imagedream.files import atomic_path  # noqa: E402
-from imagedream.image_prompt import composite  # noqa: E402
-from imagedream.pictures import to_pil  # noqa: E402
-from imagedream.rendering.meshes import load_mesh  # noqa: E402
+from imagedream.workshop.evaluation.intervals import FEWEST, Scores  # noqa: E402
+from imagedream.workshop.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
+from imagedream.workshop.evaluation.unseen import unseen_toys  # noqa: E402
 
 NOVEL_VIEWS = 8
 TOYS = {

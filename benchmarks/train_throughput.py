@@ -8,7 +8,7 @@ twice the size, shaded, PNG-encoded and written to a shard. Reading is what a tr
 views, a prompt, cameras and caption of one ring, decoded and placed. Seconds of the process are counted, which other
 programs on the machine do not lengthen much, and beside them those of the clock.
 
-A training step is the trainer's own (`imagedream.training.trainer.make_trainer`), of a network with random weights, on the
+A training step is the trainer's own (`imagedream.workshop.training.trainer.make_trainer`), of a network with random weights, on the
 shard that was just made: `waiting` is the fraction of the clock that it waited for batches, with and without processes
 that prepare them. "of the matrix rate" is the step's floating point operations, forward and backward, over its seconds,
 over what a large matrix product reaches in the same precision at the same moment. On a CPU its seconds are the trainer
@@ -33,19 +33,23 @@ import torch  # noqa: E402
 import tyro  # noqa: E402
 
 from benchmarks.full_size import matrix_rate  # noqa: E402
-from imagedream.architectures import architecture_of, published_architecture, random_pipeline  # noqa: E402
 from imagedream.checkpoints import load  # noqa: E402
-from imagedream.evaluation.tables import markdown_table, save_results  # noqa: E402
-from imagedream.footprint import operations  # noqa: E402
-from imagedream.rendering.dataset import Item, RenderConfig, object_samples  # noqa: E402
-from imagedream.rendering.samples import write_tar  # noqa: E402
-from imagedream.training.data import DataConfig, TrainingData, step_generator  # noqa: E402
-from imagedream.training.diffusion import DiffusionTraining  # noqa: E402
-from imagedream.training.rendered import RenderedConfig, RenderedSamples, examine_rendered  # noqa: E402
-from imagedream.training.run import TrainConfig  # noqa: E402
-from imagedream.training.shards import index  # noqa: E402
-from imagedream.training.trainer import attention_kernels, make_trainer, without_known_warnings  # noqa: E402
-from imagedream.training.watching import Statistics  # noqa: E402
+from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
+from imagedream.workshop.rendering.dataset import Item, RenderConfig, object_samples  # noqa: E402
+from imagedream.workshop.rendering.samples import write_tar  # noqa: E402
+from imagedream.workshop.training.architectures import (  # noqa: E402
+    architecture_of,
+    published_architecture,
+    random_pipeline,
+)
+from imagedream.workshop.training.diffusion import DiffusionTraining  # noqa: E402
+from imagedream.workshop.training.memory import operations  # noqa: E402
+from imagedream.workshop.training.objects import DataConfig, TrainingData, step_generator  # noqa: E402
+from imagedream.workshop.training.rendered_data import RenderedConfig, RenderedSamples, examine_rendered  # noqa: E402
+from imagedream.workshop.training.run import TrainConfig  # noqa: E402
+from imagedream.workshop.training.run_logging import Statistics  # noqa: E402
+from imagedream.workshop.training.shard_data import index  # noqa: E402
+from imagedream.workshop.training.trainer import attention_kernels, make_trainer, without_known_warnings  # noqa: E402
 
 Model = Literal["toybox", "published"]
 Precision = Literal["32-true", "bf16-mixed"]

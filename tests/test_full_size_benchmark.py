@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imagedream.architectures import published_architecture
+from imagedream.workshop.training.architectures import published_architecture
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,11 +9,11 @@ import torch
 from omegaconf import OmegaConf
 
 from imagedream import presets
-from imagedream.architectures import published_architecture
-from imagedream.footprint import fake_pipeline, footprint
-from imagedream.memory import MemoryOptions
 from imagedream.model import predict_noise
+from imagedream.offloading import MemoryOptions
 from imagedream.presets import GIB, PRESETS, DeviceMemory, choose_preset, overrides, preset_settings
+from imagedream.workshop.training.architectures import published_architecture
+from imagedream.workshop.training.memory import fake_pipeline, footprint
 from threestudio.utils.config import load_config
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ import pytest
 import torch
 import trimesh
 
-from imagedream.image_prompt import prepare_image_prompt
+from imagedream.image_prompt.prompt import prepare_image_prompt
 from imagedream.report import write_report
 
 

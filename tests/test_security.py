@@ -22,11 +22,11 @@ from omegaconf import OmegaConf
 
 from imagedream import checkpoints
 from imagedream.cli import main
-from imagedream.image_prompt import MAX_BYTES, ImagePromptError, load_image_prompt
-from imagedream.rendering import meshes
-from imagedream.rendering.dataset import Item
-from imagedream.rendering.samples import SampleError, decode_png
+from imagedream.image_prompt.prompt import MAX_BYTES, ImagePromptError, load_image_prompt
+from imagedream.mesh import reading as meshes
 from imagedream.report import write_report
+from imagedream.workshop.rendering.dataset import Item
+from imagedream.workshop.rendering.samples import SampleError, decode_png
 
 ROOT = Path(__file__).parents[1]
 
@@ -142,7 +142,7 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path, marker):
     for name in ("array.npy", "arrays.npz"):
         with pytest.raises(ValueError, match="allow_pickle=False"):
             dict(np.load(tmp_path / name)) if name.endswith("z") else np.load(tmp_path / name)
-    from imagedream.batch.pages import _pictures
+    from imagedream.workshop.batch.pages import _pictures
 
     (tmp_path / "run" / "save").mkdir(parents=True)
     (tmp_path / "arrays.npz").rename(tmp_path / "run" / "save" / "views.npz")
@@ -220,7 +220,7 @@ def test_keys_name_no_folders(key):
 
 
 def test_a_shard_with_paths_outside_is_only_read(tmp_path):
-    from imagedream.training.shards import scan
+    from imagedream.workshop.training.shard_data import scan
 
     shard, outside = tmp_path / "data" / "shard-000000.tar", tmp_path / "outside"
     shard.parent.mkdir()
@@ -270,7 +270,7 @@ def test_a_mesh_reads_no_file_outside_its_folder(tmp_path):
 
 def test_a_usdz_is_only_read(tmp_path):
     pytest.importorskip("pxr", reason="the usdz extra is not installed")
-    from imagedream.meshing.usdz import load_usdz
+    from imagedream.mesh.usdz import load_usdz
 
     with zipfile.ZipFile(tmp_path / "trap.usdz", "w") as archive:
         archive.writestr("../outside.txt", "x")
@@ -409,7 +409,7 @@ def test_a_report_shows_names_as_text(tmp_path):
 
 def test_pages_ask_nobody_for_anything(tmp_path):
     page = write_report(tmp_path / "report.html", title="a lamp").read_text()
-    batch = (ROOT / "custom/threestudio-imagedream/imagedream/report_page/batch.html").read_text()
+    batch = (ROOT / "custom/threestudio-imagedream/imagedream/report/page/batch.html").read_text()
     for text in (page, batch):
         policy = text.partition('Content-Security-Policy" content="')[2].partition('"')[0]
         assert policy.startswith("default-src 'none'")
@@ -440,6 +440,7 @@ else:
 @pytest.mark.timeout(900)
 def test_a_run_opens_no_socket(tmp_path):
     from tests.test_batch import SMALL
+
     from tests.tiny import tiny_pipeline
 
     (tmp_path / "listener.py").write_text(LISTENER)

@@ -1,4 +1,4 @@
-"""Where the pictures of a run were taken from: what `imagedream.prompt_camera` needs of a host, and how it is told."""
+"""Where the pictures of a run were taken from: what `imagedream.image_prompt.prompt_camera` needs of a host, and how it is told."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from imagedream.cameras import check_angles
-from imagedream.meshing.field import ViewFunction
-from imagedream.prompt_camera import PromptCamera, clip_features, estimate_prompt_camera
+from imagedream.image_prompt.prompt_camera import PromptCamera, clip_features, estimate_prompt_camera
+from imagedream.mesh.field import ViewFunction
 
 from .data import camera_batch
 
@@ -73,8 +73,8 @@ def object_views(render: Callable[[dict[str, Any]], dict[str, Tensor]], device: 
 
 def of_four_views(path: Path, settings: PromptCameraSettings) -> Callable[[Tensor, Any], PromptCamera]:
     """Looks for a prompt (RGBA; and the pipeline, if its encoder shall help) in the visual hull of a `views.npz`."""
-    from imagedream.evaluation.metrics import silhouette
-    from imagedream.evaluation.visual_hull import hull_renderer
+    from imagedream.mesh.visual_hull import hull_renderer
+    from imagedream.metrics import silhouette
 
     with np.load(path) as stored:
         images = torch.from_numpy(stored["images"]).permute(0, 3, 1, 2) / 255

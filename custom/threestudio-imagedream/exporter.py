@@ -10,14 +10,14 @@ import torch
 import trimesh
 
 import threestudio
-from imagedream import meshing
+from imagedream import mesh as meshing
 from threestudio.models.exporters.base import Exporter, ExporterOutput
 from threestudio.utils.config import parse_structured
 
 
 @threestudio.register("imagedream-mesh-exporter")
 class ImageDreamMeshExporter(Exporter):
-    """Turns a geometry with an albedo material into textured mesh files (see `imagedream.meshing`).
+    """Turns a geometry with an albedo material into textured mesh files (see `imagedream.mesh`).
 
     A density field (a geometry with `forward_density`, such as implicit-volume) is meshed at the level whose
     silhouettes agree best with it; the surface of any other geometry (implicit-sdf, tetrahedra-sdf-grid) is its own
@@ -26,7 +26,7 @@ class ImageDreamMeshExporter(Exporter):
 
     @dataclass
     class Config(Exporter.Config):
-        """What to export and how; the mesh settings are those of `imagedream.meshing.MeshSettings`."""
+        """What to export and how; the mesh settings are those of `imagedream.mesh.MeshSettings`."""
 
         fmt: str = "glb"
         """glb, obj, ply, stl or usdz, or several joined by +, as in glb+obj. usdz needs usd-core."""
@@ -115,7 +115,7 @@ class ImageDreamMeshExporter(Exporter):
 
     @torch.no_grad()
     def __call__(self) -> list[ExporterOutput]:
-        """Mesh the field; raises `imagedream.meshing.EmptyFieldError` if there is nothing to see in it."""
+        """Mesh the field; raises `imagedream.mesh.EmptyFieldError` if there is nothing to see in it."""
         device = self.geometry.bbox.device
         if self.is_density:
             meshed = meshing.mesh_field(self._density, self._albedo, self.settings, device)

@@ -5,15 +5,15 @@ from typing import Any
 
 import threestudio
 from imagedream.cameras import VIEW_NAMES
-from imagedream.image_prompt import (
+from imagedream.image_prompt.multi_image import with_azimuths
+from imagedream.image_prompt.prompt import (
     OBJECT_FRACTION,
     ImagePrompt,
     ImagePromptError,
     load_image_prompt,
     open_picture,
 )
-from imagedream.prompt_camera import PromptCamera
-from imagedream.several_prompts import with_azimuths
+from imagedream.image_prompt.prompt_camera import PromptCamera
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
 

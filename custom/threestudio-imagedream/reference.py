@@ -10,8 +10,8 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate, normalize
 
 import threestudio
 from imagedream.cameras import check_angles
-from imagedream.image_prompt import open_picture
-from imagedream.prompt_camera import PromptCamera
+from imagedream.image_prompt.prompt import open_picture
+from imagedream.image_prompt.prompt_camera import PromptCamera
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
 

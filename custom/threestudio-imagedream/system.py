@@ -15,9 +15,9 @@ from torch import Tensor
 
 import threestudio
 from imagedream.cameras import check_angles, view_name
-from imagedream.files import atomic_path
+from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.pictures import label_strip
-from imagedream.prompt_camera import PromptCamera
+from imagedream.runs.files import atomic_path
 from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import find_last_path

@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
-from imagedream.checkpoints import layouts
+from imagedream.checkpoints import formats as layouts
 from imagedream.checkpoints.official import official_state
 from imagedream.checkpoints.tensors import put_back
 from imagedream.pipeline import ImageDreamPipeline
@@ -123,7 +123,7 @@ def write_diffusers(pipeline: ImageDreamPipeline, folder: Path, form: str, dtype
         for name, tensor in pipeline.encoder.state_dict().items()
         if not name.startswith(dropped)
     }
-    from imagedream.checkpoints import names
+    from imagedream.checkpoints import key_maps as names
 
     text = {name: tensor for name, tensor in towers.items() if not name.startswith("visual.")}
     vision = {name: tensor for name, tensor in towers.items() if name.startswith("visual.")}

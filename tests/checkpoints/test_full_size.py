@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imagedream.architectures import published_architecture, random_pipeline
+from imagedream.workshop.training.architectures import published_architecture, random_pipeline
 from tests.checkpoints.published import write_diffusers, write_official, write_stable_diffusion
 
 PEAK = """

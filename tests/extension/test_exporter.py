@@ -8,7 +8,7 @@ import torch
 import trimesh
 
 import threestudio
-from imagedream import meshing
+from imagedream import mesh as meshing
 from tests import arrow
 from threestudio.models.geometry.base import BaseExplicitGeometry, BaseImplicitGeometry
 from threestudio.models.materials.base import BaseMaterial

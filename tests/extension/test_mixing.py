@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 import threestudio
-from imagedream.prompt_camera import PromptCamera
+from imagedream.image_prompt.prompt_camera import PromptCamera
 from tests.short_run import short_trainer
 
 CONFIGS = Path(__file__).parents[2] / "configs"

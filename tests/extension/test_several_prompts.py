@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 import threestudio
 from imagedream.cameras import look_at_origin, orthogonal_azimuths
-from imagedream.several_prompts import angle_bias
+from imagedream.image_prompt.multi_image import angle_bias
 from tests.tiny import tiny_pipeline
 
 

@@ -54,7 +54,21 @@ def weight_digests() -> dict[str, str]:
 
 def rendered_shard(folder: Path) -> tuple[dict[str, str], torch.Tensor]:
     """Text files of a shard of two toys as they are, and its pictures."""
-    command = "render toybox:2 --size 16 --views 4 --rings 1 --prompts 1 --seed 0 --out".split()
+    command = [
+        "render",
+        "toybox:2",
+        "--size",
+        "16",
+        "--views",
+        "4",
+        "--rings",
+        "1",
+        "--prompts",
+        "1",
+        "--seed",
+        "0",
+        "--out",
+    ]
     subprocess.run([sys.executable, "-m", "imagedream", *command, folder], check=True, capture_output=True)
     texts, pictures = {}, []
     with tarfile.open(folder / "shard-000000.tar") as tar:
@@ -150,7 +164,12 @@ def test_first_distillation_steps(pinned, tmp_path):
 
 def write(folder: Path) -> None:
     texts, shard = rendered_shard(folder / "shards")
-    found = {"toys": toy_digests(), "weights": weight_digests(), "shard": texts, "losses": first_losses(folder)}
+    found = {
+        "toys": toy_digests(),
+        "weights": weight_digests(),
+        "shard": texts,
+        "losses": first_losses(folder),
+    }
     (HERE / "pinned.json").write_text(json.dumps(found, indent=1) + "\n")
     save_file({"shard": shard, "views": four_views()}, HERE / "pinned.safetensors")
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from imagedream.attention import CaptionAttnProcessor, ImagePromptAttnProcessor, MultiViewAttnProcessor
-from imagedream.seen import Seen
+from imagedream.training_record import Seen
 
 Controllers = Literal["none", "global", "local", "pixel", "pixel-only"]
 """`pixel` is local + pixel, as in the paper's final model; `pixel-only` has the prompt frame and no image tokens; `none`
@@ -149,7 +149,7 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
             `num_image_text_embeds`); the output width is the UNet's `cross_attention_dim`. None without image tokens.
         cameras: from where the azimuths of its cameras count.
         no_image: what it has learned to take for "no image prompt".
-        trained_on: what it has been trained on so far, see `imagedream.seen`; changes nothing of what it does.
+        trained_on: what it has been trained on so far, see `imagedream.training_record`; changes nothing of what it does.
     """
 
     _supports_gradient_checkpointing = True

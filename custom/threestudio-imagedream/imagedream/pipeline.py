@@ -15,9 +15,9 @@ from torch.nn.functional import interpolate
 from imagedream.cameras import camera_condition, check_angles, look_at_origin, orthogonal_azimuths
 from imagedream.controller_balance import AS_TRAINED, ControllerWeights
 from imagedream.encoders import ImageTextEncoder
-from imagedream.image_prompt import ImagePrompt, composite, load_image_prompt
+from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE, angle_bias, with_azimuths
+from imagedream.image_prompt.prompt import ImagePrompt, composite, load_image_prompt
 from imagedream.model import Condition, MultiViewUNet, concatenate_conditions, predict_noise
-from imagedream.several_prompts import PROMPT_TEMPERATURE, angle_bias, with_azimuths
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ A preset only ever lowers what a config asks for. Its sum for a training step on
     + the larger of   render kept + encoding kept + network,   render kept + encoding's peak,   render's peak
 
 Weights are parameter counts times two bytes. The autoencoder's and the network's bytes are counted from the full-size
-model's own tensors (`imagedream.footprint`; the tests count again). The render's bytes are those of a sample times the
+model's own tensors (`imagedream.workshop.training.memory`; the tests count again). The render's bytes are those of a sample times the
 samples of a step, which depend on the object: `SAMPLES_THAT_COUNT` and the embedded host's bytes of a sample were
 counted from the first steps of `configs/imagedream.yaml`; a real threestudio's are an assumption (see
 `BYTES_PER_SAMPLE`). Nothing here has been measured on a GPU.
@@ -67,7 +67,7 @@ class Preset:
     groups_per_call: int | None
     """Most groups that the network sees at once."""
     encoder: str
-    """`keep` or `offload`, as in `imagedream.memory.MemoryOptions`."""
+    """`keep` or `offload`, as in `imagedream.offloading.MemoryOptions`."""
     lean_encoding: bool
     """Autoencoder with slicing and checkpointing: a quarter more to compute, a fifth of the memory."""
     precision: str = "float16"

@@ -15,6 +15,13 @@ import torch
 
 from imagedream.checkpoints.adapters import check_adapter, merge_adapter
 from imagedream.checkpoints.errors import CheckpointError, differences
+from imagedream.checkpoints.formats import (
+    Blueprint,
+    Component,
+    check_folder,
+    read_blueprint,
+    read_json,
+)
 from imagedream.checkpoints.hub import (
     PUBLISHED,
     TOYBOX,
@@ -24,14 +31,7 @@ from imagedream.checkpoints.hub import (
     local_path,
     published_controllers,
 )
-from imagedream.checkpoints.layouts import (
-    Blueprint,
-    Component,
-    check_folder,
-    read_blueprint,
-    read_json,
-)
-from imagedream.checkpoints.open_clip_towers import load_open_clip, names_open_clip, open_clip_config
+from imagedream.checkpoints.open_clip_weights import load_open_clip, names_open_clip, open_clip_config
 from imagedream.checkpoints.tensors import Piece, Tensors, in_portions, open_tensors
 
 if TYPE_CHECKING:

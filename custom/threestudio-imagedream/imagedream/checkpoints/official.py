@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from imagedream.checkpoints.errors import CheckpointError
-from imagedream.checkpoints.layouts import TEXTS, UNET, VAES, latent_diffusion_pieces
+from imagedream.checkpoints.formats import TEXTS, UNET, VAES, latent_diffusion_pieces
 from imagedream.checkpoints.tensors import put_back
-from imagedream.files import atomic_path
+from imagedream.runs.files import atomic_path
 
 if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamPipeline

@@ -9,18 +9,12 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from functools import reduce
+from operator import or_
+from pydoc import locate
+from typing import Annotated, Any
 
 import tyro
-
-from imagedream.cli.batch import Batch
-from imagedream.cli.convert import Convert
-from imagedream.cli.doctor import Doctor
-from imagedream.cli.evaluate import Evaluate
-from imagedream.cli.prepare import Prepare
-from imagedream.cli.render import Render
-from imagedream.cli.train import Assemble, Train
-from imagedream.cli.views import Views
 
 USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, FloatingPointError)
 """What the library raises for what a user can put right."""
@@ -59,17 +53,24 @@ def _one_line(error: BaseException) -> str:
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-AnyVerb = (
-    Annotated[Prepare, tyro.conf.subcommand("prepare")]
-    | Annotated[Views, tyro.conf.subcommand("views")]
-    | Annotated[Convert, tyro.conf.subcommand("convert")]
-    | Annotated[Batch, tyro.conf.subcommand("batch")]
-    | Annotated[Render, tyro.conf.subcommand("render")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Assemble, tyro.conf.subcommand("assemble")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
+VERBS = {
+    "prepare": "imagedream.cli.prepare.Prepare",
+    "views": "imagedream.cli.views.Views",
+    "convert": "imagedream.cli.convert.Convert",
+    "batch": "imagedream.workshop.commands.batch.Batch",
+    "render": "imagedream.workshop.commands.render.Render",
+    "train": "imagedream.workshop.commands.train.Train",
+    "assemble": "imagedream.workshop.commands.train.Assemble",
+    "evaluate": "imagedream.workshop.commands.evaluate.Evaluate",
+    "doctor": "imagedream.cli.doctor.Doctor",
+}
+"""Where each verb is. They are found by name, so that the core stands without the workshop."""
+
+
+def _any_verb() -> Any:
+    """The union of all verbs, each under its name."""
+    verbs = [Annotated[locate(place), tyro.conf.subcommand(name)] for name, place in VERBS.items()]
+    return reduce(or_, verbs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 1 when `doctor` misses something, 2 for a user's mistake, 130 when interrupted.
     """
-    verb = tyro.cli(AnyVerb, prog="imagedream", description="ImageDream: one picture, four views.", args=argv)
+    verb = tyro.cli(
+        _any_verb(), prog="imagedream", description="ImageDream: one picture, four views.", args=argv
+    )
     with _logging_to_stderr(verb.verbose):
         try:
             return verb.run() or 0

@@ -44,7 +44,7 @@ class Convert(Verb):
 
             save_official(pipeline, self.out)
         else:
-            from imagedream.files import atomic_folder
+            from imagedream.runs.files import atomic_folder
 
             with atomic_folder(self.out) as folder:
                 pipeline.save_pretrained(folder)

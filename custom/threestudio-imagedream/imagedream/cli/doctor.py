@@ -63,7 +63,7 @@ def memory_lines() -> Iterator[tuple[str, str]]:
     import psutil
     import torch
 
-    from imagedream.memory import computes_in_bfloat16
+    from imagedream.offloading import computes_in_bfloat16
     from imagedream.presets import GIB
 
     for index in range(torch.cuda.device_count()):
@@ -146,7 +146,7 @@ def plan_lines() -> Iterator[tuple[str, str]]:
     import psutil
     import torch
 
-    from imagedream.memory import computes_in_bfloat16
+    from imagedream.offloading import computes_in_bfloat16
     from imagedream.presets import GIB, PRESETS, DeviceMemory, choose_preset, published_bytes
 
     yield "would run", "small model: four views and the 3D run (launch.py --config imagedream-toybox.yaml)"

@@ -25,7 +25,7 @@ class Prepare(Verb):
 
     def run(self) -> None:  # noqa: D102
         check_ending(self.out, (".png",))
-        from imagedream.image_prompt import load_image_prompt
+        from imagedream.image_prompt.prompt import load_image_prompt
 
         load_image_prompt(self.picture, self.size, self.object_fraction, self.mask).save(self.out)
         say(self.out)

@@ -12,9 +12,9 @@ from imagedream.cli.verb import Verb, check_ending, choose_device, say
 from imagedream.samplers import DEFAULT_STEPS, Sampler
 
 if TYPE_CHECKING:
-    from imagedream.evaluation.view_scores import ViewScores
-    from imagedream.image_prompt import ImagePrompt
+    from imagedream.image_prompt.prompt import ImagePrompt
     from imagedream.pipeline import ImageDreamOutput
+    from imagedream.view_scores import ViewScores
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ class Views(Verb):
         from imagedream import checkpoints
         from imagedream.cameras import VIEW_NAMES, check_angles
         from imagedream.controller_balance import ControllerWeights
-        from imagedream.image_prompt import load_image_prompt
-        from imagedream.several_prompts import PROMPT_TEMPERATURE, with_azimuths
+        from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE, with_azimuths
+        from imagedream.image_prompt.prompt import load_image_prompt
 
         check_angles(self.elevation_deg)
         balance = {name: getattr(self, name) for name in ("ip_weight", "pixel_weight", "caption_weight")}
@@ -92,9 +92,9 @@ class Views(Verb):
         prompts = [replace(load_image_prompt(path), azimuth_deg=azimuth) for path, azimuth in files]
         import torch
 
-        from imagedream.evaluation.view_scores import clip_unavailable
-        from imagedream.files import atomic_path
+        from imagedream.runs.files import atomic_path
         from imagedream.samplers import make_sampler
+        from imagedream.view_scores import clip_unavailable
 
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         pipeline = checkpoints.load(
@@ -175,7 +175,7 @@ class Views(Verb):
         import torch
 
         from imagedream.controller_balance import ControllerWeights
-        from imagedream.evaluation.view_scores import score_views
+        from imagedream.view_scores import score_views
 
         weights = ControllerWeights(
             **{name: settings[name] for name in ("ip_weight", "pixel_weight", "caption_weight")}

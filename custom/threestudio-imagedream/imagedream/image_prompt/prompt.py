@@ -1,0 +1,341 @@
+"""Any picture file becomes the prompt the model sees: one object, cut out, centred, at a stated size in a square frame."""
+
+import io
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageCms
+import PIL.ImageOps
+import torch
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from imagedream.image_prompt.background_removal import clean_edges, remove_background
+from imagedream.runs.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000")
+"""What is opened: raster formats only (Pillow would hand EPS to an external interpreter)."""
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".tga", ".jp2"
+)  # fmt: skip
+"""Endings of such files, which a folder is searched for."""
+MAX_PIXELS = 120_000_000
+"""Largest picture that is decoded: it takes half a gigabyte in memory."""
+MAX_BYTES = 256 * 2**20
+"""Largest picture file that is opened."""
+OBJECT_FRACTION = 0.90
+"""The object's longest side over the frame's: the mean of the paper's test pictures."""
+VISIBLE_ALPHA = 0.05
+"""From this opacity on a pixel counts as part of the object."""
+
+_WORKING_SIDE = 1536  # px; larger pictures are reduced to this first, which no prompt size can tell
+
+
+class ImagePromptError(ValueError):
+    """A picture that cannot become a prompt; the message names the file and says why."""
+
+
+@dataclass(frozen=True)
+class ImagePrompt:
+    """The picture as the model sees it."""
+
+    rgba: Float[Tensor, "4 size size"]
+    """Straight (not premultiplied) alpha, sRGB, values in [0, 1]; the object is centred in the frame."""
+    background_removal: str
+    """Where the alpha comes from: "alpha" (the picture's own), "mask" (given), "rembg" or "grabcut"."""
+    warnings: tuple[str, ...] = ()
+    """What may spoil the result, one sentence each."""
+    azimuth_deg: float | None = None
+    """From where the picture was taken: 0 is the object's front; None where nobody knows."""
+
+    def to_pil(self) -> PIL.Image.Image:
+        """The prompt as an RGBA picture of 8 bits a channel."""
+        pixels = (self.rgba.detach().cpu().permute(1, 2, 0) * 255).round().to(torch.uint8)
+        return PIL.Image.fromarray(pixels.numpy(), "RGBA")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the prompt as a PNG file (whatever the ending of `path`), complete or not at all."""
+        with atomic_path(path) as temporary:
+            self.to_pil().save(temporary, format="PNG")
+
+
+def load_image_prompt(
+    path: str | os.PathLike[str],
+    size: int = 256,
+    object_fraction: float = OBJECT_FRACTION,
+    mask: str | os.PathLike[str] | None = None,
+) -> ImagePrompt:
+    """Read a picture file and prepare it as the model's prompt.
+
+    Args:
+        path: a picture file: PNG, JPEG, WebP and the other `FORMATS`, any colour mode, any EXIF rotation.
+        size: side of the square result in pixels.
+        object_fraction: longest side of the object over the side of the frame, in (0, 1].
+        mask: a picture of the same aspect, white where the object is; used instead of alpha or background removal.
+
+    Returns:
+        The prompt, with its warnings, which are logged too.
+
+    Raises:
+        ImagePromptError: names the file and what is wrong with it.
+    """
+    image = open_picture(path)
+    mask_image = open_picture(mask) if mask is not None else None
+    try:
+        return prepare_image_prompt(image, size, object_fraction, mask_image)
+    except ImagePromptError as error:
+        raise ImagePromptError(f"{path}: {error}") from error
+
+
+def prepare_image_prompt(
+    image: PIL.Image.Image,
+    size: int = 256,
+    object_fraction: float = OBJECT_FRACTION,
+    mask: PIL.Image.Image | None = None,
+) -> ImagePrompt:
+    """Cut the object out of a picture and place it in the frame; see `load_image_prompt`."""
+    _check_frame(size, object_fraction)
+    pixels = _to_rgba(image)  # (height, width, 4) uint8
+    doubts = ()
+    if mask is not None:
+        removal, pixels = "mask", _apply_mask(pixels, mask)
+    elif (pixels[..., 3] < 128).any():
+        removal = "alpha"
+    else:  # opaque everywhere, at most for the soft fringe of some editor: tells nothing about the object
+        removal, pixels, doubts = remove_background(pixels[..., :3])
+    logger.info("background: %s", _REMOVAL_WORDS[removal])
+
+    visible = pixels[..., 3] > VISIBLE_ALPHA * 255
+    if not visible.any():
+        found = {"alpha": "it is transparent everywhere", "mask": "the mask is black everywhere"}
+        raise ImagePromptError(
+            f"no object found: {found.get(removal, 'nothing stands out from the background')}; "
+            "give a picture with an object, cut out (transparent background) if need be"
+        )
+    messages = (*doubts, *_inspect(visible, pixels[..., 3] > 127, size, object_fraction))
+    for message in messages:
+        logger.warning("picture: %s", message)
+    rgba = torch.from_numpy(pixels.astype(np.float32) / 255).permute(2, 0, 1)
+    return ImagePrompt(place(rgba, size, object_fraction), removal, messages)
+
+
+_REMOVAL_WORDS = {
+    "alpha": "the picture's own transparency",
+    "mask": "the given mask",
+    "rembg": "removed by rembg",
+    "grabcut": "removed by OpenCV GrabCut, seeded from the border's colours",
+}
+
+
+def composite(
+    rgba: Float[Tensor, "*batch 4 height width"], background: Float[Tensor, "*batch 3"]
+) -> Float[Tensor, "*batch 3 height width"]:
+    """The picture in front of a plain colour: alpha · rgb + (1 − alpha) · background."""
+    alpha = rgba[..., 3:, :, :]
+    return alpha * rgba[..., :3, :, :] + (1 - alpha) * background[..., None, None]
+
+
+def place(
+    rgba: Float[Tensor, "4 height width"], size: int, object_fraction: float
+) -> Float[Tensor, "4 {size} {size}"]:
+    """Centre the object in a square frame, its longest side at `object_fraction` of the frame's.
+
+    Resized with premultiplied colours, so that what colour a transparent pixel happens to have never shows (no halos).
+
+    Args:
+        rgba: straight alpha, values in [0, 1].
+        size: side of the result in pixels.
+        object_fraction: longest side of the object's box over the side of the frame, in (0, 1].
+
+    Returns:
+        Straight alpha; colour 0 where nothing is.
+
+    Raises:
+        ImagePromptError: when every pixel is (nearly) transparent.
+    """
+    _check_frame(size, object_fraction)
+    visible = rgba[3] > VISIBLE_ALPHA
+    if not visible.any():
+        raise ImagePromptError("no object found: every pixel is transparent")
+    rows, columns = visible.any(1).nonzero()[:, 0], visible.any(0).nonzero()[:, 0]
+    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    scale = size * object_fraction / max(bottom - top, right - left)
+    height, width = (max(1, round(side * scale)) for side in (bottom - top, right - left))
+
+    crop = rgba[:, top:bottom, left:right]
+    premultiplied = torch.cat([crop[:3] * crop[3:], crop[3:]])
+    resized = torch.nn.functional.interpolate(
+        premultiplied[None], (height, width), mode="bicubic", antialias=True
+    )[0]
+    alpha = resized[3:].clamp(0, 1)
+    colour = (resized[:3] / alpha.clamp_min(1e-4)).clamp(0, 1) * (alpha > 1e-4)
+
+    frame = rgba.new_zeros(4, size, size)
+    y, x = (size - height) // 2, (size - width) // 2
+    frame[:, y : y + height, x : x + width] = torch.cat([colour, alpha])
+    return frame
+
+
+def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
+    """Decode a picture file, turned upright; nothing is decoded before its size is known to be sane.
+
+    Raises:
+        ImagePromptError: no such file, a folder, not a picture, too large, truncated, or several frames.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ImagePromptError(f"{path} is a folder, a picture file is needed")
+    if not path.exists():
+        raise ImagePromptError(f"{path}: no such file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ImagePromptError(
+            f"{path} has {path.stat().st_size:,} bytes, the limit is {MAX_BYTES:,}; make it smaller"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own limit; ours is checked below
+            image = PIL.Image.open(path, formats=FORMATS)
+    except PIL.Image.DecompressionBombError as error:
+        raise ImagePromptError(
+            f"{path}: more than {MAX_PIXELS:,} pixels, the limit; make it smaller"
+        ) from error
+    except PermissionError as error:
+        raise ImagePromptError(f"{path}: no permission to read it") from error
+    except Exception as error:  # whatever a broken header makes a decoder raise
+        raise ImagePromptError(f"{path} is not a picture of a known format ({', '.join(FORMATS)})") from error
+    with image:
+        width, height = image.size
+        if width * height == 0:
+            raise ImagePromptError(f"{path}: the picture is {width} x {height} pixels")
+        if width * height > MAX_PIXELS:
+            raise ImagePromptError(
+                f"{path}: {width} x {height} = {width * height:,} pixels, the limit is {MAX_PIXELS:,}; make it smaller"
+            )
+        try:
+            # not counted: a small file can hold millions. MPO: a phone's JPEG with a preview behind the picture
+            if getattr(image, "is_animated", False) and image.format != "MPO":
+                raise ImagePromptError(
+                    f"{path}: several frames, a single picture is needed; save one frame of it"
+                )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # remarks on odd metadata
+                image.load()
+        except ImagePromptError:
+            raise
+        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
+            raise ImagePromptError(f"{path}: damaged or incomplete, cannot be decoded ({error})") from error
+        try:
+            upright = PIL.ImageOps.exif_transpose(image)
+        except Exception:
+            logger.warning("%s: unreadable EXIF data, the picture is taken as it is", path)
+            upright = image
+        return upright if upright is not image else image.copy()
+
+
+def _check_frame(size: int, object_fraction: float) -> None:
+    if size < 8:
+        raise ValueError(f"size is {size} pixels, must be at least 8")
+    if not 0 < object_fraction <= 1:
+        raise ValueError(f"object_fraction is {object_fraction}, must lie in (0, 1]")
+
+
+def _to_rgba(image: PIL.Image.Image) -> UInt8[ndarray, "height width 4"]:
+    """Any Pillow mode as straight 8-bit sRGB with alpha, at most `_WORKING_SIDE` pixels long."""
+    if image.mode.startswith("I"):  # more than 8 bits of grey: Pillow would clip at 255, so scale
+        values = np.asarray(image).astype(np.float64)
+        key = image.info.get("transparency")
+        white = 65535 if values.max() <= 65535 else 2**31 - 1
+        alpha = np.where(values == key, 0, 255) if isinstance(key, int) else np.full_like(values, 255)
+        grey = (values.clip(0, white) * (255 / white)).round()
+        image = PIL.Image.fromarray(np.stack([grey, alpha], -1).astype(np.uint8), "LA")
+    elif image.mode == "F":
+        raise ImagePromptError(
+            "32-bit float pixels have no agreed white; save it with 8 or 16 bits a channel"
+        )
+    try:
+        image = _to_srgb(image)
+        if image.mode == "CMYK":
+            image = image.convert("RGB")
+        image = image.convert("RGBA")
+    except ValueError as error:
+        raise ImagePromptError(
+            f"colour mode {image.mode} is not supported, save it as RGB or RGBA"
+        ) from error
+    reduction = _WORKING_SIDE / max(image.size)
+    if reduction < 1:  # Pillow premultiplies RGBA inside resize
+        smaller = tuple(max(1, round(side * reduction)) for side in image.size)
+        image = image.resize(
+            smaller, PIL.Image.Resampling.BOX if reduction < 0.25 else PIL.Image.Resampling.LANCZOS
+        )
+    return np.array(image)
+
+
+def _to_srgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Colours of an embedded profile (Display P3 of phones, print CMYK) as sRGB; broken profiles are passed over."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return image
+    try:
+        source = PIL.ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = "RGB" if image.mode == "CMYK" else image.mode
+        return PIL.ImageCms.profileToProfile(
+            image, source, PIL.ImageCms.createProfile("sRGB"), outputMode=mode
+        )
+    except (PIL.ImageCms.PyCMSError, OSError, ValueError):
+        logger.info("the picture's colour profile is unusable, its colours are taken as sRGB")
+        return image
+
+
+def _apply_mask(
+    pixels: UInt8[ndarray, "height width 4"], mask: PIL.Image.Image
+) -> UInt8[ndarray, "height width 4"]:
+    height, width = pixels.shape[:2]
+    if abs(mask.width / mask.height - width / height) > 0.02 * width / height:
+        raise ImagePromptError(
+            f"the mask is {mask.width} x {mask.height} pixels, its aspect is not the picture's"
+        )
+    rgba = _to_rgba(mask)
+    opaque = (rgba[..., 3] > 127).all()  # a mask may come as black and white or as transparency
+    values = PIL.Image.fromarray(rgba, "RGBA").convert("L") if opaque else PIL.Image.fromarray(rgba[..., 3])
+    values = np.asarray(values.resize((width, height), PIL.Image.Resampling.BILINEAR))
+    return np.dstack([clean_edges(pixels[..., :3], values), values])
+
+
+def _inspect(
+    visible: Bool[ndarray, "height width"],
+    solid: Bool[ndarray, "height width"],
+    size: int,
+    object_fraction: float,
+) -> list[str]:
+    """Sentences about what may spoil the result."""
+    messages = []
+    sides = {"left": visible[:, 0], "right": visible[:, -1], "top": visible[0], "bottom": visible[-1]}
+    touched = [name for name, line in sides.items() if line.any()]
+    if touched:
+        messages.append(f"the object touches the {', '.join(touched)} border and may be cut off there")
+    share = visible.mean()
+    if share < 0.01:
+        messages.append(
+            f"the object is tiny, it fills {share:.2%} of the picture; crop the picture around it"
+        )
+    rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
+    longest = int(max(np.ptp(rows), np.ptp(columns))) + 1
+    if longest < 0.5 * size * object_fraction:
+        messages.append(
+            f"the object is only {longest} pixels long and is enlarged to {size * object_fraction:.0f}: it will be blurred"
+        )
+    count, _, stats, _ = cv2.connectedComponentsWithStats(solid.astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    pieces = int((areas > 0.02 * areas.max()).sum()) if count > 1 else 0
+    if pieces > 1:
+        messages.append(f"the picture shows {pieces} separate pieces; they are treated as one object")
+    return messages

@@ -1,0 +1,95 @@
+"""A batch from beginning to end: what is done is skipped, what failed is tried again, the rest is run."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from imagedream.workshop.batch.launching import Launch
+from imagedream.workshop.batch.pages import write_pages
+from imagedream.workshop.batch.status import read_status, write_status
+from imagedream.workshop.rendering.dataset import Item
+from imagedream.workshop.workers import Runner
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a batch ended."""
+
+    done: int
+    """Pictures that have their mesh now."""
+    skipped: int
+    """Those of them that had it before."""
+    failed: dict[str, str]
+    """Why not, by key."""
+
+
+def run_batch(items: Sequence[Item], launch: Launch, run: Runner) -> Summary:
+    """Make a mesh of every picture; the pages are written also when it is interrupted.
+
+    Args:
+        items: the pictures.
+        launch: what is done with each.
+        run: where.
+
+    Raises:
+        ValueError: another batch is at work in the same folder.
+        OSError: the folder cannot be written to.
+    """
+    launch.out.mkdir(parents=True, exist_ok=True)
+    with _alone(launch.out):
+        statuses = {item.key: launch.status(item) for item in items}
+        todo = [item for item in items if statuses[item.key].state != "done"]
+        for item in todo:
+            statuses[item.key] = statuses[item.key].now("queued")
+            write_status(launch.folder(item), statuses[item.key])
+        if len(todo) < len(items):
+            logger.info(
+                "%s: %d of %d pictures are done already", launch.out, len(items) - len(todo), len(items)
+            )
+        failed = {}
+        try:
+            with tqdm(total=len(todo), desc="batch", unit="picture") as bar:
+                for outcome in run(launch, todo):
+                    if outcome.error is not None:
+                        failed[outcome.task.key] = outcome.error
+                        _settle(launch, outcome.task, "failed", outcome.error)
+                        with tqdm.external_write_mode():
+                            logger.warning("%s failed: %s", outcome.task.source, outcome.error)
+                    bar.set_postfix_str(f"{len(failed)} failed" if failed else "")
+                    bar.update()
+        finally:
+            for item in todo:
+                _settle(launch, item, "queued", "interrupted")
+            write_pages(items, launch)
+    return Summary(len(items) - len(failed), len(items) - len(todo), failed)
+
+
+def _settle(launch: Launch, item: Item, state: str, error: str) -> None:
+    """Say what became of a run whose worker could not say so itself."""
+    status = read_status(launch.folder(item))
+    if status is not None and status.state == "running":
+        write_status(launch.folder(item), status.now(state, error=error))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system gives back however this process ends."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"{folder}: another batch is at work there; wait for it or name another folder"
+            ) from error
+        yield

@@ -1,0 +1,106 @@
+"""The end of a batch: a contact sheet and a page that leads to every report."""
+
+import html
+import string
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import PIL.Image
+
+import imagedream
+from imagedream.cameras import VIEW_NAMES
+from imagedream.runs.files import atomic_path
+from imagedream.sheets import contact_sheet
+from imagedream.workshop.batch.launching import RUN, Launch
+from imagedream.workshop.batch.status import Status
+from imagedream.workshop.rendering.dataset import Item
+
+SHEET, INDEX = "contact_sheet.png", "index.html"
+
+_TEMPLATE = Path(__file__).parents[2] / "report" / "page" / "batch.html"
+_TURNS_DEG = (0, 90, 180, 270)
+_COLUMNS = ("picture", *VIEW_NAMES, *(f"model {turn}°" for turn in _TURNS_DEG))
+_TILE_PX = 128
+
+
+def write_pages(items: Sequence[Item], launch: Launch) -> None:
+    """Write contact sheet and index of what is there by now."""
+    statuses = [launch.status(item) for item in items]
+    done = [item for item, status in zip(items, statuses, strict=True) if status.state == "done"]
+    rows = [_pictures(launch.folder(item)) for item in done]
+    if rows:
+        sheet = contact_sheet(_COLUMNS, rows, _TILE_PX, [item.key for item in done])
+        with atomic_path(launch.out / SHEET) as path:
+            sheet.save(path)
+    template = string.Template(_TEMPLATE.read_text(encoding="utf-8"))
+    counts = {state: sum(status.state == state for status in statuses) for state in ("done", "failed")}
+    summary = f"{counts['done']} of {len(items)} pictures have their model"
+    summary += f", {counts['failed']} failed" if counts["failed"] else ""
+    page = template.substitute(
+        title=html.escape(launch.out.name),
+        summary=html.escape(summary),
+        sheet=f'<a href="{SHEET}"><img src="{SHEET}" alt="contact sheet"></a>' if rows else "",
+        rows="\n".join(_row(item, status, launch) for item, status in zip(items, statuses, strict=True)),
+        version=imagedream.__version__,
+    )
+    with atomic_path(launch.out / INDEX) as path:
+        path.write_text(page, encoding="utf-8")
+
+
+def _row(item: Item, status: Status, launch: Launch) -> str:
+    key = quote(item.key)
+    links = [
+        f'<a href="{key}{name}">{label}</a>'
+        for name, label in (
+            (f"/{RUN}/report.html", "report"),
+            (".glb", "GLB"),
+            ("/log.txt", "log"),
+        )
+        if Path(f"{launch.out / item.key}{name}").is_file()
+    ]
+    picture = next(launch.folder(item).glob("picture.*"), None)
+    thumbnail = "" if picture is None else f'<img src="{key}/{quote(picture.name)}" alt="" loading="lazy">'
+    facts = [status.state if status.seconds is None else f"{status.state}, {status.seconds:.0f} s"]
+    facts += [status.error] if status.error and status.state != "done" else []
+    return (
+        f'<tr class="{html.escape(status.state)}"><td>{thumbnail}</td>'
+        f"<td>{html.escape(item.key)}<div>{html.escape(status.caption)}</div></td>"
+        f"<td>{html.escape('; '.join(facts))}</td><td>{' '.join(links)}</td></tr>"
+    )
+
+
+def _pictures(folder: Path) -> list[PIL.Image.Image | None]:
+    """A row of the sheet: prompt, the four views, the turntable's quarters; None where there is none."""
+    save = folder / RUN / "save"
+    views: list[PIL.Image.Image | None] = [None] * len(VIEW_NAMES)
+    with (
+        suppress(OSError, ValueError, LookupError),
+        np.load(save / "views.npz", allow_pickle=False) as stored,
+    ):
+        views = [PIL.Image.fromarray(view) for view in stored["images"][: len(VIEW_NAMES)]]
+    return [_on_white(save / "prompt.png"), *views, *_turntable(save)]
+
+
+def _on_white(path: Path) -> PIL.Image.Image | None:
+    with suppress(OSError), PIL.Image.open(path, formats=["PNG"]) as picture:
+        page = PIL.Image.new("RGBA", picture.size, "white")
+        page.alpha_composite(picture.convert("RGBA"))
+        return page.convert("RGB")
+    return None
+
+
+def _turntable(save: Path) -> list[PIL.Image.Image | None]:
+    """Frames of the last turntable at `_TURNS_DEG`: of the squares side by side the leftmost, the colours."""
+    folders = sorted(save.glob("it*-test"), key=lambda path: path.stat().st_mtime_ns)
+    frames = (
+        sorted(folders[-1].glob("*.png"), key=lambda path: (len(path.stem), path.stem)) if folders else []
+    )
+    pictures: list[PIL.Image.Image | None] = [None] * len(_TURNS_DEG)
+    for index, turn in enumerate(_TURNS_DEG if frames else ()):
+        frame = frames[round(turn / 360 * len(frames)) % len(frames)]
+        with suppress(OSError), PIL.Image.open(frame, formats=["PNG"]) as picture:
+            pictures[index] = picture.convert("RGB").crop((0, 0, picture.height, picture.height))
+    return pictures

@@ -1,0 +1,1 @@
+"""The commands of the workshop; `imagedream.cli` finds them by name."""

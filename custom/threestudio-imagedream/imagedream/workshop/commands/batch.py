@@ -1,0 +1,85 @@
+"""`batch`: a folder of pictures becomes a folder of meshes."""
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from imagedream.cli.verb import Verb, say
+
+
+@dataclass(frozen=True)
+class Batch(Verb):
+    """Every picture of a folder -> a GLB, by `launch.py`, in workers that load the model once.
+
+    The same command goes on where it was stopped: finished pictures are skipped, failed ones tried again.
+    """
+
+    pictures: tyro.conf.Positional[Path] = tyro.MISSING
+    """Folder of pictures, at any depth, or a single one."""
+    overrides: tyro.conf.Positional[tuple[str, ...]] = ()
+    """`key=value` for every run."""
+    out: Path = Path("batch")
+    """Folder of the results; index.html in it shows them all."""
+    config: str = "imagedream-toybox.yaml"
+    """YAML file, or the name of one in configs/."""
+    captions: str = "auto"
+    """CSV file (name, caption), none, or auto: NAME.txt, otherwise the file name."""
+    only: Path | None = None
+    """Text file with the names (without ending) of the pictures to keep, one a line."""
+    preset: str | None = None
+    """As of launch.py: auto, 8g, 12g, ..."""
+    jobs: int = 1
+    """Workers, each with a model of its own; they share the cores."""
+    gpus: tuple[int, ...] = ()
+    """Numbers of the GPUs that the workers take in turn; otherwise they share the first."""
+    ray: str | None = None
+    """Address of a Ray cluster to use instead of processes: auto, ray://HOST:10001, local; then --gpus 1 gives every
+    worker a GPU of its own."""
+    timeout_s: float = float("inf")
+    """Seconds after which a run is given up."""
+    attempts: int = 2
+    """How often a run may fail or its worker die before the picture counts as failed."""
+    threestudio: Path | None = None
+    """Folder of a real threestudio to run in, which loads the model for every picture anew."""
+    launcher: Path | None = None
+    """launch.py of this project, where the library is installed without it."""
+
+    def run(self) -> int:  # noqa: D102
+        wrong = [override for override in self.overrides if "=" not in override]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is not an override of the form key=value")
+        if self.attempts < 1:
+            raise ValueError(f"--attempts is {self.attempts}, must be at least 1")
+        if "${" in str(self.out.resolve()) or "'" in str(self.out.resolve()):
+            raise ValueError(f"--out is {self.out.resolve()}, must hold neither ${{ nor '")
+        if not self.pictures.exists():
+            raise FileNotFoundError(f"{self.pictures}: no such picture or folder")
+        from imagedream.image_prompt.prompt import SUFFIXES
+        from imagedream.workshop.batch.batch import run_batch
+        from imagedream.workshop.batch.launching import Launch, check, find_launcher
+        from imagedream.workshop.rendering.sources import file_items, read_names
+
+        launcher = find_launcher() if self.launcher is None else self.launcher.resolve()
+        flags = ["--preset", self.preset] if self.preset else []
+        flags += ["--threestudio", str(self.threestudio.resolve())] if self.threestudio else []
+        launch = Launch(launcher, self.config, self.out.resolve(), self.overrides, tuple(flags))
+        items = file_items(
+            self.pictures, SUFFIXES, "picture", self.captions, read_names(self.only), skip=self.out
+        )
+        check(launch)
+        from imagedream.workshop.workers import choose_runner
+
+        runner = choose_runner(self.jobs, self.ray, self.timeout_s, self.attempts, self.gpus)
+        previous = signal.signal(signal.SIGTERM, _interrupt)  # ends as cleanly as Ctrl-C
+        try:
+            summary = run_batch(items, launch, runner)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        say(self.out / "index.html")
+        return 1 if summary.failed else 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

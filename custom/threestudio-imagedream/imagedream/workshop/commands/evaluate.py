@@ -1,0 +1,206 @@
+"""`evaluate`: how good a model is."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from imagedream.cli.verb import Verb, choose_device, say
+
+if TYPE_CHECKING:
+    from imagedream.pipeline import ImageDreamPipeline
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation(Verb):
+    """What all evaluations share."""
+
+    weights: str = "toybox"
+    """`toybox` (the small model that ships) or a model folder."""
+    seed: int = 0
+    """Decides noise, and toys and cameras where there are any."""
+    steps: int = 50
+    """Sampler steps."""
+    guidance_scale: float | None = None
+    """Strength of classifier-free guidance; 1 for none; by default what suits the model."""
+    clip: str = "own"
+    """CLIP that the CLIP scores are measured with: `own` (the model's encoder), another model or its encoder's folder,
+    ARCHITECTURE:WEIGHTS of open_clip (`ViT-H-14:laion2b_s32b_b79k`), or `none`."""
+    json: bool = False
+    """Print JSON with the numbers of every object instead of the table."""
+    out: Path | None = None
+    """Folder for the table, the numbers and a contact sheet."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, ..."""
+
+    def run(self) -> None:  # noqa: D102
+        # whatever can be wrong is found before the weights are read
+        if self.steps < 1:
+            raise ValueError(f"--steps is {self.steps}, must be at least 1")
+        if self.guidance_scale is not None and self.guidance_scale < 0:
+            raise ValueError(
+                f"--guidance-scale is {self.guidance_scale}, must be at least 0 (1 means no guidance)"
+            )
+        self.prepare()
+        from imagedream import checkpoints
+        from imagedream.view_scores import clip_unavailable
+        from imagedream.workshop.evaluation.clip_scores import OWN, check_clip, find_clip
+
+        checkpoints.check(self.weights)
+        if self.clip != "none":
+            check_clip(self.clip)
+        device = choose_device(self.device)
+        pipeline = checkpoints.load(self.weights, device=device)
+        pipeline.set_progress_bar_config(disable=True)
+        lacking = clip_unavailable(pipeline.encoder) if self.clip == OWN else None
+        if lacking:
+            logger.info("no CLIP scores: %s; --clip names another one", lacking)
+        wanted = self.clip != "none" and not lacking
+        clip = find_clip(self.clip, pipeline.encoder, device) if wanted else None
+        evaluation = self.evaluate(pipeline, clip)
+        if self.out is not None:
+            evaluation.save(self.out)
+        say(json.dumps(evaluation.to_dict(), indent=1) if self.json else evaluation.table())
+
+    def prepare(self) -> None:
+        """Check what this evaluation is asked for."""
+
+    def evaluate(self, pipeline: "ImageDreamPipeline", clip: Any) -> Any:
+        """Do it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class EvaluateViews(Evaluation):
+    """Four views of toys that training never saw against the true ones, beside trivial answers."""
+
+    n: int = 16
+    """How many toys."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of toys; none for the toybox's first eight, or with `unseen-kinds` for all that this model was not trained on."""
+    split: Literal["heldout", "combinations", "unseen-kinds", "train"] = "heldout"
+    """`heldout`: toys that training never made; `combinations`: those of them whose kind, body colour and accessory it
+    never saw together; `unseen-kinds`: kinds that this model was never trained on; `train`: toys as training makes them, of
+    seeds that it did not get to."""
+    prompt_azimuth_deg: float = 30.0
+    """Prompts are taken from up to this far on either side of the front."""
+    captions: bool = True
+    """Tell the model each toy's caption."""
+    confidence: float | None = None
+    """Of the intervals of the means; by default 0.95 where there are toys enough."""
+
+    def prepare(self) -> None:  # noqa: D102
+        if self.n < 1:
+            raise ValueError(f"--n is {self.n}, must be at least 1")
+        from imagedream.workshop.evaluation.held_out import check_cases
+        from imagedream.workshop.evaluation.intervals import check_confidence
+
+        check_cases(self.n, self.kinds or None, self.prompt_azimuth_deg)
+        check_confidence(self.confidence, self.n)
+        self._toys()
+
+    def _toys(self) -> dict[str, Any]:
+        from imagedream.workshop.evaluation.unseen import unseen_toys
+
+        return unseen_toys(self.weights, self.split, self.seed, self.n, self.kinds)
+
+    def evaluate(self, pipeline: "ImageDreamPipeline", clip: Any) -> Any:  # noqa: D102
+        from imagedream.workshop.evaluation.held_out_views import evaluate_views
+
+        return evaluate_views(
+            pipeline,
+            self.n,
+            seed=self.seed,
+            **self._toys(),
+            guidance_scale=self.guidance_scale,
+            steps=self.steps,
+            captions=self.captions,
+            largest_prompt_azimuth_deg=self.prompt_azimuth_deg,
+            clip=clip,
+            confidence=self.confidence,
+        )
+
+
+@dataclass(frozen=True)
+class EvaluatePictures(Evaluation):
+    """The paper's measures of four views of any pictures (Table 1): QIS, CLIP(TX), CLIP(IM)."""
+
+    folder: tyro.conf.Positional[Path] = tyro.MISSING
+    """Folder of pictures."""
+    captions: str = "auto"
+    """`auto` (NAME.txt beside the picture, else the file's name), `none`, or a CSV file of names and captions."""
+    inception: str = "none"
+    """Inception v3 for QIS: a file of torchvision's weights, `download`, or `none` for no QIS."""
+    elevation_deg: float = 5.0
+    """Height angle of the four cameras."""
+
+    def prepare(self) -> None:  # noqa: D102
+        from imagedream.cameras import check_angles
+        from imagedream.workshop.evaluation.picture_scores import find_prompts
+
+        check_angles(self.elevation_deg)
+        find_prompts(self.folder, self.captions)
+        if self.inception not in ("none", "download") and not Path(self.inception).is_file():
+            raise ValueError(f"--inception is {self.inception}: no such file, nor is it download or none")
+
+    def evaluate(self, pipeline: "ImageDreamPipeline", clip: Any) -> Any:  # noqa: D102
+        from imagedream.workshop.evaluation.picture_scores import evaluate_pictures, find_prompts
+        from imagedream.workshop.evaluation.quality import InceptionClassifier
+
+        inception = None
+        if self.inception != "none":
+            file = None if self.inception == "download" else Path(self.inception)
+            inception = InceptionClassifier(file, pipeline.device)
+        return evaluate_pictures(
+            pipeline,
+            find_prompts(self.folder, self.captions),
+            clip,
+            inception,
+            seed=self.seed,
+            guidance_scale=self.guidance_scale,
+            steps=self.steps,
+            elevation_deg=self.elevation_deg,
+        )
+
+
+@dataclass(frozen=True)
+class Compare(Verb):
+    """Two measurements of the same objects, compared object by object, with intervals of the differences."""
+
+    before: tyro.conf.Positional[Path] = tyro.MISSING
+    """The folder that `views` or `pictures` wrote, or a JSON file with a list of `toys` or `pictures`."""
+    after: tyro.conf.Positional[Path] = tyro.MISSING
+    """Another one."""
+    json: bool = False
+    """Print JSON instead of the table."""
+
+    def run(self) -> None:  # noqa: D102
+        from imagedream.workshop.evaluation.compare import compare
+
+        comparison = compare(self.before, self.after)
+        say(json.dumps(comparison.to_json(), indent=1) if self.json else str(comparison))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Metrics of a model, as a table or JSON."""
+
+    what: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[EvaluateViews, tyro.conf.subcommand("views")]
+        | Annotated[EvaluatePictures, tyro.conf.subcommand("pictures")]
+        | Annotated[Compare, tyro.conf.subcommand("compare")]
+    ]
+
+    @property
+    def verbose(self) -> bool:
+        """As of all verbs."""
+        return self.what.verbose
+
+    def run(self) -> None:
+        """As of all verbs."""
+        self.what.run()

@@ -1,0 +1,126 @@
+"""`render`: meshes become training views."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from imagedream.cli.verb import Verb, say
+
+if TYPE_CHECKING:
+    from imagedream.workshop.rendering.dataset import RenderConfig
+
+
+@dataclass(frozen=True)
+class Render(Verb):
+    """Meshes -> views and cameras as the trainer reads them.
+
+    A single mesh file becomes a folder with one ring of views. A folder of meshes, an Objaverse download or toybox:N
+    becomes shards: tar files of the same pictures, cameras and captions. Broken meshes are listed and skipped; the
+    same command goes on where it was stopped.
+    """
+
+    source: tyro.conf.Positional[str] = tyro.MISSING
+    """GLB, glTF, OBJ, PLY or STL file, a folder of them at any depth, or toybox:N."""
+    out: Path = Path("views")
+    """Folder to make: new, empty, or shards that were begun."""
+    shards: bool = False
+    """Shards even of a single mesh file."""
+    caption: str | None = None
+    """What a single mesh is."""
+    captions: str = "auto"
+    """CSV file (name, caption), none, or auto: NAME.txt, Objaverse annotations, glTF title, file name."""
+    only: Path | None = None
+    """Text file with the names (without ending) of the meshes to keep, one a line."""
+    up: Literal["auto", "x", "y", "z"] = "auto"
+    """Which axis of the files is up; auto: y for glTF and OBJ, z for PLY and STL."""
+    front: Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z", "estimate"] = "auto"
+    """Which direction of the files the front faces (--front=-y); auto: +z for y up, +x for z up."""
+    encoder: str = ""
+    """Folder of picture and text towers that --front estimate asks: a model's encoder/."""
+    size: int = 256
+    """Side of a view in pixels."""
+    views: int = 32
+    """Views in a ring around the object."""
+    rings: int | None = None
+    """Rings of an object; otherwise 1 of a single mesh, 2 in shards."""
+    elevation_deg: tuple[float, ...] | None = None
+    """Height angle of a ring, or lowest and highest; otherwise 10 of a single mesh, 0 30 in shards."""
+    fov_y_deg: tuple[float, ...] | None = None
+    """Field of view of a ring, or smallest and largest; otherwise 47.5 of a single mesh, 15 60 in shards."""
+    relative_distance: tuple[float, ...] | None = None
+    """Half the frame's height at the object's centre, whose longest side is 1; otherwise 0.73 or 0.45 0.55."""
+    prompts: int | None = None
+    """Prompt views of a ring, each with its own camera and light; otherwise 0 of a single mesh, 4 in shards."""
+    light: Literal["random", "fixed", "none"] | None = None
+    """Random for each ring and prompt, the same for all, or plain colours; otherwise fixed or random."""
+    backend: Literal["raycast", "blender"] = "raycast"
+    """Embree on the CPU, or Blender's Cycles (pip install bpy)."""
+    seed: int = 0
+    """Of everything random."""
+    jobs: int | None = None
+    """Processes; all cores by default."""
+    ray: str | None = None
+    """Address of a Ray cluster to use instead of processes: auto, ray://HOST:10001, local."""
+    timeout_s: float = 600.0
+    """Seconds after which an object is given up."""
+    objects_per_shard: int = 64
+    """Objects in a tar file."""
+
+    def run(self) -> None:  # noqa: D102
+        from imagedream.mesh.reading import MESH_SUFFIXES
+        from imagedream.workshop.rendering.dataset import TOYBOX, Item, render_mesh_file
+        from imagedream.workshop.rendering.shards import render_shards
+        from imagedream.workshop.rendering.sources import find_items, read_names
+
+        many = self.source.startswith(TOYBOX) or Path(self.source).suffix.lower() not in MESH_SUFFIXES
+        many = many or Path(self.source).is_dir()
+        shards = self.shards or many
+        if many and self.caption is not None:
+            raise ValueError("--caption is for a single mesh; --captions names a CSV file for many")
+        config = self._config(shards)
+        items = find_items(self.source, self.captions, read_names(self.only))
+        if self.caption is not None:
+            items = [Item(items[0].key, items[0].source, self.caption, "option")]
+        if shards:
+            jobs = self.jobs if self.jobs is not None else 0 if self.ray else os.cpu_count() or 1
+            from imagedream.workshop.workers import choose_runner
+
+            runner = choose_runner(jobs, self.ray, self.timeout_s, share_cores=False)
+            render_shards(items, self.out, config, runner, self.objects_per_shard)
+        else:
+            render_mesh_file(items[0], self.out, config)
+        say(self.out)
+
+    def _config(self, shards: bool) -> "RenderConfig":
+        from imagedream.workshop.rendering.dataset import SINGLE_MESH, RenderConfig
+
+        given = {
+            "elevation_deg": _range("elevation-deg", self.elevation_deg),
+            "fov_y_deg": _range("fov-y-deg", self.fov_y_deg),
+            "relative_distance": _range("relative-distance", self.relative_distance),
+            "rings": self.rings,
+            "prompts": self.prompts,
+            "lighting": self.light,
+        }
+        usual = {} if shards else SINGLE_MESH
+        return RenderConfig(
+            **{**usual, **{name: value for name, value in given.items() if value is not None}},
+            size=self.size,
+            views=self.views,
+            up=self.up,
+            front=self.front,
+            encoder=self.encoder,
+            backend=self.backend,
+            seed=self.seed,
+        )
+
+
+def _range(name: str, numbers: tuple[float, ...] | None) -> tuple[float, float] | None:
+    if numbers is None:
+        return None
+    if len(numbers) not in (1, 2):
+        raise ValueError(f"--{name} takes one number, or the lowest and the highest, got {len(numbers)}")
+    return numbers[0], numbers[-1]

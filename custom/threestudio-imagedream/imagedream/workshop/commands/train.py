@@ -1,0 +1,82 @@
+"""`train` and `assemble`: from data to a model folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from imagedream.cli.verb import Verb, say
+
+
+@dataclass(frozen=True)
+class Train(Verb):
+    """Train the diffusion model or one of its parts; resumes where the run folder's checkpoint stopped."""
+
+    config: Path = tyro.MISSING
+    """YAML file, see configs/train/."""
+    overrides: tyro.conf.Positional[tuple[str, ...]] = ()
+    """`key=value`, `key.sub=value`: what to change in it."""
+    dry_run: bool = False
+    """Train nothing, read no weights: count parameters, operations and memory, and say what is missing (exit code 1)."""
+    tflops: float | None = None
+    """For `--dry-run`: TFLOP/s that a device sustains; None is 40% of an A100's 312."""
+
+    def run(self) -> int | None:  # noqa: D102
+        wrong = [override for override in self.overrides if "=" not in override]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is not of the form key=value")
+        if not self.config.is_file():
+            raise FileNotFoundError(f"--config is {self.config}, there is no such file")
+        if self.tflops is not None and not (self.dry_run and self.tflops > 0):
+            raise ValueError(f"--tflops is {self.tflops}, must be greater than 0 and is for --dry-run only")
+        if self.dry_run:
+            return self._plan()
+        from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+        from imagedream.workshop.training import train
+
+        trained = train(self.config, list(self.overrides))
+        rank_zero_only(say)(trained)
+        return None
+
+    def _plan(self) -> int:
+        from imagedream.workshop.training.dry_run import DEFAULT_TFLOPS, plan
+        from imagedream.workshop.training.run import read_config
+
+        found = plan(read_config(self.config, list(self.overrides)))
+        say(found.report(self.tflops or DEFAULT_TFLOPS))
+        return 1 if found.missing else 0
+
+
+@dataclass(frozen=True)
+class Assemble(Verb):
+    """Trained parts -> one model folder in half precision, with a picture of the loss curves."""
+
+    out: Path = tyro.MISSING
+    """Folder to write."""
+    network: Path = Path("outputs/train/toybox-diffusion")
+    """Run folder of the multi-view network."""
+    autoencoder: Path = Path("outputs/train/toybox-autoencoder")
+    """Run folder of the autoencoder, whose decoder may have learned on since the network began."""
+    encoder: Path = Path("outputs/train/toybox-encoder")
+    """Run folder of the towers, for their curve."""
+    guidance_scale: float | None = None
+    """Strength of guidance that was found to suit the network; `views` and `evaluate` use it unless told otherwise."""
+    average: tuple[str, ...] = ()
+    """Models (folders, as for `--weights`) whose network and towers are averaged with these: those that this training went on from."""
+
+    def run(self) -> None:  # noqa: D102
+        for run in (self.network, self.autoencoder, self.encoder):
+            if not (run / "stats.jsonl").is_file():
+                raise FileNotFoundError(f"{run} is no run folder of `train`: it has no stats.jsonl")
+        from imagedream.workshop.training.assemble import assemble, plot_curves
+
+        assemble(
+            self.network,
+            self.autoencoder,
+            self.out,
+            guidance_scale=self.guidance_scale,
+            others=self.average,
+        )
+        plot_curves([self.encoder, self.autoencoder, self.network], self.out / "curves.png")
+        say(self.out)

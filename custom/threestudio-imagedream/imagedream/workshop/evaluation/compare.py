@@ -1,0 +1,163 @@
+"""Two measurements of the same objects, compared object by object.
+
+Objects differ far more from one another than networks do, so the mean of the differences is known far better than the
+difference between two means.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imagedream.workshop.evaluation.intervals import Scores
+from imagedream.workshop.evaluation.tables import markdown_table
+
+LISTS = {"toys": "toy", "pictures": "picture"}
+"""Where a measurement's JSON holds its objects, and what an object's name is called there."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two measurements say of the objects that they share."""
+
+    objects: int
+    """How many they share."""
+    settings: dict[str, tuple[Any, Any]]
+    """Those that differ, before and after; what one of them lacks is None there."""
+    scores: dict[str, tuple[Scores, Scores]]
+    """Before and after, by the score's path. Numbers that are equal everywhere, such as cameras and the trivial answers, are left out."""
+
+    def rows(self) -> list[dict[str, str | int | float]]:
+        """For a table: mean before and after, mean of the differences with its 95 % interval, and for how many objects it rose."""
+        return [
+            {
+                "score": name,
+                "before": before.mean,
+                "after": after.mean,
+                "difference (95 %)": str(after - before),
+                "rose": (after - before).rose,
+                "objects": self.objects,
+            }
+            for name, (before, after) in self.scores.items()
+        ]
+
+    def __str__(self) -> str:
+        """The settings that differ, and a Markdown table of the scores."""
+        lines = [f"{name}: {before} before, {after} after" for name, (before, after) in self.settings.items()]
+        notes = [f"Settings differ. {'; '.join(lines)}", ""] if lines else []
+        return "\n".join([*notes, markdown_table(self.rows()) if self.scores else "all scores are equal"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The same in numbers."""
+        return {
+            "objects": self.objects,
+            "settings": self.settings,
+            "scores": {
+                name: {
+                    "before": before.mean,
+                    "after": after.mean,
+                    "difference": (after - before).mean,
+                    "interval": (after - before).interval,
+                    "rose": (after - before).rose,
+                }
+                for name, (before, after) in self.scores.items()
+            },
+        }
+
+
+def compare(before: str | Path, after: str | Path) -> Comparison:
+    """Compare two measurements of the same objects.
+
+    Args:
+        before: a JSON file with a list of `toys` or `pictures`, or the folder that `evaluate views` or `evaluate pictures` wrote.
+        after: another one.
+
+    Raises:
+        ValueError: a file holds no scores, or they are not of the same objects.
+    """
+    contents = [read_measurement(path) for path in (before, after)]
+    one, other = (content.objects for content in contents)
+    shared = [name for name in one if name in other]
+    if not shared:
+        raise ValueError(
+            f"{before} and {after} share no object: {_some(one)} in the first, {_some(other)} in the second"
+        )
+    for name in shared:
+        captions = one[name].get("caption"), other[name].get("caption")
+        if captions[0] != captions[1]:
+            raise ValueError(
+                f"{name} is not the same object: {captions[0]!r} in {before}, {captions[1]!r} in {after}"
+            )
+    first, second = ([numbers(objects[name]) for name in shared] for objects in (one, other))
+    scores = {
+        score: (Scores(tuple(row[score] for row in first)), Scores(tuple(row[score] for row in second)))
+        for score in first[0]
+        if all(score in row for row in first + second)
+    }
+    old, new = (content.settings for content in contents)
+    return Comparison(
+        objects=len(shared),
+        settings={
+            key: (old.get(key), new.get(key))
+            for key in dict.fromkeys([*old, *new])
+            if old.get(key) != new.get(key)
+        },
+        scores={name: sides for name, sides in scores.items() if sides[0] != sides[1]},
+    )
+
+
+class Measurement(NamedTuple):
+    """What a measurement's file says."""
+
+    settings: dict[str, Any]
+    objects: dict[str, dict[str, Any]]
+    """By their names; those that failed are left out."""
+
+
+def read_measurement(path: str | Path) -> Measurement:
+    """Read the JSON of a measurement.
+
+    Raises:
+        ValueError: there is no such file, or it is not a measurement.
+    """
+    path = Path(path)
+    if path.is_dir():
+        inside = [
+            path / f"{name}.json" for name in ("views", "pictures") if (path / f"{name}.json").is_file()
+        ]
+        if len(inside) != 1:
+            raise ValueError(f"{path} holds {len(inside)} of views.json and pictures.json; name a file")
+        path = inside[0]
+    if not path.is_file():
+        raise ValueError(f"no measurement at {path}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    for key, name in LISTS.items():
+        if isinstance(content, dict) and isinstance(content.get(key), list):
+            found = {one[name]: one for one in content[key] if name in one and "error" not in one}
+            if found:
+                return Measurement(content.get("settings", {}), found)
+    raise ValueError(f"{path} holds no objects with scores; it must have a list called {' or '.join(LISTS)}")
+
+
+def numbers(entry: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of nested mappings, by their path.
+
+    >>> numbers({"toy": "mug-6", "field": {"psnr_db": 18.5}, "seconds": 90})
+    {'field psnr_db': 18.5, 'seconds': 90.0}
+    """
+    found: dict[str, float] = {}
+    for key, value in entry.items():
+        if isinstance(value, Mapping):
+            found |= numbers(value, f"{prefix}{key} ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[f"{prefix}{key}"] = float(value)
+    return found
+
+
+def _some(objects: Mapping[str, Any]) -> str:
+    names = list(objects)
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,177 @@
+"""Held-out toys as test cases: a prompt picture, the true views, and what answers without any model would score."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Float
+from torch import Tensor
+
+from imagedream import cameras
+from imagedream.image_prompt.prompt import OBJECT_FRACTION, composite, place
+from imagedream.mesh.raycast import Light, Views, render
+from imagedream.toybox import FIRST_KINDS, KINDS, Toy, make_toy
+
+LARGEST_ELEVATION_DEG = 20.0
+LARGEST_PROMPT_AZIMUTH_DEG = 30.0
+
+_PROMPT_PX = 256
+
+
+@dataclass(frozen=True)
+class Orbit:
+    """Cameras around the object at one elevation."""
+
+    azimuths_deg: tuple[float, ...] = (0.0, 90.0, 180.0, 270.0)
+    elevation_deg: float = 10.0
+    fov_y_deg: float = 47.5
+    relative_distance: float = 0.73
+    """Half the frame's height at the origin in world units: the middle of what the small model is trained on."""
+
+    def views(self, mesh: trimesh.Trimesh, size: int, lit: bool = True) -> Views:
+        """Pictures of a mesh from these cameras, shaded or in its plain colours."""
+        azimuths = torch.tensor(self.azimuths_deg)
+        fov = torch.full_like(azimuths, self.fov_y_deg)
+        distance = cameras.framing_distance(self.relative_distance, fov)
+        poses = cameras.look_at_origin(torch.full_like(azimuths, self.elevation_deg), azimuths, distance)
+        return render(mesh, poses, fov, size, Light() if lit else None)
+
+    def on_white(
+        self, mesh: trimesh.Trimesh, size: int, lit: bool = True
+    ) -> Float[Tensor, "view 3 {size} {size}"]:
+        """The same in front of white."""
+        rgba = self.views(mesh, size, lit).rgba
+        return composite(rgba, torch.ones(len(rgba), 3))
+
+
+@dataclass(frozen=True)
+class HeldOutCase:
+    """A toy that training never saw, and how it is asked for."""
+
+    toy: Toy
+    prompt: Float[Tensor, "4 size size"]
+    """The toy from its front side, straight alpha, placed as any picture would be."""
+    prompt_azimuth_deg: float
+    prompt_elevation_deg: float
+    orbit: Orbit
+    """The four views that are asked for."""
+
+    @property
+    def label(self) -> str:
+        """Kind and seed, for tables and file names."""
+        return f"{self.toy.kind}-{self.toy.seed}"
+
+
+def held_out_cases(
+    count: int,
+    seed: int = 0,
+    kinds: Sequence[str] | None = None,
+    prompt_size: int = _PROMPT_PX,
+    combinations: Literal["any", "heldout"] = "any",
+    largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
+    split: Literal["train", "heldout"] = "heldout",
+) -> list[HeldOutCase]:
+    """Test cases that follow from the seed, the kinds taking turns.
+
+    Args:
+        count: how many.
+        seed: case i is toy number `seed + i` of the split, so overlapping seeds share cases.
+        kinds: names of the toybox; None for `FIRST_KINDS`.
+        prompt_size: side of the prompt in pixels.
+        combinations: "heldout" for toys whose kind, body colour and accessory training never saw together.
+        largest_prompt_azimuth_deg: prompts are taken from up to this far on either side of the front.
+        split: "train" for toys as training makes them; that it did not get to them is the caller's business
+            (`imagedream.workshop.evaluation.unseen`).
+
+    Raises:
+        ValueError: a count below 1, an unknown kind, or an azimuth outside (0, 180].
+    """
+    kinds = check_cases(count, kinds, largest_prompt_azimuth_deg)
+    return [
+        held_out_case(
+            number, kinds[number % len(kinds)], prompt_size, combinations, largest_prompt_azimuth_deg, split
+        )
+        for number in range(seed, seed + count)
+    ]
+
+
+def check_cases(
+    count: int,
+    kinds: Sequence[str] | None = None,
+    largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
+) -> tuple[str, ...]:
+    """The kinds that are meant; raises what `held_out_cases` raises."""
+    if count < 1:
+        raise ValueError(f"count is {count}, must be at least 1")
+    if not 0 < largest_prompt_azimuth_deg <= 180:
+        raise ValueError(
+            f"largest prompt azimuth is {largest_prompt_azimuth_deg}°, must be above 0 and at most 180"
+        )
+    kinds = FIRST_KINDS if kinds is None else tuple(kinds)
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise ValueError(
+            f"unknown kinds {', '.join(unknown) or '(none given)'}; the toybox knows {', '.join(KINDS)}"
+        )
+    return kinds
+
+
+def held_out_case(
+    seed: int,
+    kind: str,
+    prompt_size: int = _PROMPT_PX,
+    combinations: Literal["any", "heldout"] = "any",
+    largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
+    split: Literal["train", "heldout"] = "heldout",
+) -> HeldOutCase:
+    """One test case; prompt and views have different elevations, as for a picture of which nobody knows the elevation."""
+    toy = make_toy(seed, kind, split=split, combinations=combinations)
+    draws = torch.rand(3, generator=torch.Generator().manual_seed(seed)).tolist()
+    prompt_azimuth_deg = (2 * draws[0] - 1) * largest_prompt_azimuth_deg
+    prompt_elevation_deg, elevation_deg = (draw * LARGEST_ELEVATION_DEG for draw in draws[1:])
+    prompt = prompt_picture(toy, prompt_azimuth_deg, prompt_elevation_deg, prompt_size)
+    return HeldOutCase(
+        toy, prompt, prompt_azimuth_deg, prompt_elevation_deg, Orbit(elevation_deg=elevation_deg)
+    )
+
+
+def prompt_picture(
+    toy: Toy, azimuth_deg: float, elevation_deg: float, size: int = _PROMPT_PX
+) -> Float[Tensor, "4 {size} {size}"]:
+    """A toy seen from somewhere, straight alpha, placed as any picture would be."""
+    rgba = Orbit((azimuth_deg,), elevation_deg).views(toy.mesh, _PROMPT_PX).rgba[0]
+    return place(rgba, size, OBJECT_FRACTION)
+
+
+def prompt_copied(case: HeldOutCase, size: int, views: int = 4) -> Float[Tensor, "{views} 3 {size} {size}"]:
+    """The answer that needs no model: the prompt on white, whatever the side asked for."""
+    picture = composite(case.prompt, torch.ones(3))[None]
+    resized = torch.nn.functional.interpolate(picture, (size, size), mode="bicubic", antialias=True)
+    return resized.clamp(0, 1).expand(views, -1, -1, -1)
+
+
+def ellipsoid(toy: Toy) -> trimesh.Trimesh:
+    """A lump of the toy's true extents in its mean visible colour: what knowing only size and colour would score."""
+    around = Orbit(tuple(45.0 * step for step in range(8)), LARGEST_ELEVATION_DEG / 2)
+    rgba = around.views(toy.mesh, 32, lit=False).rgba
+    colour = (rgba[:, :3] * rgba[:, 3:]).sum(dim=(0, 2, 3)) / rgba[:, 3].sum()
+    mesh = trimesh.creation.icosphere(subdivisions=3)
+    mesh.apply_scale(toy.mesh.extents / mesh.extents)
+    colour_8bit = np.uint8([*(colour * 255).round().tolist(), 255])
+    mesh.visual = trimesh.visual.ColorVisuals(mesh, face_colors=np.tile(colour_8bit, (len(mesh.faces), 1)))
+    return mesh
+
+
+def trivial_answers(
+    case: HeldOutCase, size: int, orbit: Orbit
+) -> dict[str, Float[Tensor, "view 3 size size"]]:
+    """Views by answers that use no model: blank white, the prompt copied, and the ellipsoid."""
+    views = len(orbit.azimuths_deg)
+    return {
+        "blank white": torch.ones(views, 3, size, size),
+        "prompt copied": prompt_copied(case, size, views),
+        "ellipsoid": orbit.on_white(ellipsoid(case.toy), size),
+    }

@@ -1,0 +1,262 @@
+"""How well a pipeline's four views agree with the true views of toys it has never seen."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from imagedream.cameras import VIEW_NAMES
+from imagedream.image_prompt.prompt import composite
+from imagedream.mesh.visual_hull import hull_agreement
+from imagedream.metrics import image_scores, psnr, silhouette
+from imagedream.pipeline import ImageDreamPipeline
+from imagedream.sheets import contact_sheet
+from imagedream.workshop.evaluation.clip_scores import Clip
+from imagedream.workshop.evaluation.held_out import (
+    LARGEST_PROMPT_AZIMUTH_DEG,
+    HeldOutCase,
+    held_out_cases,
+    trivial_answers,
+)
+from imagedream.workshop.evaluation.intervals import check_confidence, mean_interval
+from imagedream.workshop.evaluation.tables import markdown_table, mean_scores, save_results
+
+logger = logging.getLogger(__name__)
+
+MODEL = "model"
+"""Name of the pipeline's own answer among the trivial ones."""
+
+METRICS = {
+    "psnr_db": "PSNR (dB)",
+    "ssim": "SSIM",
+    "iou": "silhouette IoU",
+    "hull": "consistency",
+    "clip_image": "CLIP(IM)",
+    "clip_text": "CLIP(TX)",
+}
+"""What a score is called in tables; consistency is `hull_agreement`, CLIP similarities are the paper's (Table 1)."""
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One toy: scores of each answer, and the pictures."""
+
+    case: HeldOutCase
+    scores: dict[str, dict[str, float]]
+    """Answer ("model", "blank white", …) -> metric -> mean over the four views."""
+    view_psnr_db: tuple[float, ...]
+    """The model's front, left, back and right."""
+    images: Float[Tensor, "view 3 size size"]
+    true: Float[Tensor, "view 3 size size"]
+
+
+@dataclass(frozen=True)
+class ViewsEvaluation:
+    """Scores of a pipeline on held-out toys."""
+
+    results: tuple[CaseResult, ...]
+    settings: dict[str, str | int | float]
+    confidence: float | None = None
+    """Of the intervals; None gives none."""
+
+    @property
+    def interval(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """Answer -> metric -> where its mean over all such toys lies; empty without a confidence."""
+        if self.confidence is None:
+            return {}
+        return {
+            answer: {
+                metric: mean_interval(
+                    [result.scores[answer][metric] for result in self.results], self.confidence
+                )
+                for metric in scores
+            }
+            for answer, scores in self.mean.items()
+        }
+
+    @property
+    def mean(self) -> dict[str, dict[str, float]]:
+        """Answer -> metric -> mean over the toys."""
+        answers = self.results[0].scores
+        return {answer: mean_scores([result.scores[answer] for result in self.results]) for answer in answers}
+
+    @property
+    def mean_view_psnr_db(self) -> dict[str, float]:
+        """The model's PSNR for each side."""
+        values = torch.tensor([result.view_psnr_db for result in self.results]).mean(0).tolist()
+        return dict(zip(VIEW_NAMES, values, strict=True))
+
+    def table(self) -> str:
+        """Markdown tables: the model beside the trivial answers, and the model on each side and for each kind."""
+        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        answers = [{"answer": answer, **_named(scores)} for answer, scores in self.mean.items()]
+        if self.confidence is not None:
+            ends = {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in self.interval[MODEL].items()}
+            answers.insert(1, {"answer": f"{100 * self.confidence:g} % interval", **_named(ends)})
+        sides = [{"side": side, "PSNR (dB)": value} for side, value in self.mean_view_psnr_db.items()]
+        tables = [answers, sides, self._kinds()]
+        return "\n\n".join(
+            [f"Four views of held-out toys ({settings})", *(markdown_table(table) for table in tables)]
+        )
+
+    def _kinds(self) -> list[dict[str, str | int | float]]:
+        """A row of the model's scores for each kind of toy."""
+        kinds: dict[str, list[dict[str, float]]] = {}
+        for result in self.results:
+            kinds.setdefault(result.case.toy.kind, []).append(result.scores[MODEL])
+        return [
+            {"kind": kind, "toys": len(scores), **_named(mean_scores(scores))}
+            for kind, scores in kinds.items()
+        ]
+
+    def to_dict(self) -> dict:
+        """Everything but the pictures, as JSON can hold it."""
+        toys = [
+            {
+                "toy": result.case.label,
+                "caption": result.case.toy.caption,
+                "elevation_deg": result.case.orbit.elevation_deg,
+                "prompt_azimuth_deg": result.case.prompt_azimuth_deg,
+                "prompt_elevation_deg": result.case.prompt_elevation_deg,
+                "scores": result.scores,
+                "view_psnr_db": list(result.view_psnr_db),
+            }
+            for result in self.results
+        ]
+        return {
+            "settings": self.settings,
+            "mean": self.mean,
+            "confidence": self.confidence,
+            "interval": self.interval,
+            "mean_view_psnr_db": self.mean_view_psnr_db,
+            "toys": toys,
+        }
+
+    def save(self, folder: str | Path, contact_sheet_toys: int = 16) -> None:
+        """Write `views.md`, `views.json` and `views.png` (the contact sheet of the first toys)."""
+        save_results(
+            Path(folder) / "views", self.table(), self.to_dict(), self.contact_sheet(contact_sheet_toys)
+        )
+
+    def contact_sheet(self, toys: int = 16) -> Image.Image:
+        """A row for each toy: the prompt, the four true views, the model's four."""
+        names = ["prompt", *(f"true {name}" for name in VIEW_NAMES), *VIEW_NAMES]
+        rows = [
+            [composite(result.case.prompt, torch.ones(3)), *result.true, *result.images]
+            for result in self.results[:toys]
+        ]
+        return contact_sheet(names, rows)
+
+
+def evaluate_views(
+    pipeline: ImageDreamPipeline,
+    count: int,
+    seed: int = 0,
+    kinds: Sequence[str] | None = None,
+    guidance_scale: float | None = None,
+    steps: int = 50,
+    captions: bool = True,
+    combinations: Literal["any", "heldout"] = "any",
+    largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
+    clip: Clip | None = None,
+    confidence: float | None = None,
+    split: Literal["train", "heldout"] = "heldout",
+) -> ViewsEvaluation:
+    """Ask a pipeline for the four views of held-out toys and compare them with the truth.
+
+    The prompt shows the toy at a random azimuth around its front and at its own elevation; the views are asked for at
+    another elevation of 0 to 20°, on white.
+
+    Args:
+        pipeline: what is measured.
+        count: number of toys.
+        seed: decides toys, cameras and noise; toy i has seed `seed + i`.
+        kinds: kinds of toys; None for `FIRST_KINDS`.
+        guidance_scale: see `ImageDreamPipeline.__call__`.
+        steps: of the sampler.
+        captions: whether the model is told the toy's caption besides the picture.
+        combinations: see `held_out_cases`.
+        largest_prompt_azimuth_deg: see `held_out_cases`.
+        clip: gives the CLIP scores; None leaves them out.
+        confidence: of the intervals of the means; by default 0.95 where there are toys enough.
+        split: see `held_out_cases`.
+
+    Returns:
+        Scores and pictures, the model's beside those of trivial answers.
+
+    Raises:
+        ValueError: a confidence given for too few toys.
+    """
+    confidence = check_confidence(confidence, count)
+    size = pipeline.image_size
+    prompt_size = max(size, pipeline.encoder.image_size)
+    if guidance_scale is None:
+        guidance_scale = pipeline.config.guidance_scale
+    results = []
+    cases = held_out_cases(count, seed, kinds, prompt_size, combinations, largest_prompt_azimuth_deg, split)
+    for number, case in enumerate(cases):
+        output = pipeline(
+            case.prompt,
+            case.toy.caption if captions else "",
+            guidance_scale=guidance_scale,
+            num_inference_steps=steps,
+            elevation_deg=case.orbit.elevation_deg,
+            # the object's own front, wherever the network counts from
+            azimuth_deg=-case.prompt_azimuth_deg if pipeline.unet.config.cameras == "relative" else 0.0,
+            generator=torch.Generator().manual_seed(seed + number),
+        )
+        result = score_case(case, output.images.cpu(), clip)
+        logger.info("%d/%d %s: %.2f dB", number + 1, count, case.label, result.scores[MODEL]["psnr_db"])
+        results.append(result)
+    settings = {
+        "toys": count,
+        "seed": seed,
+        "guidance": guidance_scale,
+        "steps": steps,
+        "pixels": size,
+        "captions": "yes" if captions else "no",
+        "negative caption": pipeline.config.negative_caption or "none",
+        "split": split,
+        "combinations": combinations,
+        "prompt azimuth": f"±{largest_prompt_azimuth_deg:g}°",
+        **({} if clip is None else {"CLIP": clip.name}),
+    }
+    return ViewsEvaluation(tuple(results), settings, confidence)
+
+
+def score_case(
+    case: HeldOutCase, images: Float[Tensor, "view 3 size size"], clip: Clip | None = None
+) -> CaseResult:
+    """Scores of four views of one toy, and of the trivial answers."""
+    size = images.shape[-1]
+    true = case.orbit.on_white(case.toy.mesh, size)
+    answers = {MODEL: images, **trivial_answers(case, size, case.orbit)}
+    scores = {
+        name: {**image_scores(answer, true), **_scores(case, answer, clip)}
+        for name, answer in answers.items()
+    }
+    return CaseResult(case, scores, tuple(psnr(images, true).tolist()), images, true)
+
+
+def _scores(
+    case: HeldOutCase, images: Float[Tensor, "view 3 size size"], clip: Clip | None
+) -> dict[str, float]:
+    """What needs no true views: agreement of the views with each other, with the prompt and with the caption."""
+    orbit = case.orbit
+    agreement = hull_agreement(silhouette(images), orbit.azimuths_deg, orbit.elevation_deg, orbit.fov_y_deg)
+    scores = {"hull": float(agreement.mean())}
+    if clip is not None:
+        prompt = composite(case.prompt, torch.ones(3))
+        scores["clip_image"] = clip.image_similarity(images, prompt)
+        scores["clip_text"] = clip.text_similarity(images, case.toy.caption)
+    return scores
+
+
+def _named(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {METRICS[metric]: value for metric, value in scores.items()}

@@ -1,0 +1,203 @@
+"""The paper's evaluation of diffused views (§4.1, Table 1): pictures and captions, no true views."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from imagedream.cameras import VIEW_NAMES
+from imagedream.image_prompt.prompt import FORMATS, ImagePrompt, composite, load_image_prompt
+from imagedream.mesh.visual_hull import hull_agreement
+from imagedream.metrics import silhouette
+from imagedream.pipeline import ImageDreamPipeline
+from imagedream.sheets import contact_sheet
+from imagedream.workshop.evaluation.clip_scores import Clip
+from imagedream.workshop.evaluation.quality import InceptionClassifier, quality_only_inception_score
+from imagedream.workshop.evaluation.tables import markdown_table, save_results
+from imagedream.workshop.rendering.captions import find_captions
+
+logger = logging.getLogger(__name__)
+
+METRICS = {"qis": "QIS", "clip_text": "CLIP(TX)", "clip_image": "CLIP(IM)", "hull": "consistency"}
+"""What a score is called in tables: the paper's three, and `hull_agreement`, which it has not."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A picture with its caption."""
+
+    name: str
+    picture: ImagePrompt
+    caption: str
+
+
+@dataclass(frozen=True)
+class PictureResult:
+    """One prompt's views and their scores."""
+
+    prompt: Prompt
+    scores: dict[str, float]
+    images: Float[Tensor, "view 3 size size"]
+
+
+@dataclass(frozen=True)
+class PicturesEvaluation:
+    """Scores of a pipeline on pictures."""
+
+    results: tuple[PictureResult, ...]
+    settings: dict[str, str | int | float]
+
+    @property
+    def means(self) -> dict[str, tuple[float, float]]:
+        """Metric -> mean and standard deviation over the pictures (paper: mean ± std)."""
+        told = {}
+        for metric in dict.fromkeys(metric for result in self.results for metric in result.scores):
+            told[metric] = mean_and_deviation([r.scores[metric] for r in self.results if metric in r.scores])
+        return told
+
+    def table(self) -> str:
+        """Two Markdown tables: mean ± standard deviation as in the paper, and each picture."""
+        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        means = {
+            METRICS[metric]: f"{mean:.2f} ± {deviation:.2f}"
+            for metric, (mean, deviation) in self.means.items()
+        }
+        rows = [
+            {"picture": result.prompt.name, **{METRICS[name]: value for name, value in result.scores.items()}}
+            for result in self.results
+        ]
+        return f"Four views of pictures ({settings})\n\n{markdown_table([means])}\n\n{markdown_table(rows)}"
+
+    def to_dict(self) -> dict:
+        """Everything but the pictures, as JSON can hold it."""
+        return {
+            "settings": self.settings,
+            "mean_and_deviation": self.means,
+            "pictures": [
+                {"picture": r.prompt.name, "caption": r.prompt.caption, "scores": r.scores}
+                for r in self.results
+            ],
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Write `pictures.md`, `pictures.json` and `pictures.png` (prompt and views of each)."""
+        save_results(Path(folder) / "pictures", self.table(), self.to_dict(), self.contact_sheet())
+
+    def contact_sheet(self) -> Image.Image:
+        """A row for each picture: the prompt and its views."""
+        rows = [
+            [composite(result.prompt.picture.rgba, torch.ones(3)), *result.images] for result in self.results
+        ]
+        return contact_sheet(["prompt", *VIEW_NAMES], rows)
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation (of these values, not of a larger set)."""
+    numbers = torch.tensor(values)
+    return float(numbers.mean()), float(numbers.std(correction=0))
+
+
+def paper_scores(
+    views: Float[Tensor, "view 3 height width"],
+    picture: Float[Tensor, "4 _ _"],
+    caption: str,
+    clip: Clip | None,
+    inception: InceptionClassifier | None,
+) -> dict[str, float]:
+    """The paper's measures of one object (§4.1), each a mean over its views.
+
+    Args:
+        views: on white.
+        picture: the prompt, RGBA with straight alpha.
+        caption: without one there is no CLIP(TX).
+        clip: gives CLIP(TX) and CLIP(IM).
+        inception: gives QIS.
+    """
+    scores = {}
+    if inception is not None:
+        scores["qis"] = float(quality_only_inception_score(inception(views)).mean())
+    if clip is not None:
+        if caption:
+            scores["clip_text"] = clip.text_similarity(views, caption)
+        scores["clip_image"] = clip.image_similarity(views, composite(picture, torch.ones(3)))
+    return scores
+
+
+def find_prompts(folder: Path, captions: str = "auto") -> list[tuple[Path, str]]:
+    """The pictures of a folder, by name, with their captions.
+
+    Args:
+        folder: where they are.
+        captions: see `imagedream.workshop.rendering.captions.find_captions`.
+
+    Raises:
+        FileNotFoundError: no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder of pictures")
+    endings = {ending for ending, name in Image.registered_extensions().items() if name in FORMATS}
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in endings)
+    if not files:
+        raise FileNotFoundError(f"no picture in {folder}: of {len(list(folder.iterdir()))} files none is one")
+    caption_of = find_captions(captions, folder)
+    return [(file, caption_of(file)[0]) for file in files]
+
+
+def evaluate_pictures(
+    pipeline: ImageDreamPipeline,
+    prompts: Sequence[tuple[Path, str]],
+    clip: Clip | None,
+    inception: InceptionClassifier | None = None,
+    seed: int = 0,
+    guidance_scale: float | None = None,
+    steps: int = 50,
+    elevation_deg: float = 5.0,
+) -> PicturesEvaluation:
+    """Make four views of each picture and score them.
+
+    Args:
+        pipeline: what is measured.
+        prompts: pictures with captions.
+        clip: gives CLIP(TX), of pictures with a caption, and CLIP(IM); None leaves them out.
+        inception: gives QIS, mean over the views; None leaves it out.
+        seed: picture i has seed `seed + i`.
+        guidance_scale: see `ImageDreamPipeline.__call__`.
+        steps: of the sampler.
+        elevation_deg: of the views' cameras; the paper's 5.
+    """
+    if guidance_scale is None:
+        guidance_scale = pipeline.config.guidance_scale
+    # each picture is read before any view is made: a broken one is noticed at once
+    read = [Prompt(path.stem, load_image_prompt(path), caption) for path, caption in prompts]
+    results = []
+    for number, prompt in enumerate(read):
+        output = pipeline(
+            prompt.picture,
+            prompt.caption,
+            guidance_scale=guidance_scale,
+            num_inference_steps=steps,
+            elevation_deg=elevation_deg,
+            generator=torch.Generator().manual_seed(seed + number),
+        )
+        views = output.images.float().cpu()
+        scores = paper_scores(views, prompt.picture.rgba, prompt.caption, clip, inception)
+        agreement = hull_agreement(silhouette(views), output.azimuths_deg, output.elevation_deg)
+        scores["hull"] = float(agreement.mean())
+        logger.info("%d/%d %s", number + 1, len(read), prompt.name)
+        results.append(PictureResult(prompt, scores, views))
+    settings = {
+        "pictures": len(read),
+        "seed": seed,
+        "guidance": guidance_scale,
+        "steps": steps,
+        "pixels": pipeline.image_size,
+        "elevation": f"{elevation_deg:g}°",
+        "negative caption": pipeline.config.negative_caption or "none",
+        "CLIP": "none" if clip is None else clip.name,
+    }
+    return PicturesEvaluation(tuple(results), settings)

@@ -1,0 +1,375 @@
+"""What is rendered of one object: rings of views and prompt views, drawn from ranges and a seed."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from imagedream import cameras
+from imagedream.mesh.raycast import Light, Raycaster
+from imagedream.mesh.reading import FileAxes, Front, Up, load_parts, normalise_parts
+from imagedream.runs.files import atomic_folder
+from imagedream.toybox import make_toy
+from imagedream.workshop.rendering.samples import (
+    CAMERAS,
+    CAPTION,
+    Files,
+    Picture,
+    Sample,
+    encode_png,
+    write_folder,
+)
+
+logger = logging.getLogger(__name__)
+
+PROMPT_SCALE = 2
+"""Side of a prompt view over that of a view: preparing a prompt cuts the object out and enlarges it."""
+
+TOYBOX = "toybox:"
+"""A source `toybox:7` is the toy of seed 7."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object to render."""
+
+    key: str
+    """Its name in the data set: letters, digits, `-` and `_`."""
+    source: str
+    """A mesh file, or `toybox:SEED`."""
+    caption: str | None = None
+    """What it is; None asks the toybox."""
+    caption_from: str = ""
+    """Where the caption came from."""
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.key):  # it names files, and may come from one
+            raise ValueError(f"key is {self.key!r}, must be made of letters, digits, - and _")
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Cameras evenly spread on a circle around the object, the first in front of it."""
+
+    views: int = 32
+    """A multiple of 4, so that front, left, back and right are among them."""
+    elevation_deg: float = 10.0
+    fov_y_deg: float = 47.5
+    relative_distance: float = 0.73
+    """Half the frame's height at the origin, in world units; the object's longest side is 1."""
+
+    def __post_init__(self):
+        cameras.check_angles(self.elevation_deg, self.fov_y_deg)
+        if self.views < 4 or self.views % 4:
+            raise ValueError(f"views is {self.views}, must be a multiple of 4 and at least 4")
+        if not self.relative_distance > 0:
+            raise ValueError(f"relative_distance is {self.relative_distance}, must be larger than 0")
+
+    @property
+    def azimuths_deg(self) -> Float[Tensor, " view"]:
+        """Angles of the cameras in degrees, from 0."""
+        return cameras.orthogonal_azimuths(0.0, self.views)
+
+    @property
+    def fovs_y_deg(self) -> Float[Tensor, " view"]:
+        """The field of view, once for each camera."""
+        return torch.full((self.views,), self.fov_y_deg)
+
+    @property
+    def camera_to_world(self) -> Float[Tensor, "view 4 4"]:
+        """The cameras' matrices."""
+        distance = cameras.framing_distance(self.relative_distance, self.fovs_y_deg)
+        return cameras.look_at_origin(
+            torch.full((self.views,), self.elevation_deg), self.azimuths_deg, distance
+        )
+
+
+Range = tuple[float, float]
+
+SINGLE_MESH: dict[str, Any] = {
+    "rings": 1,
+    "elevation_deg": (10.0, 10.0),
+    "fov_y_deg": (47.5, 47.5),
+    "relative_distance": (0.73, 0.73),
+    "prompts": 0,
+    "lighting": "fixed",
+}
+"""How a single mesh is rendered into a folder: for looking at, the whole object in the frame."""
+Lighting = Literal["random", "fixed", "none"]
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """How every object of a data set is rendered; the defaults are MVDream's, which ImageDream takes over (paper §4).
+
+    Ranges are uniform. MVDream's distance of 0.5 · focal length · U[0.9, 1.1] is a relative distance of 0.45 to 0.55:
+    the frame is about as wide as the unit cube, so that the frame's edge cuts through many objects.
+    """
+
+    size: int = 256
+    """Side of the views in pixels; prompt views are twice as large."""
+    views: int = 32
+    """Views in a ring."""
+    rings: int = 2
+    """Rings of an object, each with its own elevation, field of view, distance and light."""
+    elevation_deg: Range = (0.0, 30.0)
+    """Of a ring."""
+    fov_y_deg: Range = (15.0, 60.0)
+    """Of a ring."""
+    relative_distance: Range = (0.45, 0.55)
+    """Of a ring: half the frame's height at the origin, in world units; the object's longest side is 1."""
+    prompts: int = 4
+    """Prompt views of a ring."""
+    prompt_azimuth_deg: Range = (-90.0, 90.0)
+    """Of a prompt view: the front half circle (paper §4)."""
+    prompt_elevation_deg: Range = (-5.0, 40.0)
+    """Of a prompt view."""
+    prompt_fov_y_deg: Range = (15.0, 60.0)
+    """Of a prompt view."""
+    prompt_relative_distance: Range = (0.7, 0.9)
+    """Of a prompt view: far enough that the frame cuts nothing off."""
+    lighting: Lighting = "random"
+    """One random light a ring and one a prompt view, the same for all, or plain colours."""
+    supersample: int = 2
+    """Samples along each side of a pixel."""
+    up: Up = "auto"
+    """Which of a file's axes is up; `auto` goes by its type: y for glTF and OBJ, z for PLY and STL."""
+    front: Front | Literal["estimate"] = "auto"
+    """Which direction of a file's axes the front faces; `estimate` asks the encoder."""
+    encoder: str = ""
+    """Folder of picture and text towers, for `front: estimate`."""
+    backend: Literal["raycast", "blender"] = "raycast"
+    """What draws the pictures."""
+    seed: int = 0
+    """Of all draws; an object's depend on this and its key alone."""
+
+    def __post_init__(self):
+        for name in ("elevation_deg", "fov_y_deg", "relative_distance"):
+            for option in (name, f"prompt_{name}"):
+                _check_range(option, getattr(self, option))
+        _check_range("prompt_azimuth_deg", self.prompt_azimuth_deg)
+        for low_or_high in (0, 1):
+            cameras.check_angles(self.prompt_elevation_deg[low_or_high], self.prompt_fov_y_deg[low_or_high])
+            Ring(  # its own checks
+                self.views,
+                self.elevation_deg[low_or_high],
+                self.fov_y_deg[low_or_high],
+                self.relative_distance[low_or_high],
+            )
+        for name, least in (("size", 8), ("rings", 1), ("prompts", 0), ("supersample", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least {least}")
+        if not self.prompt_relative_distance[0] > 0:
+            raise ValueError(
+                f"prompt_relative_distance begins at {self.prompt_relative_distance[0]}, must be larger than 0"
+            )
+        for name, allowed in (("lighting", get_args(Lighting)), ("backend", ("raycast", "blender"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, must be one of {', '.join(allowed)}")
+        if self.front == "estimate" and not self.encoder:
+            raise ValueError(
+                "front is estimate, which needs picture and text towers: name their folder as encoder"
+            )
+        if self.up != "auto" and self.front not in ("auto", "estimate"):
+            FileAxes(self.up, self.front)
+
+    def draw_ring(self, generator: torch.Generator) -> Ring:
+        """A ring within the ranges."""
+        return Ring(
+            self.views,
+            _uniform(self.elevation_deg, generator),
+            _uniform(self.fov_y_deg, generator),
+            _uniform(self.relative_distance, generator),
+        )
+
+    def draw_light(self, generator: torch.Generator) -> Light | None:
+        """A light, or None for plain colours."""
+        if self.lighting == "random":
+            return Light.random(generator)
+        return Light() if self.lighting == "fixed" else None
+
+
+def _check_range(name: str, low_high: Range) -> None:
+    low, high = low_high
+    if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+        raise ValueError(f"{name} is {low} to {high}, must go from a lower to a higher number")
+
+
+def _uniform(low_high: Range, generator: torch.Generator) -> float:
+    low, high = low_high
+    return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
+
+
+@runtime_checkable
+class Scene(Protocol):
+    """An object, brought to the unit cube in world axes, that can be photographed."""
+
+    def photograph(
+        self,
+        camera_to_world: Float[Tensor, "view 4 4"],
+        fov_y_deg: Float[Tensor, " view"],
+        size: int,
+        light: Light | None,
+        supersample: int,
+    ) -> UInt8[np.ndarray, "view {size} {size} 4"]:
+        """RGBA pictures with straight alpha."""
+
+
+class RaycastScene:
+    """A scene for the CPU ray caster."""
+
+    def __init__(self, parts: list[trimesh.Trimesh]):
+        self._raycaster = Raycaster(parts)
+
+    def photograph(
+        self,
+        camera_to_world: Float[Tensor, "view 4 4"],
+        fov_y_deg: Float[Tensor, " view"],
+        size: int,
+        light: Light | None,
+        supersample: int,
+    ) -> UInt8[np.ndarray, "view {size} {size} 4"]:
+        """See `Scene`."""
+        rgba = self._raycaster.render(camera_to_world, fov_y_deg, size, light, supersample).rgba
+        return (rgba.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def open_scene(item: Item, config: RenderConfig) -> tuple[Scene, dict[str, str]]:
+    """Load an object, decide which way it faces, and hand it to the renderer.
+
+    Returns:
+        The scene, and what a `Sample` says about it: `caption`, `up`, `front`, `front_from`, ….
+    """
+    facts = {"object": item.key, "source": item.source, "renderer": config.backend}
+    facts |= {"caption": item.caption or "", "caption_from": item.caption_from}
+    if item.source.startswith(TOYBOX):
+        toy = make_toy(int(item.source.removeprefix(TOYBOX)))
+        axes, front_from, parts = FileAxes("z", "+x"), "toybox", [toy.mesh]
+        if item.caption is None:
+            facts |= {"caption": toy.caption, "caption_from": "toybox"}
+    else:
+        estimate = config.front == "estimate"
+        axes = FileAxes.of(item.source, config.up, "auto" if estimate else config.front)
+        front_from = "file type" if config.front == "auto" else "option"
+        parts = normalise_parts(load_parts(item.source, axes))
+        if estimate:
+            from imagedream.workshop.rendering.front import estimate_front, load_encoder
+
+            quarters = estimate_front(parts, facts["caption"], load_encoder(config.encoder))
+            axes, front_from = axes.turned(quarters), "estimate"
+            for part in parts:
+                part.apply_transform(
+                    trimesh.transformations.rotation_matrix(-np.pi / 2 * quarters, [0, 0, 1])
+                )
+    facts |= {"up": axes.up, "front": axes.front, "front_from": front_from}
+    if config.backend == "blender":
+        from imagedream.workshop.rendering.blender import BlenderScene
+
+        return BlenderScene(item.source, axes, parts), facts
+    return RaycastScene(parts), facts
+
+
+def object_samples(item: Item, config: RenderConfig) -> Iterator[tuple[Sample, Files]]:
+    """Render an object: one sample a ring.
+
+    Raises:
+        FileNotFoundError: there is no such mesh file.
+        imagedream.mesh.reading.MeshError: nothing in the file can be rendered.
+    """
+    digest = hashlib.sha256(f"{config.seed}/{item.key}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    scene, facts = open_scene(item, config)
+    for index in range(config.rings):
+        ring, light = config.draw_ring(generator), config.draw_light(generator)
+        pixels = scene.photograph(
+            ring.camera_to_world, ring.fovs_y_deg, config.size, light, config.supersample
+        )
+        files: Files = {}
+        cut = int(_touches_edge(pixels[..., 3]).sum())
+        views = []
+        for view, azimuth_deg in enumerate(ring.azimuths_deg.tolist()):
+            name = f"view_{view:03d}.png"
+            files[name] = encode_png(pixels[view])
+            pose = ring.camera_to_world[view]
+            views.append(_picture(name, azimuth_deg, ring.elevation_deg, ring.fov_y_deg, pose, light))
+        prompts = []
+        for prompt in range(config.prompts):
+            name = f"prompt_{prompt:03d}.png"
+            pixels, picture = _photograph_prompt(scene, name, config, generator)
+            files[name] = encode_png(pixels)
+            prompts.append(picture)
+        sample = Sample(size=config.size, views=views, prompts=prompts, ring=index, cut_views=cut, **facts)
+        caption = (sample.caption + "\n").encode()
+        yield sample, {CAMERAS: sample.to_json(), CAPTION: caption, **files}
+
+
+def _touches_edge(alpha: UInt8[np.ndarray, "view height width"]) -> Bool[np.ndarray, " view"]:
+    edges = (alpha[:, 0], alpha[:, -1], alpha[:, :, 0], alpha[:, :, -1])
+    return np.any([edge.any(axis=1) for edge in edges], axis=0)
+
+
+def _photograph_prompt(
+    scene: Scene, name: str, config: RenderConfig, generator: torch.Generator
+) -> tuple[UInt8[np.ndarray, "height width 4"], Picture]:
+    azimuth_deg = _uniform(config.prompt_azimuth_deg, generator)
+    elevation_deg = _uniform(config.prompt_elevation_deg, generator)
+    fov_y_deg = _uniform(config.prompt_fov_y_deg, generator)
+    relative_distance = _uniform(config.prompt_relative_distance, generator)
+    light = config.draw_light(generator)
+    fov = torch.tensor([fov_y_deg])
+    pose = cameras.look_at_origin(
+        torch.tensor([elevation_deg]),
+        torch.tensor([azimuth_deg]),
+        cameras.framing_distance(relative_distance, fov),
+    )
+    # twice as large and without supersampling: preparing a prompt filters it anyway
+    pixels = scene.photograph(pose, fov, config.size * PROMPT_SCALE, light, supersample=1)[0]
+    return pixels, _picture(name, azimuth_deg, elevation_deg, fov_y_deg, pose[0], light)
+
+
+def _picture(
+    file: str,
+    azimuth_deg: float,
+    elevation_deg: float,
+    fov_y_deg: float,
+    pose: Float[Tensor, "4 4"],
+    light: Light | None,
+) -> Picture:
+    rows = [[round(number, 7) + 0.0 for number in row] for row in pose.tolist()]
+    lamp = None if light is None else asdict(light)
+    return Picture(file, azimuth_deg, elevation_deg, fov_y_deg, rows, lamp)
+
+
+def render_mesh_file(item: Item, out: str | Path, config: RenderConfig) -> Path:
+    """Render a mesh file into a folder with one sample; the folder appears complete or not at all.
+
+    Args:
+        item: what to render.
+        out: folder to make; it must not exist or be empty.
+        config: with a single ring.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: there is no such mesh file.
+        FileExistsError: the folder holds something already.
+        imagedream.mesh.reading.MeshError: nothing in the file can be rendered.
+    """
+    if config.rings != 1:
+        raise ValueError(f"rings is {config.rings}: a folder of views holds 1, shards hold any number")
+    out = Path(out)
+    with atomic_folder(out) as folder:
+        for _, files in object_samples(item, config):
+            write_folder(files, folder)
+    logger.info("rendered %s as %d views into %s", item.source, config.views, out)
+    return out

@@ -1,0 +1,101 @@
+"""Files with captions: what a data set is rendered from (mesh files, or toys), and what a batch is made of (pictures)."""
+
+import hashlib
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from imagedream.mesh.reading import MESH_SUFFIXES
+from imagedream.workshop.rendering.captions import find_captions
+from imagedream.workshop.rendering.dataset import TOYBOX, Item
+
+_LONGEST_KEY = 80  # a tar member's name has room for 100
+
+
+def find_items(source: str, captions: str = "auto", only: Collection[str] | None = None) -> list[Item]:
+    """The objects of a source, in an order that is the same everywhere.
+
+    Args:
+        source: a mesh file, a folder that holds mesh files at any depth (an Objaverse download, for example), or
+            `toybox:N` for the toys of seeds 0 to N − 1.
+        captions: see `imagedream.workshop.rendering.captions.find_captions`; toys bring theirs unless `none`.
+        only: names to keep (file names without ending, such as Objaverse's identifiers); None keeps all.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: nothing is in it, or a wrong number of toys.
+    """
+    if source.startswith(TOYBOX):
+        number = source.removeprefix(TOYBOX)
+        if not number.isdecimal() or int(number) < 1:
+            raise ValueError(f"source is {source!r}, must be toybox:N with N toys, at least 1")
+        caption = ("", "none") if captions == "none" else (None, "")
+        items = [Item(f"toy-{seed:06d}", f"{TOYBOX}{seed}", *caption) for seed in range(int(number))]
+        return [item for item in items if only is None or item.key in only]
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such mesh file or folder (nor is it toybox:N)")
+    return file_items(path, MESH_SUFFIXES, "mesh file", captions, only)
+
+
+def read_names(path: Path | None) -> set[str] | None:
+    """The lines of a text file, for `only`; None without a file."""
+    if path is None:
+        return None
+    return {line.strip() for line in path.read_text(encoding="utf-8").splitlines()} - {""}
+
+
+def file_items(
+    path: Path,
+    suffixes: Collection[str],
+    what: str,
+    captions: str = "auto",
+    only: Collection[str] | None = None,
+    skip: Path | None = None,
+) -> list[Item]:
+    """A file, or the files at any depth of a folder, each with a key that is a safe file name, and its caption.
+
+    Args:
+        path: the file or folder.
+        suffixes: endings of the files to take, in small letters.
+        what: how messages call such a file.
+        captions: see `imagedream.workshop.rendering.captions.find_captions`.
+        only: see `find_items`.
+        skip: a folder below `path` to pass over, such as that of the results.
+
+    Raises:
+        ValueError: no such file is there.
+    """
+    folder = path if path.is_dir() else path.parent
+    files = [path]
+    if path.is_dir():
+        files = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in suffixes
+            and not file.name.startswith(".")
+            and file.is_file()
+            and (skip is None or not file.resolve().is_relative_to(skip.resolve()))
+        )
+        if not files:
+            raise ValueError(
+                f"{path} holds no {what} ({', '.join(suffixes)}) among its {sum(1 for _ in path.rglob('*'))} "
+                "files and folders"
+            )
+    if only is not None:
+        found, files = len(files), [file for file in files if file.stem in only]
+        if not files:
+            raise ValueError(f"none of the {found} {what}s in {path} is among the {len(only)} wanted names")
+    caption_of = find_captions(captions, folder)
+    keys: set[str] = set()
+    return [Item(_new_key(file.relative_to(folder), keys), str(file), *caption_of(file)) for file in files]
+
+
+def _new_key(path: Path, taken: set[str]) -> str:
+    """A name for a file that no other has: its path, with `_` for all that a tar member's key cannot hold."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", path.with_suffix("").as_posix())
+    if len(name) > _LONGEST_KEY or name in taken:
+        digest = hashlib.sha256(path.as_posix().encode()).hexdigest()[:12]
+        name = f"{name[: _LONGEST_KEY - 13]}-{digest}"
+    taken.add(name)
+    return name

@@ -1,0 +1,121 @@
+"""The trained parts put together into one model folder, small enough to ship."""
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from imagedream import checkpoints
+from imagedream.pipeline import ImageDreamPipeline
+from imagedream.runs.files import atomic_folder, atomic_path
+
+logger = logging.getLogger(__name__)
+
+
+def assemble(
+    network: Path,
+    autoencoder: Path,
+    out: Path,
+    dtype: torch.dtype = torch.float16,
+    guidance_scale: float | None = None,
+    others: Sequence[str | Path] = (),
+) -> Path:
+    """A model folder from a trained network and a (perhaps further trained) autoencoder with the same encoder.
+
+    Args:
+        network: run folder of the multi-view network; its `model/` is a whole pipeline.
+        autoencoder: run folder of the autoencoder; its decoder is used.
+        out: folder to write; a model card that is already there stays.
+        dtype: of the written weights.
+        guidance_scale: what was found to suit the network, saved with it; None leaves what the network's folder says.
+        others: models whose network and towers are averaged with these, see `average`.
+
+    Raises:
+        ValueError: if the autoencoder's encoder is not the one that the network was trained with, or the others do not fit.
+    """
+    from diffusers import AutoencoderKL
+
+    pipeline = checkpoints.load(network / "model")
+    vae = checkpoints.load_component(AutoencoderKL, autoencoder / "model", torch.float32)
+    state, trained_with = vae.state_dict(), pipeline.vae.state_dict()
+    different = [
+        key
+        for key in state
+        if key.startswith(("encoder.", "quant_conv.")) and not torch.equal(state[key], trained_with[key])
+    ]
+    factors = [part.config.scaling_factor for part in (vae, pipeline.vae)]
+    if different or not math.isclose(*factors, rel_tol=1e-3):
+        raise ValueError(
+            f"{autoencoder} has another encoder than {network} was trained with: {different[:3]}"
+        )
+    vae.register_to_config(scaling_factor=factors[1])
+    pipeline.register_modules(vae=vae)
+    average(pipeline, others)
+    if guidance_scale is not None:
+        pipeline.register_to_config(guidance_scale=guidance_scale)
+    kept = [file for file in out.glob("*") if file.suffix in (".md", ".png")]
+    with atomic_folder(out, replace=True) as folder:
+        for part in (pipeline.unet, pipeline.vae, pipeline.encoder):
+            torch.nn.Module.to(
+                part, dtype
+            )  # diffusers' own warns of modules to keep in float32: there are none
+        # files that a repository takes without large-file storage
+        pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size="15MB")
+        for file in kept:
+            (folder / file.name).write_bytes(file.read_bytes())
+    return out
+
+
+@torch.no_grad()
+def average(pipeline: ImageDreamPipeline, others: Sequence[str | Path]) -> None:
+    """Give a model's network and towers the mean of its weights and other models'.
+
+    For weights that were trained from one another, whose mean tends to keep most of what each of them knows (model soups,
+    arXiv 2203.05482). What the others were trained on is added to the network's record.
+
+    Args:
+        pipeline: changed in place.
+        others: anything that `checkpoints.load` knows.
+
+    Raises:
+        ValueError: a part of another has other tensors.
+    """
+    if not others:
+        return
+    models = [pipeline, *(checkpoints.load(other) for other in others)]
+    for name in ("unet", "encoder"):
+        states = [getattr(model, name).state_dict() for model in models]
+        shapes = [{key: tuple(tensor.shape) for key, tensor in state.items()} for state in states]
+        for other, found in zip(others, shapes[1:], strict=True):
+            if found != shapes[0]:
+                different = sorted(dict(found.items() ^ shapes[0].items()))
+                raise ValueError(f"{other} has another {name}, which cannot be averaged: {different[:3]}")
+        for key, tensor in states[0].items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.stack([state[key].float() for state in states]).mean(0))
+    trained_on = list(pipeline.unet.config.get("trained_on", ()))
+    for model in models[1:]:
+        trained_on += [entry for entry in model.unet.config.get("trained_on", ()) if entry not in trained_on]
+    pipeline.unet.register_to_config(trained_on=trained_on)
+
+
+def plot_curves(runs: list[Path], out: Path) -> Path:
+    """The loss curves of training runs, side by side in one picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * len(runs), 3), layout="constrained")
+    for axis, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
+        lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+        for name, style in (("train/loss", {"alpha": 0.4}), ("validation/loss", {"marker": "o"})):
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=name.split("/")[0], **style)
+        axis.locator_params(axis="x", nbins=5)  # more numbers of five digits would touch
+        axis.set(title=run.name, xlabel="step", ylabel="loss", yscale="log")
+        axis.legend()
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, dpi=110)
+    return out

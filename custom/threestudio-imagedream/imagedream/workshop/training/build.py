@@ -1,0 +1,120 @@
+"""From a config to the Lightning module it describes."""
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+
+from imagedream import checkpoints
+from imagedream.model import Controllers
+from imagedream.workshop.training.architectures import published_architecture
+from imagedream.workshop.training.autoencoder import AutoencoderTraining
+from imagedream.workshop.training.clip import EncoderTraining
+from imagedream.workshop.training.diffusion import DiffusionTraining
+from imagedream.workshop.training.modules import Training
+from imagedream.workshop.training.optimizers import choose_learned
+from imagedream.workshop.training.weight_initialisation import CAMERAS
+
+if TYPE_CHECKING:
+    from imagedream.workshop.training.run import TrainConfig
+
+
+PARTS: dict[str, checkpoints.Part] = {"encoder": "encoder", "autoencoder": "vae", "diffusion": "unet"}
+"""What a training is called, and what the part that it trains is called in a model folder."""
+
+
+def network_arguments(config: "TrainConfig") -> dict[str, Any]:
+    """Arguments of `MultiViewUNet`; what the config leaves out is the published network's.
+
+    Raises:
+        ValueError: no controllers, or unknown ones.
+    """
+    controllers = config.model.get("controllers")
+    if controllers not in get_args(Controllers):
+        raise ValueError(
+            f"model.controllers is {controllers!r}, must be one of {', '.join(get_args(Controllers))}"
+        )
+    return {**published_architecture(controllers).unet, **config.model}
+
+
+def scheduler_arguments(config: "TrainConfig") -> dict[str, Any]:
+    """Arguments of `DDIMScheduler`; what the config leaves out is the published model's."""
+    return {**published_architecture().scheduler, **config.scheduler}
+
+
+def build_module(config: "TrainConfig") -> Training:
+    """The Lightning module that a config describes.
+
+    Raises:
+        ValueError: what the config names is not there, or does not fit together.
+    """
+    for name in ("initial", *(("autoencoder", "encoder") if config.part == "diffusion" else ())):
+        source = getattr(config, name)
+        if source:
+            checkpoints.check_part(source)
+        elif name != "initial":
+            raise ValueError(f"{name} is empty: name the trained {name} that the network is to work with")
+    base = ()
+    if config.part == "diffusion":
+        base = tuple(
+            checkpoints.load_part(source, part)[0]
+            for source, part in ((config.autoencoder, "vae"), (config.encoder, "encoder"))
+        )
+    torch.manual_seed(config.seed)
+    module = construct(config, base)
+    new = frozenset()
+    if config.initial:
+        initial, new = checkpoints.load_part(config.initial, PARTS[config.part])
+        module.start_from(initial, new)
+    choose_learned(module.model, config.learn)
+    check_learned(config, module.model, new)
+    return module
+
+
+def construct(config: "TrainConfig", base: tuple) -> Training:
+    """The module with weights as they are drawn.
+
+    Args:
+        config: of the run.
+        base: autoencoder and encoder, for the network.
+
+    Raises:
+        ValueError: an argument of the trained part is unknown or does not fit.
+    """
+    common = {"optimizer": config.optimizer, "steps": config.steps, "seed": config.seed}
+    try:
+        if config.part == "encoder":
+            return EncoderTraining(config.model, **common)
+        if config.part == "autoencoder":
+            return AutoencoderTraining(config.model, **common, principal_encoder=config.principal_encoder)
+        return DiffusionTraining(
+            network_arguments(config),
+            scheduler_arguments(config),
+            base,
+            **common,
+            conditioning=config.conditioning,
+            objective=config.objective,
+            augmentation=config.augmentation,
+            data=config.data.seen,
+        )
+    except TypeError as error:  # an argument of a constructor that it does not know
+        raise ValueError(f"model or scheduler: {error}") from error
+
+
+def check_learned(config: "TrainConfig", model: torch.nn.Module, new: frozenset[str]) -> None:
+    """Raise ValueError if weights that are drawn at random, or camera layers that the source lacks, would stay frozen."""
+    if config.learn == "all":
+        return
+    if not config.initial:
+        raise ValueError(
+            f"learn is {config.learn}, but initial is empty: the random weights of the rest would stay as they are"
+        )
+    frozen = [
+        name
+        for name, parameter in model.named_parameters()
+        if name in new and CAMERAS.fullmatch(name) and not parameter.requires_grad
+    ]
+    if frozen:
+        raise ValueError(
+            f"{config.initial} has no camera layers, and learn: {config.learn} leaves them frozen, without influence; "
+            "start from MVDream (configs/train/full-mvdream.yaml makes one), or add unet.class_embedding to learn"
+        )

@@ -1,0 +1,146 @@
+"""What can go wrong in a run, found as early as it can be, and said so that it can be put right."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+
+from imagedream.workshop.training.checkpointing import last_checkpoint
+from imagedream.workshop.training.strategies import any_process
+
+if TYPE_CHECKING:
+    from imagedream.workshop.training.run import TrainConfig
+
+FREE_FIELDS = (
+    "out",
+    "steps",
+    "strategy",
+    "validate_every",
+    "validation_views",
+    "validation_view_steps",
+    "log_every",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+    "keep_checkpoints",
+    "resume_changed",
+    "tensorboard",
+    "activation_checkpointing",
+    "compile",
+    "data.cache",
+    "data.workers",
+    "data.loader_workers",
+)
+"""May differ from the config that a checkpoint was made with; of the fields that do, `steps` alone changes what is
+learned: the schedule follows the new length."""
+
+
+class FiniteLoss(pl.Callback):
+    """Stops the run before a loss that is infinite or no number reaches the weights.
+
+    Args:
+        checkpoints: folder of the run's checkpoints, for the message.
+    """
+
+    def __init__(self, checkpoints: Path) -> None:
+        self.checkpoints = checkpoints
+        self._batch: dict = {}
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: dict, _: int
+    ) -> None:
+        """Remember what the step shows."""
+        self._batch = batch
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor
+    ) -> None:
+        """Look at the loss; all processes stop together.
+
+        Raises:
+            FloatingPointError: with step, loss and objects.
+        """
+        bad = not bool(loss.detach().isfinite())
+        if any_process(trainer, bad)[0]:
+            # a loss of an accumulated step is divided by their number
+            value = float(loss.detach()) * trainer.accumulate_grad_batches
+            shown = ", ".join(self._batch["objects"]) if bad else "those of another process"
+            last = last_checkpoint(self.checkpoints)
+            raise FloatingPointError(
+                f"the loss is {value} at step {trainer.global_step}, of {shown}; the run stopped before it reached the "
+                f"weights; last checkpoint: {last or 'none yet'}"
+            )
+
+
+@contextmanager
+def memory_advice(config: "TrainConfig") -> Iterator[None]:
+    """Turn an out-of-memory error into one that says which settings need less.
+
+    Raises:
+        MemoryError: with the present values.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        cpu = "DefaultCPUAllocator" in str(error) or isinstance(error, MemoryError)
+        if not (cpu or isinstance(error, torch.OutOfMemoryError)):
+            raise
+        effective = config.data.batch_size * config.accumulate * config.devices * config.nodes
+        raise MemoryError(
+            f"out of memory on the {'CPU' if cpu else 'GPU'}: {str(error).splitlines()[0]}. What needs less: a smaller "
+            f"data.batch_size ({config.data.batch_size}) with a larger accumulate ({config.accumulate}), of which a step "
+            f"sees the product with devices and nodes ({effective} objects); activation_checkpointing=true (is "
+            f"{str(config.activation_checkpointing).lower()}); precision=bf16-mixed (is {config.precision}); strategy=fsdp "
+            f"on several devices (is {config.strategy} on {config.devices * config.nodes}); validation_views=0 "
+            f"(is {config.validation_views})"
+        ) from error
+
+
+def check_unchanged(config: "TrainConfig", before: Path, checkpoint: Path) -> None:
+    """Raise ValueError, naming the fields, if a checkpoint was made with another config.
+
+    Args:
+        config: what the run is now.
+        before: the `config.yaml` of the run that the checkpoint is of.
+        checkpoint: for the message.
+    """
+    if config.resume_changed or not before.is_file():
+        return
+    # options that came later were at their defaults then
+    defaults = flatten(OmegaConf.to_container(OmegaConf.structured(type(config))))
+    then = {name: value for name, value in defaults.items() if value != {}}
+    then |= flatten(OmegaConf.to_container(OmegaConf.load(before)))
+    now = flatten(asdict(config))
+    changed = [
+        f"{name} was {then.get(name, 'not there')}, is {now.get(name, 'not there')}"
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name) and not any(_within(name, free) for free in FREE_FIELDS)
+    ]
+    if changed:
+        raise ValueError(
+            f"{checkpoint} is of a run with another config: {'; '.join(changed)}. Name another out=, delete the "
+            "checkpoint, or go on all the same with resume_changed=true"
+        )
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dots; tuples as lists.
+
+    >>> flatten({"a": {"b": (1, 2)}, "c": 3})
+    {'a.b': [1, 2], 'c': 3}
+    """
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _within(name: str, field: str) -> bool:
+    return name == field or name.startswith(f"{field}.")

@@ -1,0 +1,89 @@
+"""What a computation needs, counted from its tensors instead of asked of a device: peak bytes and matrix operations.
+
+Both counts also work on fake tensors (`fake_pipeline`), so the full-size model can be planned for on any machine,
+without its gigabytes: shapes and precisions flow through the real code, numbers do not.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from imagedream.pipeline import ImageDreamPipeline
+from imagedream.workshop.training.architectures import Architecture, empty_pipeline, fill
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a call needed besides what was there before it."""
+
+    peak_bytes: int
+    """Most bytes of tensors that were alive at once; a device's allocator and its kernels' workspaces come on top."""
+    kept_bytes: int
+    """Bytes still alive at the end: what the call returned, and what it saved for a backward pass."""
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of storages made inside, for as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        given = {leaf.untyped_storage()._cdata for leaf in _tensors((args, kwargs))}
+        for tensor in _tensors(output):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._known and storage._cdata not in given:
+                self._known.add(storage._cdata)
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
+        return output
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def _tensors(tree: Any) -> Iterator[torch.Tensor]:
+    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor))
+
+
+def footprint(function: Callable[[], Any]) -> Footprint:
+    """Run `function` and count; gradients are recorded or not as the caller has it."""
+    with _LiveBytes() as live:
+        result = function()
+        kept = live.now
+    del result
+    return Footprint(live.peak, kept)
+
+
+def operations(function: Callable[[], Any]) -> int:
+    """Run `function` and count the floating point operations of its matrix products, convolutions and attention.
+
+    A multiplication and an addition are two.
+    """
+    # apart from the footprint, because this count keeps tensors alive
+    with FlopCounterMode(display=False) as count:
+        function()
+    return count.get_total_flops()
+
+
+@contextmanager
+def fake_pipeline(architecture: Architecture, dtype: torch.dtype) -> Iterator[ImageDreamPipeline]:
+    """A pipeline of tensors that have everything but numbers; inside the block all new tensors are like that."""
+    pipeline = empty_pipeline(architecture, dtype)
+    with FakeTensorMode(allow_non_fake_inputs=True):  # such as the text tower's causal mask
+        for model in (pipeline.unet, pipeline.vae, pipeline.encoder):
+            fill(model, lambda name, parameter: torch.empty(parameter.shape, dtype=dtype), "cpu")
+        yield pipeline

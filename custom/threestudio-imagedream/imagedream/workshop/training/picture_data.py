@@ -1,0 +1,224 @@
+"""Single pictures with captions beside the rendered objects, so that the network forgets nothing about pictures.
+
+What a 2D step looks like (MVDream §3: 30 % of the steps; ImageDream says only that it adheres to it):
+
+- one noisy frame a group and no cameras: the camera vector is all zeros, which is how the pixel controller's prompt frame
+  says "no camera" too; attention over the frames of a group is then attention over one picture;
+- the prompt is the picture itself (ImageDream §3.1). The local and global controllers read it as they read any prompt,
+  and the pixel controller gets its clean frame behind the noisy one, as it will at inference. That frame would give the
+  answer away pixel by pixel, and the step would teach copying; so the prompt is a crop of the picture, of
+  `prompt_crop` of its side. `prompt_crop: [1, 1]` is the paper's letter;
+- no background is put in: pictures are opaque, transparent ones stand on white;
+- a step has `batch_size` pictures; twice the objects of a 3D step by default, so that 2 frames each are no more than the
+  5 frames of an object, and a 2D step never needs the most memory.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Integer
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from imagedream.image_prompt.prompt import MAX_PIXELS
+from imagedream.workshop.rendering.captions import read_csv
+from imagedream.workshop.rendering.samples import Files, SampleError, read_caption
+from imagedream.workshop.training.shard_data import Entry, Members, find, index, read
+from imagedream.workshop.training.toy_data import uniform
+
+OPTION = "data.pictures.folders"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class PicturesConfig:
+    """Pictures with captions."""
+
+    folders: list[str] = field(default_factory=list)
+    """Shards (`KEY.jpg` and `KEY.txt`, or `KEY.json` with `caption`), or pictures `NAME.jpg` with `NAME.txt` or a
+    `captions.csv` (file, caption) in the same folder; none: only objects."""
+    share: float = 0.3
+    """Of the steps (MVDream: 0.3)."""
+    batch_size: int | None = None
+    """Pictures a step; twice `data.batch_size` when null."""
+    prompt_crop: tuple[float, float] = (0.7, 1.0)
+    """Side of the prompt over the side of the picture that it is cut out of."""
+    skip_broken: bool = False
+    """Go on without samples that are broken, with a warning."""
+
+    def __post_init__(self):
+        if not 0 < self.share < 1:
+            raise ValueError(f"data.pictures.share is {self.share}, must lie between 0 and 1 (exclusive)")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"data.pictures.batch_size is {self.batch_size}, must be at least 1")
+        low, high = self.prompt_crop
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"data.pictures.prompt_crop is {low} to {high}, must lie in (0, 1]")
+
+
+def examine_picture(files: Members, where: str) -> str:
+    """Check that there is one picture and a caption."""
+    _picture_name(files, where)
+    _caption(files, where)
+    return where
+
+
+def _picture_name(files: Members | Files, where: str) -> str:
+    names = [name for name in files if f".{name.lower()}" in SUFFIXES]
+    if len(names) != 1:
+        raise SampleError(
+            f"{where}: has {len(names)} pictures ({', '.join(SUFFIXES)}) among {len(files)} files, must be 1"
+        )
+    return names[0]
+
+
+def _caption(files: Members | Files, where: str) -> str:
+    if "txt" in files or "json" not in files:
+        return read_caption(files, "txt", where)
+    try:
+        caption = json.loads(files["json"])["caption"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise SampleError(f"{where}: json has no caption: {error!r}") from error
+    if not isinstance(caption, str):
+        raise SampleError(f"{where}: caption is {caption!r} ({type(caption).__name__}), must be text")
+    return caption.strip()
+
+
+def find_pictures(
+    config: PicturesConfig, cache: str | Path, workers: int | None
+) -> list["Entry | PictureFile"]:
+    """All pictures, checked as far as it can be done without decoding them.
+
+    Raises:
+        FileNotFoundError: a folder does not exist.
+        ValueError: there is nothing in one of them, or a broken sample.
+    """
+    found = []
+    for folder in config.folders:
+        shards, _ = find(folder, "", OPTION)
+        single = picture_files(Path(folder)) if Path(folder).is_dir() else []
+        if not shards and not single:
+            raise ValueError(
+                f"{OPTION}: {folder} holds no shards (*.tar) and no pictures ({', '.join(SUFFIXES)}) with captions"
+            )
+        found += index(shards, [], examine_picture, cache, workers, config.skip_broken)
+        found += single
+    return found
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture in a folder."""
+
+    where: str
+    """Its path."""
+    caption: str
+    """What it shows."""
+
+
+def picture_files(folder: Path) -> list[PictureFile]:
+    """The pictures of a folder, at any depth, that have captions.
+
+    Raises:
+        SampleError: a caption is no text, or some pictures have captions and others have none.
+    """
+    found, bare = [], []
+    tables: dict[Path, dict[str, str]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+            continue
+        table, text = path.parent / "captions.csv", path.with_suffix(".txt")
+        if path.parent not in tables:
+            tables[path.parent] = read_csv(table) if table.is_file() else {}
+        if text.is_file():
+            found.append(
+                PictureFile(str(path), read_caption({text.name: text.read_bytes()}, text.name, str(path)))
+            )
+        elif path.name in tables[path.parent]:
+            found.append(PictureFile(str(path), tables[path.parent][path.name]))
+        else:
+            bare.append(path)
+    if found and bare:
+        raise SampleError(
+            f"{len(bare)} of {len(found) + len(bare)} pictures in {folder} have no caption, the first is {bare[0].name} "
+            f"({bare[0].stem}.txt or a line in captions.csv)"
+        )
+    return found
+
+
+class Pictures:
+    """Batches of single pictures, which are their own prompts.
+
+    Args:
+        entries: where the pictures lie.
+        config: how they are shown.
+        image_size: side in pixels.
+    """
+
+    def __init__(
+        self, entries: Sequence[Entry | PictureFile], config: PicturesConfig, image_size: int
+    ) -> None:
+        self.entries, self.config, self.image_size = entries, config, image_size
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def batch(
+        self, indices: Integer[Tensor, " batch"], generator: torch.Generator
+    ) -> dict[str, Tensor | list[str]]:
+        """The middle square of each picture, and a crop of it as its prompt, as opaque floats in [0, 1].
+
+        Returns:
+            `targets` (batch, 1, 4, size, size), `prompts` (batch, 4, size, size), `captions`, `objects`; no cameras.
+        """
+        crops = uniform(self.config.prompt_crop, (len(indices),), generator)
+        places = torch.rand(len(indices), 2, generator=generator)
+        targets, prompts, captions = [], [], []
+        for row, number in enumerate(indices.tolist()):
+            square, caption = self._read(self.entries[number])
+            side = max(1, round(float(crops[row]) * square.shape[-1]))
+            top, left = (places[row] * (square.shape[-1] - side + 1)).long().tolist()
+            targets.append(self._resize(square))
+            prompts.append(self._resize(square[:, top : top + side, left : left + side]))
+            captions.append(caption)
+        return {
+            "targets": torch.stack(targets)[:, None],
+            "prompts": torch.stack(prompts),
+            "captions": captions,
+            "objects": [self.entries[number].where for number in indices.tolist()],
+        }
+
+    def _read(self, entry: Entry | PictureFile) -> tuple[Float[Tensor, "3 side side"], str]:
+        if isinstance(entry, PictureFile):
+            name, content, caption = "", Path(entry.where).read_bytes(), entry.caption
+        else:
+            files = read(entry)
+            name = _picture_name(files, entry.where)
+            content, caption = files[name], _caption(files, entry.where)
+        try:
+            image = Image.open(io.BytesIO(content), formats=["PNG", "JPEG", "WEBP"])
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, the limit is {MAX_PIXELS:,}")
+            image = ImageOps.exif_transpose(image).convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        except Exception as error:  # whatever damage makes a decoder raise
+            raise SampleError(
+                f"{entry.where}: {name} ({len(content)} bytes) cannot be decoded: {error}"
+            ) from error
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        pixels = np.array(image.crop((left, top, left + side, top + side)))
+        rgb = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+        return rgb, caption
+
+    def _resize(self, rgb: Float[Tensor, "3 side side"]) -> Float[Tensor, "4 size size"]:
+        """Of the batch's size, with an alpha of 1."""
+        size = (self.image_size, self.image_size)
+        resized = interpolate(rgb[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+        return torch.cat([resized, torch.ones_like(resized[:1])])

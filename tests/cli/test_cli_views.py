@@ -1,0 +1,234 @@
+"""`views`: pictures in, a sheet of seeds out, the best first, with numbers beside it."""
+
+import json
+import shutil
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from imagedream.cli import main
+from imagedream.image_prompt.prompt import load_image_prompt
+from imagedream.mesh.visual_hull import hull_agreement
+from imagedream.pictures import label_strip, stack_under_headings
+from imagedream.pipeline import ImageDreamOutput, ImageDreamPipeline
+from imagedream.samplers import make_sampler
+from imagedream.view_scores import score_views
+from tests.tiny import tiny_encoder, tiny_pipeline, tiny_scheduler
+
+# diffusers' DPM-Solver makes numpy arrays of tensors in a way that numpy 2 frowns upon
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, colour in (("red", (250, 20, 30)), ("green", (20, 200, 30))):
+        pixels = np.zeros((40, 40, 4), np.uint8)
+        pixels[5:35, 10:30] = (*colour, 255)
+        PIL.Image.fromarray(pixels, "RGBA").save(folder / f"{name}.png")
+    return {path.stem: str(path) for path in folder.glob("*.png")}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny = tiny_pipeline()
+    parts = {name: getattr(tiny, name) for name in ("unet", "vae", "encoder", "scheduler")}
+    ImageDreamPipeline(**parts, guidance_scale=2.5, negative_caption="ugly").save_pretrained(folder)
+    return folder
+
+
+def run(model, out, *arguments):
+    assert main(["views", "--weights", str(model), "--device", "cpu", "--out", str(out), *arguments]) == 0
+    return json.loads(out.with_suffix(".json").read_text())
+
+
+def test_one_seed_is_the_labelled_strip(model, pictures, tmp_path, capsys):
+    strips, records = [], []
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        out = tmp_path / f"{name}.png"
+        records.append(run(model, out, pictures["red"], "--steps", "2", "--seed", seed))
+        assert capsys.readouterr().out == f"{out}\n"
+        strips.append(np.asarray(PIL.Image.open(out)))
+    assert strips[0].shape[1] == 4 * 192 + 3 * 4  # 16 pixels enlarged 12 times
+    assert (strips[0] == strips[1]).all()
+    assert (strips[0] != strips[2]).any()
+    assert records[0] == records[1]
+
+
+def test_several_seeds_are_a_sheet_with_the_best_first(model, pictures, tmp_path):
+    sheet = run(model, tmp_path / "sheet.png", pictures["red"], "--steps", "1", "--seed", "3", "--seeds", "3")
+    scores = [entry["score"] for entry in sheet["seeds"]]
+    assert sorted(scores, reverse=True) == scores
+    assert sorted(entry["seed"] for entry in sheet["seeds"]) == [3, 4, 5]
+    best = sheet["seeds"][0]
+    assert best["score"] == pytest.approx(best["clip"] * best["hull"])
+    assert best["hull"] == pytest.approx(np.mean(best["hull_of_each_view"]))
+    # the first row is what that seed gives alone
+    alone = run(model, tmp_path / "alone.png", pictures["red"], "--steps", "1", "--seed", str(best["seed"]))
+    assert alone["seeds"] == [best]
+    strip, rows = (np.asarray(PIL.Image.open(tmp_path / name)) for name in ("alone.png", "sheet.png"))
+    heading = rows.shape[0] // 3 - strip.shape[0]
+    assert heading > 10
+    assert (rows[heading : heading + strip.shape[0]] == strip).all()
+    assert (rows[:heading] < 128).any()
+
+
+def test_settings_follow_sampler_and_model(model, pictures, tmp_path):
+    settings = run(model, tmp_path / "a.png", pictures["red"])["settings"]
+    assert settings == {
+        "sampler": "ddim",
+        "steps": 50,
+        "guidance_scale": 2.5,
+        "negative_caption": "ugly",
+        "prompt_temperature": 0.5,
+        "elevation_deg": 5.0,
+        "azimuth_deg": 0.0,
+        "ip_weight": 1.0,
+        "pixel_weight": 1.0,
+        "caption_weight": 1.0,
+    }
+    changed = ["--sampler", "dpm", "--guidance-scale", "1", "--negative-caption", ""]
+    settings = run(model, tmp_path / "b.png", pictures["red"], *changed)["settings"]
+    assert (settings["sampler"], settings["steps"]) == ("dpm", 20)
+    assert (settings["guidance_scale"], settings["negative_caption"]) == (1.0, "")
+
+
+def test_guidance_moves_away_from_the_negative_caption(model, pictures, tmp_path):
+    def sample(name, *arguments):
+        run(model, tmp_path / name, pictures["red"], "--steps", "2", *arguments)
+        return (tmp_path / name).read_bytes()
+
+    of_the_model = sample("model.png")
+    assert sample("same.png", "--negative-caption", "ugly") == of_the_model
+    assert sample("other.png", "--negative-caption", "a blue car") != of_the_model
+
+
+def test_all_pictures_and_their_sides_are_prompts(model, pictures, tmp_path):
+    def sample(name, *arguments):
+        record = run(model, tmp_path / f"{name}.png", *arguments, "--steps", "1")
+        return record, np.asarray(PIL.Image.open(tmp_path / f"{name}.png")).astype(int)
+
+    _, one = sample("one", pictures["red"])
+    record, both = sample("both", pictures["red"], pictures["green"])
+    assert [entry["azimuth_deg"] for entry in record["pictures"]] == [None, None]
+    record, named = sample("named", "--back", pictures["green"], "--front", pictures["red"])
+    assert record["pictures"] == [
+        {"file": pictures["red"], "azimuth_deg": 0.0},
+        {"file": pictures["green"], "azimuth_deg": 180.0},
+    ]
+    _, level = sample(
+        "level", "--back", pictures["green"], "--front", pictures["red"], "--prompt-temperature", "1e6"
+    )
+    assert (one != both).any()
+    assert (named != both).any()
+    assert np.abs(level - both).max() <= 1  # a matter of rounding
+
+
+def test_a_model_whose_encoder_has_no_joint_embedding(tmp_path, pictures, capsys):
+    tiny = tiny_pipeline()
+    tiny.register_modules(encoder=tiny_encoder(joint_embedding=False))
+    tiny.save_pretrained(tmp_path / "model")
+    record = run(tmp_path / "model", tmp_path / "views.png", pictures["red"], "--steps", "1", "--seeds", "2")
+    assert "no joint embedding" in record["clip_unavailable"]
+    assert [entry["clip"] for entry in record["seeds"]] == [None, None]
+    assert [entry["score"] for entry in record["seeds"]] == [entry["hull"] for entry in record["seeds"]]
+    said = capsys.readouterr().err
+    assert "no CLIP score: this model's encoder has no joint embedding" in said
+    assert "CLIP not available" in said
+
+
+def test_a_model_that_reads_captions_only(tmp_path, pictures, capsys):
+    tiny = tiny_pipeline("none")
+    tiny.register_modules(encoder=tiny_encoder(vision_cfg=None))
+    tiny.save_pretrained(tmp_path / "model")
+    record = run(tmp_path / "model", tmp_path / "views.png", "--caption", "a toy", "--steps", "1")
+    assert "no image tower" in record["clip_unavailable"]
+    capsys.readouterr()
+    assert main(["views", pictures["red"], "--weights", str(tmp_path / "model"), "--device", "cpu"]) == 2
+    assert "this model reads captions only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no picture and no --caption"),
+        (["{red}", "nowhere.png"], "nowhere.png: no such file"),
+        (["{red}", "--left", "nowhere.png"], "nowhere.png: no such file"),
+        (["{red}", "--seeds", "0"], "--seeds is 0, must be at least 1"),
+        (["{red}", "--seed", "-1"], "--seed is -1, must be at least 0"),
+        (["{red}", "--steps", "0"], "--steps is 0, must be at least 1"),
+        (["{red}", "--guidance-scale", "-2"], "--guidance-scale is -2.0, must be at least 0"),
+        (["{red}", "--prompt-temperature", "0"], "--prompt-temperature is 0.0, must be greater than 0"),
+        (["{red}", "--elevation-deg", "90"], "elevation_deg is 90.0"),
+        (["{red}", "--ip-weight", "-1"], "ip_weight is -1.0, must be at least 0"),
+        (["{red}", "--out", "views.json"], "must end in .png or .jpg"),
+    ],
+)
+def test_mistakes_are_found_before_weights_are_read(arguments, message, pictures, model, tmp_path, capsys):
+    weights = shutil.copytree(model, tmp_path / "model")
+    (weights / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"no weights")
+    out = ["--out", str(tmp_path / "views.png")] if "--out" not in arguments else []
+    given = [argument.format(**pictures) for argument in arguments]
+    assert main(["views", *given, *out, "--weights", str(weights), "--device", "cpu"]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("imagedream: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert list(tmp_path.iterdir()) == [weights]
+
+
+def test_a_sampler_has_the_models_noise_and_parametrisation():
+    model = tiny_scheduler("v_prediction")
+    for name in ("ddim", "dpm"):
+        sampler = make_sampler(name, model)
+        torch.testing.assert_close(sampler.alphas_cumprod, model.alphas_cumprod)
+        assert sampler.config.prediction_type == "v_prediction"
+        # a denoiser that always sees the same clean latents brings every sampler there
+        clean = torch.randn(1, 4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+        sampler.set_timesteps(8)
+        latents = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+        for timestep in sampler.timesteps:
+            alpha = model.alphas_cumprod[timestep].sqrt()
+            sigma = (1 - alpha**2).sqrt()
+            velocity = alpha * (latents - alpha * clean) / sigma - sigma * clean
+            latents = sampler.step(velocity, timestep, latents).prev_sample
+        torch.testing.assert_close(latents, clean, atol=0.15, rtol=0)
+
+
+def test_scores_by_hand(pictures):
+    encoder = tiny_encoder()
+    prompts = [load_image_prompt(pictures[name], 24).rgba for name in ("red", "green")]
+    images = torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    white_frame = torch.ones_like(images)
+    white_frame[:, :, 8:16, 8:16] = images[:, :, 8:16, 8:16] * 0.5
+    output = ImageDreamOutput(white_frame, torch.eye(4).expand(4, 4, 4), (0.0, 90.0, 180.0, 270.0), 10.0)
+    scores = score_views(encoder, output, prompts, "a brick")
+    with torch.no_grad():
+        views = encoder.encode_image(white_frame).embedding
+        cosines = []
+        for rgba in prompts:
+            on_white = rgba[:3] * rgba[3:] + 1 - rgba[3:]
+            cosines.append(
+                max(float(encoder.encode_image(on_white[None]).embedding[0] @ view) for view in views)
+            )
+        caption = float((encoder.embed_text(["a brick"]) @ views.T).mean())
+    assert scores.clip == pytest.approx(sum(cosines) / 2)
+    square = torch.zeros(4, 24, 24, dtype=torch.bool)
+    square[:, 8:16, 8:16] = True
+    assert scores.view_hull == pytest.approx(hull_agreement(square, output.azimuths_deg, 10.0).tolist())
+    assert scores.total == pytest.approx(scores.clip * scores.hull)
+    assert score_views(encoder, output, [], "a brick").clip == pytest.approx(caption)
+
+
+def test_headings_stand_over_their_pictures():
+    strips = [label_strip(torch.full((2, 3, 16, 16), value), [0.0, 90.0], 32) for value in (0.0, 1.0)]
+    sheet = np.asarray(stack_under_headings([("first", strips[0]), ("second", strips[1])]))
+    height = sheet.shape[0] // 2
+    for index, strip in enumerate(strips):
+        row = sheet[index * height : (index + 1) * height]
+        assert (row[height - strip.height :] == np.asarray(strip)).all()
+        assert (row[: height - strip.height] < 128).any()
+    with pytest.raises(ValueError, match="no pictures"):
+        stack_under_headings([])

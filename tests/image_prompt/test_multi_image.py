@@ -1,0 +1,362 @@
+"""Several image prompts at once (MultiImageDream) and the weights between them, from tensors to the command line."""
+
+import math
+from dataclasses import replace
+
+import jaxtyping
+import PIL.Image
+import pytest
+import torch
+
+from imagedream import checkpoints
+from imagedream.attention import MultiViewAttnProcessor
+from imagedream.distillation import image_prompt_score_distillation
+from imagedream.image_prompt.multi_image import angle_bias, with_azimuths
+from imagedream.image_prompt.prompt import prepare_image_prompt
+from imagedream.model import Condition, predict_noise
+from imagedream.pipeline import ImageDreamPipeline
+from tests.test_model import VIEWS, inputs, predict
+from tests.test_pipeline import disc
+from tests.tiny import tiny_pipeline, tiny_scheduler, tiny_unet
+
+CONTROLLERS = ("global", "local", "pixel")
+UNSEEN = -50.0  # e⁻⁵⁰ is nothing, yet adding it costs few digits of the logits
+
+
+def several(controllers: str, seeds=(0, 1, 2)):
+    """Network, inputs and a condition with as many prompts as seeds."""
+    latents, timesteps, cameras, first = inputs(controllers)
+    singles = [inputs(controllers, seed=seed)[3] for seed in seeds]
+    latents_of = [one.prompt_latents for one in singles]
+    condition = Condition(
+        first.text_tokens,
+        torch.stack([one.image_features for one in singles], dim=1),
+        torch.cat(latents_of, dim=1) if controllers == "pixel" else None,
+    )
+    return tiny_unet(controllers), (latents, timesteps, cameras), condition
+
+
+def choose(condition: Condition, prompts: list[int]) -> Condition:
+    latents = condition.prompt_latents
+    return replace(
+        condition,
+        image_features=condition.image_features[:, prompts],
+        prompt_latents=None if latents is None else latents[:, prompts],
+    )
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+@torch.no_grad()
+def test_one_prompt_with_and_without_its_axis_is_the_same_to_the_bit(controllers):
+    unet, arguments, condition = several(controllers, seeds=(0,))
+    assert torch.equal(predict(unet, *arguments, condition), predict(unet, *inputs(controllers)))
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+@torch.no_grad()
+def test_tokens_of_all_prompts_follow_one_another(controllers):
+    unet, _, condition = several(controllers)
+    tokens = unet.image_tokens(condition.image_features)
+    assert tokens.shape[1] == 3 * 4
+    expected = [unet.image_projection(condition.image_features[:, index]) for index in range(3)]
+    torch.testing.assert_close(tokens, torch.cat(expected, dim=1))
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+@torch.no_grad()
+def test_every_prompt_counts_and_their_order_does_not(controllers):
+    unet, arguments, condition = several(controllers)
+    all_three = predict(unet, *arguments, condition)
+    torch.testing.assert_close(
+        predict(unet, *arguments, choose(condition, [2, 0, 1])), all_three, atol=1e-5, rtol=1e-4
+    )
+    for left in ([0, 1], [0, 2], [1, 2]):
+        assert (predict(unet, *arguments, choose(condition, left)) - all_three).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_clean_latents_are_the_last_frames_with_zero_cameras():
+    unet, (latents, timesteps, cameras), condition = several("pixel")
+    frames = torch.cat([latents, condition.prompt_latents], dim=1)
+    zeros = torch.zeros(len(latents), 3, 16)
+    by_hand = unet(
+        frames, timesteps, torch.cat([cameras, zeros], 1), condition.text_tokens, condition.image_features
+    )
+    torch.testing.assert_close(
+        predict(unet, latents, timesteps, cameras, condition), by_hand[:, :VIEWS], atol=1e-5, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("controllers", ["global", "local"])
+@torch.no_grad()
+def test_the_same_prompt_several_times_is_that_prompt_once(controllers):
+    unet, arguments, condition = several(controllers)
+    once = predict(unet, *arguments, choose(condition, [1]))
+    torch.testing.assert_close(
+        predict(unet, *arguments, choose(condition, [1, 1, 1])), once, atol=1e-5, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+@torch.no_grad()
+def test_no_bias_is_a_bias_of_zero(controllers):
+    unet, arguments, condition = several(controllers)
+    biased = condition.with_prompt_bias(torch.zeros(2, VIEWS, 3))
+    torch.testing.assert_close(
+        predict(unet, *arguments, biased), predict(unet, *arguments, condition), atol=1e-5, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("controllers", ["global", "local"])
+@torch.no_grad()
+def test_a_prompt_that_outweighs_the_others_is_alone(controllers):
+    unet, arguments, condition = several(controllers)
+    bias = torch.full((2, VIEWS, 3), UNSEEN)
+    bias[..., 2] = 0
+    torch.testing.assert_close(
+        predict(unet, *arguments, condition.with_prompt_bias(bias)),
+        predict(unet, *arguments, choose(condition, [2])),
+        atol=1e-5,
+        rtol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("controllers", ["global", "local"])
+@torch.no_grad()
+def test_weight_two_is_the_prompt_given_twice(controllers):
+    unet, arguments, condition = several(controllers)
+    bias = torch.tensor([math.log(2), 0.0, 0.0]).expand(2, VIEWS, 3)
+    torch.testing.assert_close(
+        predict(unet, *arguments, condition.with_prompt_bias(bias)),
+        predict(unet, *arguments, choose(condition, [0, 0, 1, 2])),
+        atol=1e-5,
+        rtol=1e-4,
+    )
+
+
+@torch.no_grad()
+def test_a_frame_that_no_view_looks_at_is_as_if_not_there():
+    unet, arguments, condition = several("pixel", seeds=(0,))
+    unseen = predict(unet, *arguments, condition.with_prompt_bias(torch.full((2, VIEWS, 1), UNSEEN)))
+    torch.testing.assert_close(
+        unseen, predict(unet, *arguments, replace(condition, prompt_latents=None)), atol=1e-5, rtol=1e-4
+    )
+
+
+@torch.no_grad()
+def test_weight_two_is_the_frame_given_twice():
+    torch.manual_seed(0)
+    attn = tiny_unet().unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1
+    views, prompts = torch.randn(2, VIEWS, 3, 32), torch.randn(2, 2, 3, 32)  # 3 tokens a frame
+    process = MultiViewAttnProcessor()
+
+    def of_views(prompts, bias=None):
+        frames = torch.cat([views, prompts], dim=1)
+        output = process(attn, frames.flatten(0, 1), frames=frames.shape[1], frame_bias=bias)
+        return output.unflatten(0, frames.shape[:2])[:, :VIEWS]
+
+    bias = torch.zeros(2, VIEWS, 2)
+    bias[0, :, 1] = math.log(2)
+    torch.testing.assert_close(of_views(prompts, bias)[0], of_views(prompts[:, [0, 1, 1]])[0])
+    torch.testing.assert_close(of_views(prompts, bias)[1], of_views(prompts)[1])
+    # one view's weights are that view's alone
+    bias = torch.zeros(2, VIEWS, 2)
+    bias[:, 2, 0] = UNSEEN
+    changed = (of_views(prompts, bias) - of_views(prompts)).abs().amax((0, 2, 3))
+    assert (changed > 1e-6).tolist() == [False, False, True, False]
+
+
+def test_gradients_pass_the_weights():
+    unet, arguments, condition = several("pixel")
+    predict(unet, *arguments, condition.with_prompt_bias(-torch.rand(2, VIEWS, 3))).square().mean().backward()
+    assert [name for name, parameter in unet.named_parameters() if parameter.grad is None] == []
+
+
+def test_conditions_of_several_prompts_in_rows():
+    _, _, condition = several("pixel")
+    one = condition.map(lambda tensor: tensor[:1])
+    biased = one.with_prompt_bias(torch.zeros(5, VIEWS, 3))
+    assert [len(tensor) for tensor in biased.inputs] == [5, 5, 5, 5]
+    assert biased.without_image().prompt_bias is biased.prompt_bias
+    assert len(one.inputs) == 3  # denoisers of other people's take three
+    dropped = biased.drop_image(torch.tensor([True] + 4 * [False]))
+    assert dropped.image_features[0].abs().max() == 0
+    assert dropped.image_features[1].abs().max() > 0
+
+
+def test_counts_of_prompts_must_agree():
+    unet, arguments, condition = several("pixel")
+    biased = choose(condition, [0, 1]).with_prompt_bias(torch.zeros(2, VIEWS, 2))
+    three = replace(biased, image_features=condition.image_features)
+    with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="prompt"):
+        predict_noise(unet, *arguments, *three.inputs)
+
+
+# ------------------------------------------------------------------------------------------ weights between prompts
+
+
+def test_weights_by_hand():
+    # cosines of the angles to the front picture: 1, ½, 0, −1; to the left one: 0, ½√3, 1, 0
+    views = torch.tensor([[0.0, 60.0, 90.0, 180.0]])
+    bias = angle_bias(views, [0.0, 90.0], temperature=0.5)
+    expected = torch.tensor([[1, 0], [0.5, 0.75**0.5], [0, 1], [-1, 0]])
+    expected = (expected - expected.amax(1, keepdim=True)) / 0.5
+    torch.testing.assert_close(bias, expected[None])
+    assert bias.max() == 0
+
+
+def test_weights_turn_with_the_object_and_know_no_full_turns():
+    views = torch.rand(2, 4, generator=torch.Generator().manual_seed(0)) * 360
+    bias = angle_bias(views, [0.0, 90.0, 200.0])
+    torch.testing.assert_close(angle_bias(views + 77, [77.0, 167.0, 277.0]), bias, atol=1e-5, rtol=0)
+    torch.testing.assert_close(angle_bias(views - 360, [0.0, 450.0, -160.0]), bias, atol=1e-5, rtol=0)
+
+
+def test_temperature_is_between_the_nearest_alone_and_all_alike():
+    views = torch.tensor([[10.0, 100.0, 190.0, 280.0]])
+    sharp = angle_bias(views, [0.0, 90.0, 180.0, 270.0], temperature=1e-3).softmax(-1)
+    torch.testing.assert_close(sharp, torch.eye(4)[None])
+    assert angle_bias(views, [0.0, 180.0], temperature=1e6).abs().max() < 1e-5
+    with pytest.raises(ValueError, match=r"prompt_temperature is 0\.0"):
+        angle_bias(views, [0.0, 180.0], temperature=0.0)
+
+
+def test_prompts_of_unknown_sides_weigh_alike_everywhere():
+    views = torch.tensor([[0.0, 180.0]])
+    assert angle_bias(views, [None, None]) is None
+    assert angle_bias(views, [90.0]) is None
+    mixed = angle_bias(views, [None, 180.0], temperature=1.0)
+    torch.testing.assert_close(mixed, torch.tensor([[[0.0, -2.0], [0.0, 0.0]]]))
+
+
+def test_sides_in_their_order():
+    sides = {"right": "r", "front": "f", "back": None}
+    assert with_azimuths(["a"], sides) == [("a", None), ("f", 0.0), ("r", 270.0)]
+
+
+# --------------------------------------------------------------------------------------------------------- pipeline
+
+
+def coloured(*rgb: float) -> torch.Tensor:
+    return torch.cat([torch.tensor(rgb)[:, None, None] * disc()[3:], disc()[3:]])
+
+
+RED, GREEN, BLUE = coloured(1, 0, 0), coloured(0, 1, 0), coloured(0, 0, 1)
+
+
+def sample(pipeline: ImageDreamPipeline, *arguments, **options) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return pipeline(
+        *arguments, caption="a ball", num_inference_steps=2, generator=generator, **options
+    ).images
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+def test_encoded_prompts_are_the_encodings_of_each(controllers):
+    pipeline = tiny_pipeline(controllers)
+    white = torch.ones(3)
+    together = pipeline.encode_condition([RED, GREEN, BLUE[:, 4:20, 4:20]], "a ball", white)
+    for index, prompt in enumerate((RED, GREEN, BLUE[:, 4:20, 4:20])):
+        alone = pipeline.encode_condition(prompt, "a ball", white)
+        assert torch.equal(together.image_features[:, index], alone.image_features)
+        if controllers == "pixel":
+            assert torch.equal(together.prompt_latents[:, index : index + 1], alone.prompt_latents)
+    stacked = pipeline.encode_condition(torch.stack([RED, GREEN]), "a ball", white)
+    assert torch.equal(stacked.image_features, together.image_features[:, :2])
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+def test_one_of_several_is_the_one_picture_to_the_bit(controllers):
+    pipeline = tiny_pipeline(controllers)
+    one = sample(pipeline, RED)
+    assert torch.equal(sample(pipeline, images=[RED]), one)
+    assert torch.equal(sample(pipeline, back=RED), one)  # alone, it is heeded by all views
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+def test_every_picture_reaches_the_views(controllers):
+    pipeline = tiny_pipeline(controllers)
+    both = sample(pipeline, images=[RED, GREEN])
+    for other in (
+        sample(pipeline, RED),
+        sample(pipeline, images=[RED, BLUE]),
+        sample(pipeline, images=2 * [RED]),
+    ):
+        assert (both - other).abs().max() > 1e-5
+    torch.testing.assert_close(sample(pipeline, RED, images=[GREEN]), both)
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+def test_named_sides_matter_and_a_high_temperature_levels_them(controllers):
+    pipeline = tiny_pipeline(controllers)
+    unnamed = sample(pipeline, images=[RED, GREEN])
+    assert (sample(pipeline, front=RED, back=GREEN) - unnamed).abs().max() > 1e-5
+    level = sample(pipeline, front=RED, back=GREEN, prompt_temperature=1e6)
+    torch.testing.assert_close(level, unnamed, atol=1e-4, rtol=0)
+
+
+def test_pictures_may_know_where_they_were_taken_from():
+    pipeline = tiny_pipeline()
+    picture = PIL.Image.fromarray((RED.permute(1, 2, 0) * 255).byte().numpy(), "RGBA")
+    prompt = prepare_image_prompt(picture, 24)
+    known = [replace(prompt, azimuth_deg=90.0), replace(prompt, rgba=GREEN, azimuth_deg=270.0)]
+    torch.testing.assert_close(
+        sample(pipeline, images=known), sample(pipeline, left=prompt, right=GREEN), rtol=0, atol=0
+    )
+
+
+def test_a_model_that_reads_captions_only_refuses_pictures():
+    with pytest.raises(ValueError, match="captions only"):
+        sample(tiny_pipeline("none"), images=[RED, GREEN])
+
+
+@pytest.mark.parametrize("controllers", CONTROLLERS)
+def test_distillation_follows_the_weights_of_each_group(controllers):
+    pipeline = tiny_pipeline(controllers)
+    condition = pipeline.encode_condition([RED, GREEN], "a ball", torch.ones(3))
+    azimuths = torch.tensor([[0.0, 90.0, 180.0, 270.0], [45.0, 135.0, 225.0, 315.0]])
+    biased = condition.with_prompt_bias(angle_bias(azimuths, [0.0, 180.0]))
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, VIEWS, 4, 4, 4, generator=generator)
+    given = {
+        "cameras": torch.randn(2, VIEWS, 16, generator=generator),
+        "noise": torch.randn(2, VIEWS, 4, 4, 4, generator=generator),
+        "timesteps": torch.tensor([300, 700]),
+    }
+
+    def distil(rows, condition, **options):
+        z = latents[rows].clone().requires_grad_(True)
+        result = image_prompt_score_distillation(
+            pipeline.unet,
+            tiny_scheduler(),
+            z,
+            condition=condition,
+            unconditional=condition.without_image(),
+            **{name: value[rows] for name, value in given.items()},
+            **options,
+        )
+        (gradient,) = torch.autograd.grad(result.loss, z)
+        return gradient
+
+    both = distil(slice(0, 2), biased)
+    torch.testing.assert_close(distil(slice(0, 2), biased, groups_per_call=1), both, atol=1e-4, rtol=1e-3)
+    for group in range(2):
+        row = slice(group, group + 1)
+        alone = distil(row, biased.map(lambda tensor, row=row: tensor[row]))
+        torch.testing.assert_close(alone / 2, both[row], atol=1e-5, rtol=1e-4)
+    assert (distil(slice(0, 2), condition) - both).abs().max() > 1e-6
+
+
+def test_the_guidance_and_negative_caption_that_suit_a_model_are_saved_with_it(tmp_path):
+    tiny = tiny_pipeline()
+    assert tiny.config.guidance_scale == 5.0  # the paper's
+    assert tiny.config.negative_caption.startswith("uniform low no texture ugly")  # the released sampler's
+    parts = {name: getattr(tiny, name) for name in ("unet", "vae", "encoder", "scheduler")}
+    pipeline = ImageDreamPipeline(**parts, guidance_scale=1.5, negative_caption="")
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(tmp_path)
+    empty = sample(tiny, RED, guidance_scale=1.5, negative_caption="")
+    assert torch.equal(sample(pipeline, RED), empty)
+    assert not torch.equal(sample(tiny, RED, guidance_scale=1.5), empty)
+    for loaded in (checkpoints.load(tmp_path), ImageDreamPipeline.from_pretrained(tmp_path)):
+        assert (loaded.config.guidance_scale, loaded.config.negative_caption) == (1.5, "")

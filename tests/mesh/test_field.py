@@ -1,0 +1,52 @@
+import numpy as np
+import torch
+import trimesh
+
+from imagedream import mesh as meshing
+from tests.mesh.fields import ball, grey
+
+
+def test_rendered_opacity_of_a_ball_is_analytic():
+    # through the centre of a ball of radius 0.4 and density 2: 1 − exp(−2 · 0.8)
+    grid = meshing.sample_density(ball(0.4, highest=2.0), 96, radius=1.0)
+    pose, fov = meshing.sphere_views(0.8)
+    rgba = meshing.render_field(grid, grey, pose, fov, 33)
+    np.testing.assert_allclose(rgba[:, 3, 16, 16].numpy(), 1 - np.exp(-1.6), atol=0.01)
+    np.testing.assert_allclose(rgba[:, :3], rgba[:, 3:].expand(-1, 3, -1, -1) * 0.5, atol=1e-4)
+    assert rgba[:, 3, 0, 0].max() == 0
+
+
+def test_normals_of_a_ball_point_away_from_its_centre():
+    grid = meshing.sample_density(ball(0.4, sharpness=30.0), 64, radius=1.0)
+    directions = torch.nn.functional.normalize(
+        torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+    )
+    cosine = (grid.normals(0.4 * directions) * directions).sum(-1)
+    assert cosine.min() > 0.995
+    assert (grid.normals(torch.full((1, 3), 5.0)) == 0).all()
+
+
+def test_views_are_spread_over_the_whole_sphere():
+    pose, _ = meshing.spread_views(0.5, 32)
+    towards = torch.nn.functional.normalize(pose[:, :3, 3], dim=-1)
+    probes = torch.nn.functional.normalize(torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)))
+    # 32 evenly spread caps of 4π / 32 have an angular radius of 20.4°; a square packing leaves √2 of that
+    assert torch.rad2deg((probes @ towards.T).amax(1).min().acos()) < 32
+    np.testing.assert_allclose(-pose[:, :3, 2], -towards, atol=1e-6)  # they look at the origin
+
+
+def test_surface_is_seen_with_the_colours_of_its_field():
+    sphere = trimesh.creation.icosphere(subdivisions=4, radius=0.4)
+    pose, fov = meshing.sphere_views(0.5, count=4)
+
+    def position_as_colour(points):
+        return points + 0.5
+
+    rgba = meshing.render_surface(sphere, position_as_colour, pose, fov, 33)
+    nearest = 0.4 * torch.nn.functional.normalize(pose[:, :3, 3], dim=-1) + 0.5
+    np.testing.assert_allclose(rgba[:, :3, 16, 16], nearest, atol=0.02)
+    # the disc of a sphere of radius r at distance d fills asin(r / d) of the view
+    distance = pose[0, :3, 3].norm()
+    radius_px = torch.tan(torch.asin(0.4 / distance)) / np.tan(np.deg2rad(20)) * 33 / 2
+    np.testing.assert_allclose(rgba[:, 3].sum((1, 2)), np.pi * radius_px**2, rtol=0.02)
+    assert rgba[:, :, 0, 0].max() == 0

@@ -1,0 +1,259 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from imagedream import cameras
+from imagedream.mesh.raycast import Light, Raycaster, render
+from imagedream.mesh.reading import FileAxes, load_parts
+
+
+def poses(azimuths_deg, elevation_deg=0.0, distance=3.0):
+    azimuths = torch.tensor([float(azimuth) for azimuth in azimuths_deg])
+    return cameras.look_at_origin(
+        torch.full_like(azimuths, elevation_deg), azimuths, torch.full_like(azimuths, distance)
+    )
+
+
+def fovs(count, fov_y_deg=40.0):
+    return torch.full((count,), fov_y_deg)
+
+
+def coloured(mesh, colour):
+    mesh.visual = trimesh.visual.ColorVisuals(
+        mesh, face_colors=np.tile(np.uint8([*colour, 255]), (len(mesh.faces), 1))
+    )
+    return mesh
+
+
+def test_sphere_against_analytic_values():
+    radius, distance, size = 0.5, 3.0, 65
+    sphere = trimesh.creation.icosphere(subdivisions=5, radius=radius)
+    views = render(sphere, poses([30.0], 20.0, distance), fovs(1), size, supersample=1)
+    # ray-sphere intersection, by hand
+    origins, directions = cameras.rays(poses([30.0], 20.0, distance), fovs(1), size, size)
+    along = -(origins * directions).sum(-1)
+    discriminant = along**2 - distance**2 + radius**2
+    inside, outside = discriminant > 5e-3, discriminant < -5e-3
+    travelled = along - discriminant.clamp(min=0).sqrt()
+    normal = (origins + travelled[..., None] * directions) / radius
+    forward = -poses([30.0], 20.0, distance)[0, :3, 2]
+    assert inside.sum() > 400
+    assert (views.rgba[:, 3][inside] == 1).all()
+    assert (views.rgba[:, 3][outside] == 0).all()
+    assert (views.depth[outside] == math.inf).all()
+    assert (views.normal.movedim(1, -1)[outside] == 0).all()
+    torch.testing.assert_close(
+        views.depth[inside], (travelled * (directions @ forward))[inside], atol=2e-3, rtol=0
+    )
+    torch.testing.assert_close(views.normal.movedim(1, -1)[inside], normal[inside], atol=2e-2, rtol=0)
+    # silhouette: half angle asin(r/d), so radius tan(asin(r/d)) / tan(fov/2) of half the frame
+    silhouette_px = math.tan(math.asin(radius / distance)) / math.tan(math.radians(20)) * size / 2
+    area = float(render(sphere, poses([30.0], 20.0, distance), fovs(1), size, supersample=4).rgba[:, 3].sum())
+    assert area == pytest.approx(math.pi * silhouette_px**2, rel=0.01)
+
+
+@pytest.mark.parametrize("azimuth_deg", [0, 90, 180, 270])
+def test_marker_appears_where_the_camera_convention_says(azimuth_deg):
+    centre = torch.tensor([0.4, 0.15, 0.3])  # different along all axes: no mirrored or swapped axis passes
+    ball = trimesh.creation.icosphere(subdivisions=3, radius=0.05)
+    ball.apply_translation(centre.numpy())
+    pose = poses([azimuth_deg], 15.0)
+    alpha = render(ball, pose, fovs(1), 64, supersample=4).rgba[0, 3]
+    rows, columns = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="ij")
+    found = torch.stack([(columns * alpha).sum(), (rows * alpha).sum()]) / alpha.sum()
+    expected, _ = cameras.project(centre[None], pose[0], fovs(1)[0], 64, 64)
+    torch.testing.assert_close(found, expected[0], atol=0.1, rtol=0)
+
+
+def test_front_is_seen_at_azimuth_zero():
+    box = trimesh.creation.box((1, 1, 1))
+    side = {
+        (1, 0, 0): (255, 0, 0),
+        (0, 1, 0): (0, 255, 0),
+        (-1, 0, 0): (0, 0, 255),
+        (0, -1, 0): (255, 255, 0),
+    }
+    colours = [
+        (*side.get(tuple(np.round(normal).astype(int)), (0, 0, 0)), 255) for normal in box.face_normals
+    ]
+    box.visual = trimesh.visual.ColorVisuals(box, face_colors=np.uint8(colours))
+    centre = render(box, poses([0, 90, 180, 270]), fovs(4), 9, light=None).rgba[:, :3, 4, 4]
+    assert centre.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]]
+
+
+def test_edges_have_straight_alpha():
+    views = render(
+        coloured(trimesh.creation.icosphere(), (51, 102, 204)), poses([0]), fovs(1), 32, light=None
+    )
+    alpha = views.rgba[:, 3]
+    partly = (alpha > 0) & (alpha < 1)
+    assert partly.sum() > 20
+    assert set(alpha.unique().tolist()) <= {0.0, 0.25, 0.5, 0.75, 1.0}
+    colour = views.rgba[:, :3].movedim(1, -1)
+    torch.testing.assert_close(colour[partly], torch.tensor([0.2, 0.4, 0.8]).expand_as(colour[partly]))
+    assert (colour[alpha == 0] == 0).all()
+
+
+def test_batch_of_views_equals_single_views():
+    mesh = coloured(trimesh.creation.cone(0.4, 0.8), (200, 100, 50))
+    camera_to_world, fov = poses([0, 50, 200], 10.0), torch.tensor([35.0, 40.0, 50.0])
+    together = render(mesh, camera_to_world, fov, 24)
+    for view in range(3):
+        alone = render(mesh, camera_to_world[view : view + 1], fov[view : view + 1], 24)
+        for name in ("rgba", "depth", "normal"):
+            assert torch.equal(getattr(together, name)[view], getattr(alone, name)[0])
+
+
+def test_views_that_exceed_one_call_are_chunked(monkeypatch):
+    caster = Raycaster(trimesh.creation.icosphere())
+    together = caster.render(poses([0, 50, 200]), fovs(3), 16)
+    monkeypatch.setattr("imagedream.mesh.raycast._RAYS_PER_CALL", 1)
+    assert torch.equal(caster.render(poses([0, 50, 200]), fovs(3), 16).rgba, together.rgba)
+
+
+def quad():
+    """A square in the plane x = 0 that faces +x: its left edge, seen from the front, is at -y."""
+    vertices = [[0, -0.5, -0.5], [0, 0.5, -0.5], [0, 0.5, 0.5], [0, -0.5, 0.5]]
+    return trimesh.Trimesh(vertices, [[0, 1, 2], [0, 2, 3]], process=False)
+
+
+def test_texture_is_right_side_up_and_repeats():
+    pixels = np.uint8([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]])
+    image = Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST)
+    mesh = quad()
+    uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) + 3.0
+    mesh.visual = trimesh.visual.TextureVisuals(
+        uv=uv, material=trimesh.visual.material.PBRMaterial(baseColorTexture=image)
+    )
+    # frame exactly filled: at distance 3, half a unit is atan(1/6)
+    fov = torch.tensor([math.degrees(2 * math.atan(0.5 / 3.0))])
+    rgba = render(mesh, poses([0]), fov, 8, light=None).rgba[0]
+    expected = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    torch.testing.assert_close(rgba[:3, 2::4, 2::4], expected)
+    mirrored = render(mesh, poses([180]), fov, 8, light=None).rgba[
+        0
+    ]  # the back of an open surface is seen too
+    torch.testing.assert_close(mirrored[:3, 2::4, 2::4], expected.flip(-1))
+
+
+def test_texture_between_texels_is_bilinear():
+    image = Image.fromarray(np.uint8([[[0, 0, 0], [200, 200, 200]]]))
+    mesh = quad()
+    uv = np.array([[0.25, 0.5], [0.75, 0.5], [0.75, 0.5], [0.25, 0.5]])  # from texel centre to texel centre
+    mesh.visual = trimesh.visual.TextureVisuals(
+        uv=uv, material=trimesh.visual.material.PBRMaterial(baseColorTexture=image)
+    )
+    fov = torch.tensor([math.degrees(2 * math.atan(0.5 / 3.0))])
+    row = render(mesh, poses([0]), fov, 4, light=None, supersample=1).rgba[0, 0, 0]
+    torch.testing.assert_close(row, torch.tensor([1, 3, 5, 7]) / 8 * 200 / 255, atol=1e-4, rtol=0)
+
+
+def textured_quad(pixels, repeats=1.0, x=0.0, **material):
+    mesh = quad()
+    mesh.apply_translation([x, 0, 0])
+    picture = Image.fromarray(np.uint8(pixels)).resize((64, 64), Image.Resampling.NEAREST)
+    mesh.visual = trimesh.visual.TextureVisuals(
+        uv=np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * repeats,
+        material=trimesh.visual.material.PBRMaterial(baseColorTexture=picture, **material),
+    )
+    return mesh
+
+
+FILLED = torch.tensor([math.degrees(2 * math.atan(0.5 / 3.0))])  # the quad fills the frame from distance 3
+
+
+def test_parts_keep_their_own_tiled_textures(tmp_path):
+    striped = [[[200, 0, 0], [0, 200, 0]]]
+    scene = trimesh.Scene([textured_quad(striped, repeats=2.0), textured_quad([[[0, 0, 250]]], x=-2.0)])
+    scene.export(tmp_path / "two.glb")
+    # trimesh writes vertices as they are: this file has the world's axes
+    parts = load_parts(tmp_path / "two.glb", FileAxes("z", "+x"))
+    rgba = render(parts, poses([0, 180]), FILLED.expand(2), 8, light=None).rgba
+    row = (rgba[0, :2, 4] * 255).round().int()
+    assert row[0].tolist() == [200, 200, 0, 0, 200, 200, 0, 0]  # red and green, twice
+    assert row[1].tolist() == [0, 0, 200, 200, 0, 0, 200, 200]
+    assert torch.allclose(rgba[1, :3, 4, 4], torch.tensor([0, 0, 250 / 255]))  # from behind, the blue one
+
+
+@pytest.mark.parametrize(("mode", "seen"), [("MASK", 0.0), ("BLEND", 0.0), ("OPAQUE", 1.0), (None, 1.0)])
+def test_holes_in_a_texture_are_looked_through(mode, seen):
+    half = [[[255, 0, 0, 255], [255, 0, 0, 0]]]  # its right half is transparent
+    cut = textured_quad(half, alphaMode=mode)
+    behind = textured_quad([[[0, 0, 255]]], x=-0.5)
+    views = render([cut, behind], poses([0]), FILLED, 8, light=None, supersample=1)
+    left, right = views.rgba[0, :3, 4, 1], views.rgba[0, :3, 4, 6]
+    assert left.tolist() == [1, 0, 0]
+    assert right.tolist() == [seen, 0, 1 - seen]
+    assert views.depth[0, 4, 6] == pytest.approx(3.0 if seen else 3.5, abs=1e-3)
+    alone = render([cut], poses([0]), FILLED, 8, light=None, supersample=1).rgba[0, 3]
+    assert (alone[:, :4] == 1).all()
+    assert (alone[:, 4:] == seen).all()
+
+
+def test_a_texture_that_is_transparent_everywhere_is_shown():
+    glass = textured_quad([[[255, 0, 0, 40]]], alphaMode="BLEND")
+    assert (render(glass, poses([0]), FILLED, 4, light=None).rgba[0, 3] == 1).all()
+
+
+def test_vertex_colours_are_interpolated():
+    mesh = quad()
+    mesh.visual = trimesh.visual.ColorVisuals(
+        mesh, vertex_colors=np.uint8([[c, c, c, 255] for c in (0, 200, 200, 0)])
+    )
+    fov = torch.tensor([math.degrees(2 * math.atan(0.5 / 3.0))])
+    row = render(mesh, poses([0]), fov, 4, light=None, supersample=1).rgba[0, 0, 0]
+    torch.testing.assert_close(row, torch.tensor([1, 3, 5, 7]) / 8 * 200 / 255, atol=1e-4, rtol=0)
+
+
+def test_plain_mesh_is_grey_and_material_factor_is_linear():
+    mesh = quad()
+    assert torch.allclose(
+        render(mesh, poses([0]), fovs(1), 3, light=None).rgba[0, :3, 1, 1], torch.tensor(0.7)
+    )
+    material = trimesh.visual.material.PBRMaterial(baseColorFactor=[1.0, 0.0, 0.2176, 1.0])
+    mesh.visual = trimesh.visual.TextureVisuals(material=material)
+    colour = render(mesh, poses([0]), fovs(1), 3, light=None).rgba[0, :3, 1, 1]
+    # 0.2176^(1/2.2) = 0.5; the factor is stored in 8 bits
+    torch.testing.assert_close(colour, torch.tensor([1.0, 0.0, 0.5]), atol=5e-3, rtol=0)
+
+
+def test_hard_edges_stay_hard_and_round_ones_become_smooth():
+    box = render(trimesh.creation.box((1, 1, 1)), poses([45]), fovs(1), 33, supersample=1)
+    # at azimuth 45 the edge between the +x (left half) and +y (right half) faces is in the middle
+    torch.testing.assert_close(box.normal[0, :, 16, 12], torch.tensor([1.0, 0.0, 0.0]))
+    torch.testing.assert_close(box.normal[0, :, 16, 20], torch.tensor([0.0, 1.0, 0.0]))
+    cylinder = trimesh.creation.cylinder(0.5, 1.0, sections=16)  # neighbours meet at 22.5 degrees
+    normal = render(cylinder, poses([0]), fovs(1), 33, supersample=1).normal[0, :, 16, 11:22]
+    steps = torch.rad2deg(torch.arccos((normal[:, 1:] * normal[:, :-1]).sum(0)))
+    # a pixel is 3 * 2 tan(20 deg) / 33 = 0.066 wide, so about 0.066 / 0.5 rad = 7.6 degrees; flat faces: 0 or 22.5
+    assert steps.min() > 5
+    assert steps.max() < 10
+
+
+def test_light_by_hand():
+    light = Light(ambient=0.4, diffuse=0.4, direction=(2.0, 0.0, 0.0))
+    grey = coloured(trimesh.creation.box((1, 1, 1)), (204, 204, 204))
+    front, left, back, _ = render(grey, poses([0, 90, 180, 270]), fovs(4), 3, light).rgba[:, 0, 1, 1].tolist()
+    # 0.8 * (0.4 + 0.4 * (1 + cos) / 2) for cos = 1, 0, -1
+    assert (front, left, back) == pytest.approx((0.64, 0.48, 0.32), abs=1e-5)
+
+
+def test_random_light_is_decided_by_its_generator():
+    lights = [Light.random(torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert lights[0] == lights[1] != lights[2]
+    assert lights[0].direction[2] > 0
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="ambient -1"):
+        Light(ambient=-1.0)
+    with pytest.raises(ValueError, match="direction is"):
+        Light(direction=(0.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match="size is 0"):
+        render(trimesh.creation.box((1, 1, 1)), poses([0]), fovs(1), 0)
+    with pytest.raises(ValueError, match="no faces"):
+        render(trimesh.Trimesh(np.eye(3)), poses([0]), fovs(1), 8)

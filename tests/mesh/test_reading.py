@@ -1,0 +1,231 @@
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from imagedream.mesh.reading import (
+    FileAxes,
+    MeshError,
+    from_gltf_axes,
+    load_mesh,
+    load_parts,
+    normalise,
+    normalise_parts,
+    to_gltf_axes,
+)
+
+
+def box(colour=(255, 0, 0, 255), extents=(3.0, 2.0, 1.0)):
+    mesh = trimesh.creation.box(extents)
+    mesh.visual = trimesh.visual.ColorVisuals(
+        mesh, face_colors=np.tile(np.uint8(colour), (len(mesh.faces), 1))
+    )
+    return mesh
+
+
+def test_gltf_axes_front_left_up():
+    # glTF: the front is +z, up is +y; a right-handed frame then puts the object's left at +x
+    assert to_gltf_axes(np.eye(3)).tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    "points", [np.random.default_rng(0).normal(size=(7, 3)), torch.arange(6.0).reshape(2, 3)]
+)
+def test_gltf_axes_round_trip(points):
+    assert (from_gltf_axes(to_gltf_axes(points)) == points).all()
+    assert (to_gltf_axes(from_gltf_axes(points)) == points).all()
+
+
+@pytest.mark.parametrize(("suffix", "y_up"), [("glb", True), ("obj", True), ("ply", False), ("stl", False)])
+def test_load_mesh_gives_world_axes(tmp_path, suffix, y_up):
+    mesh = box()
+    if y_up:
+        mesh.vertices = to_gltf_axes(mesh.vertices)
+    mesh.export(tmp_path / f"box.{suffix}")
+    loaded = load_mesh(tmp_path / f"box.{suffix}")
+    np.testing.assert_allclose(loaded.extents, [3, 2, 1], atol=1e-6)
+    np.testing.assert_allclose(loaded.volume, 6, atol=1e-5)  # positive: the change of axes mirrors nothing
+
+
+def test_axes_of_a_file_are_front_left_up():
+    # glTF: front +z, up +y, hence the left at +x; this project: front +x, left +y, up +z
+    assert FileAxes.of("a.glb").rotation().tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+    assert FileAxes.of("a.ply").rotation().tolist() == np.eye(3).tolist()
+    # Blender's own axes, as OBJ files "exported without conversion" have them: up z, front -y, hence left +x
+    assert FileAxes.of("a.obj", "z", "-y").rotation().tolist() == [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    for axes in (FileAxes("x", "-z"), FileAxes("y", "-x"), FileAxes("z", "+y")):
+        np.testing.assert_allclose(np.linalg.det(axes.rotation()), 1)  # never mirrored
+
+
+def test_turned_axes_go_round_from_front_to_left():
+    fronts = [FileAxes("y", "+z").turned(quarters).front for quarters in range(5)]
+    assert fronts == ["+z", "+x", "-z", "-x", "+z"]
+
+
+@pytest.mark.parametrize(("up", "front"), [("y", "+y"), ("z", "-z"), ("w", "+x"), ("y", "z")])
+def test_axes_say_what_is_wrong(up, front):
+    with pytest.raises(ValueError, match="must be one of"):
+        FileAxes(up, front)
+
+
+def test_the_same_object_in_any_axes_is_the_same_object(tmp_path):
+    wedge = trimesh.Trimesh(
+        [[0, 0, 0], [3, 0, 0], [0, 2, 0], [0, 0, 1]], [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]
+    )
+    for up, front in (("y", "+z"), ("y", "-x"), ("z", "+x"), ("z", "-y"), ("x", "+y")):
+        axes = FileAxes(up, front)
+        turned = trimesh.Trimesh(wedge.vertices @ axes.rotation(), wedge.faces, process=False)
+        turned.export(tmp_path / "wedge.glb")
+        loaded = load_mesh(tmp_path / "wedge.glb", axes)
+        np.testing.assert_allclose(loaded.vertices, wedge.vertices, atol=1e-6)
+
+
+def test_load_mesh_applies_the_transforms_of_a_scene(tmp_path):
+    scene = trimesh.Scene()
+    scene.add_geometry(box((255, 0, 0, 255), (1, 1, 1)))
+    scene.add_geometry(
+        box((0, 0, 255, 255), (1, 1, 1)), transform=trimesh.transformations.translation_matrix([0, 4, 0])
+    )
+    scene.export(tmp_path / "two.glb")
+    loaded = load_mesh(tmp_path / "two.glb")
+    np.testing.assert_allclose(loaded.bounds, [[-0.5, -0.5, -0.5], [0.5, 0.5, 4.5]], atol=1e-6)
+
+
+@pytest.mark.parametrize("others_textured", [True, False])
+def test_load_mesh_keeps_the_colours_of_several_materials(tmp_path, others_textured):
+    from imagedream.mesh.raycast import render
+
+    scene = trimesh.Scene()
+    for index, colour in enumerate([(200, 0, 0), (0, 0, 200)]):
+        part = trimesh.creation.box((1, 1, 1))
+        if index == 0 or others_textured:
+            material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.new("RGB", (4, 4), colour))
+            part.visual = trimesh.visual.TextureVisuals(
+                uv=np.full((len(part.vertices), 2), 0.5), material=material
+            )
+        else:
+            part = box((*colour, 255), (1, 1, 1))
+        scene.add_geometry(part, transform=trimesh.transformations.translation_matrix([3 * index, 0, 0]))
+    scene.export(tmp_path / "two.glb")
+    mesh = load_mesh(tmp_path / "two.glb")  # the parts lie at world y = 0 and 3
+    pose = torch.eye(4).repeat(2, 1, 1)
+    pose[:, :3, :3] = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])  # looks down -x
+    pose[:, :3, 3] = torch.tensor([[5.0, 0.0, 0.0], [5.0, 3.0, 0.0]])
+    rgba = render(mesh, pose, torch.full((2,), 10.0), 2, light=None).rgba.mean(dim=(2, 3))
+    expected = torch.tensor([[200, 0, 0, 255], [0, 0, 200, 255]]) / 255
+    torch.testing.assert_close(rgba, expected, atol=0.02, rtol=0)
+
+
+def test_parts_are_normalised_together(tmp_path):
+    scene = trimesh.Scene()
+    for place in ([0, 0, 0], [0, 4, 0]):
+        transform = trimesh.transformations.translation_matrix(place)
+        scene.add_geometry(box(extents=(1, 1, 1)), transform=transform)
+    scene.export(tmp_path / "two.glb")
+    parts = sorted(normalise_parts(load_parts(tmp_path / "two.glb")), key=lambda part: part.bounds[0, 2])
+    # 5 high, so each is a fifth, the lower one from -0.5
+    np.testing.assert_allclose(parts[0].bounds, [[-0.1, -0.1, -0.5], [0.1, 0.1, -0.3]], atol=1e-6)
+    np.testing.assert_allclose(parts[1].bounds, [[-0.1, -0.1, 0.3], [0.1, 0.1, 0.5]], atol=1e-6)
+
+
+def test_a_face_without_its_vertex_is_named(tmp_path):
+    with pytest.raises(MeshError, match="vertex 7, there are only 3 vertices"):
+        normalise(trimesh.Trimesh(np.eye(3), [[0, 1, 7]], process=False))
+
+
+def striped(kind):
+    """A square in the file's xy plane, its left half (0, 80, 160), its right half (160, 80, 0)."""
+    colours = np.uint8([(0, 80, 160), (160, 80, 0)])
+    if kind == "texture":
+        square = trimesh.Trimesh(
+            [[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False
+        )
+        picture = Image.fromarray(colours[None]).resize((32, 32), Image.Resampling.NEAREST)
+        square.visual = trimesh.visual.TextureVisuals(
+            uv=[[0, 0], [1, 0], [1, 1], [0, 1]],
+            material=trimesh.visual.material.PBRMaterial(baseColorTexture=picture),
+        )
+        return square
+    halves = []
+    for side, colour in zip((-1, 0), colours, strict=True):
+        corners = [[side, -1, 0], [side + 1, -1, 0], [side + 1, 1, 0], [side, 1, 0]]
+        half = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], process=False)
+        half.visual = trimesh.visual.ColorVisuals(half, vertex_colors=np.tile([*colour, 255], (4, 1)))
+        halves.append(half)
+    return trimesh.util.concatenate(halves)
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [
+        ("texture", "glb"),
+        ("texture", "gltf"),
+        ("texture", "obj"),
+        ("vertex", "glb"),
+        ("vertex", "ply"),
+        ("vertex", "obj"),
+    ],
+)
+def test_colours_of_every_kind_of_file(tmp_path, kind, suffix):
+    from imagedream import cameras
+    from imagedream.mesh.raycast import render
+
+    mesh, path = striped(kind), tmp_path / f"square.{suffix}"
+    if suffix == "gltf":  # a file each for tree, numbers and pictures
+        for name, content in trimesh.exchange.gltf.export_gltf(trimesh.Scene([mesh])).items():
+            (tmp_path / (path.name if name == "model.gltf" else name)).write_bytes(content)
+    else:
+        mesh.export(path)
+    parts = load_parts(path, FileAxes("y", "+z"))  # the file's +z faces the camera, its +x is on the right
+    pose = cameras.look_at_origin(torch.zeros(1), torch.zeros(1), torch.tensor([4.0]))
+    rgba = render(parts, pose, torch.tensor([40.0]), 16, light=None).rgba[0]
+    expected = torch.tensor([[0, 80, 160, 255], [160, 80, 0, 255]]) / 255
+    torch.testing.assert_close(rgba[:, 8, [5, 10]].T, expected, atol=0.02, rtol=0)
+
+
+def test_normalise_fills_the_unit_cube_and_leaves_its_argument():
+    mesh = box()
+    mesh.apply_translation([5, 6, 7])
+    normalised = normalise(mesh)
+    np.testing.assert_allclose(
+        normalised.bounds, [[-1 / 2, -1 / 3, -1 / 6], [1 / 2, 1 / 3, 1 / 6]], atol=1e-9
+    )
+    np.testing.assert_allclose(mesh.extents, [3, 2, 1])
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.glb does not exist"):
+        load_mesh(tmp_path / "nothing.glb")
+
+
+def test_unknown_suffix_lists_the_known(tmp_path):
+    (tmp_path / "picture.png").write_bytes(b"")
+    with pytest.raises(MeshError, match=r"'\.png'.*\.glb, \.gltf, \.obj, \.ply, \.stl"):
+        load_mesh(tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("broken.glb", b"not a mesh"),
+        ("empty.glb", b""),
+        ("empty.obj", b""),
+        ("points.obj", b"v 0 0 0\nv 1 0 0\n"),
+    ],
+)
+def test_files_without_a_mesh(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MeshError, match=name):
+        load_mesh(tmp_path / name)
+
+
+def test_broken_meshes():
+    with pytest.raises(MeshError, match="no faces"):
+        normalise(trimesh.Trimesh(vertices=np.eye(3)))
+    vertices = np.eye(3)
+    vertices[1, 1] = np.nan
+    with pytest.raises(MeshError, match="1 of 3 vertices"):
+        normalise(trimesh.Trimesh(vertices, [[0, 1, 2]], process=False))
+    with pytest.raises(MeshError, match="one point"):
+        normalise(trimesh.Trimesh(np.ones((3, 3)), [[0, 1, 2]], process=False))

@@ -1,0 +1,184 @@
+"""Every memory option gives what the pipeline gives without it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from imagedream.offloading import MemoryOptions, apply_memory_options, computes_in_bfloat16, precision
+from imagedream.workshop.training.architectures import architecture_of, random_pipeline
+from imagedream.workshop.training.memory import footprint
+from tests.test_pipeline import sample
+from tests.tiny import tiny_pipeline
+
+ARCHITECTURE = architecture_of(tiny_pipeline())
+
+
+def pipeline_with(device="cpu", **options):
+    pipeline = random_pipeline(ARCHITECTURE, seed=1, device=device)
+    pipeline.set_progress_bar_config(disable=True)
+    apply_memory_options(pipeline, MemoryOptions(**options))
+    return pipeline
+
+
+def gradient(pipeline, pixels):
+    """Of the autoencoder's encoding, as distillation needs it."""
+    pixels = pixels.clone().requires_grad_()
+    weights = torch.arange(pixels.shape[0] * 64.0).reshape(-1, 4, 4, 4).cos()
+    (pipeline.encode_images(pixels) * weights).sum().backward()
+    return pixels.grad
+
+
+PIXELS = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"encoder": "offload"},
+        {"encoder": "free"},
+        {"vae_slicing": True},
+        {"vae_checkpointing": True},
+        {"vae_checkpointing": True, "vae_slicing": True},
+        {"vae_tile_px": 16},  # pictures of this size are not cut
+        {"attention": "math"},
+        {"attention": "flash"},
+        {"channels_last": True},
+        {"encoder": "offload", "vae_slicing": True, "vae_checkpointing": True, "channels_last": True},
+    ],
+)
+def test_an_option_changes_nothing_that_comes_out(options):
+    assert_same_outputs(options)
+
+
+def assert_same_outputs(options):
+    plain, with_option = pipeline_with(), pipeline_with(**options)
+    torch.testing.assert_close(sample(with_option).images, sample(plain).images, rtol=1e-3, atol=3e-4)
+    wanted = gradient(plain, PIXELS)
+    assert (gradient(with_option, PIXELS) - wanted).norm() < 1e-4 * wanted.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_is_the_same():
+    # in a process of its own, because the shape checks of the tests cannot be compiled
+    code = "from tests.test_memory import assert_same_outputs as check; check({'compile': True})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("encoder", ["keep", "offload"])
+def test_the_towers_come_to_the_device_and_leave_it(encoder):
+    pipeline = pipeline_with("cuda", encoder=encoder)
+    place = "cpu" if encoder == "offload" else "cuda"
+    for _ in range(2):
+        assert {weight.device.type for weight in pipeline.encoder.parameters()} == {place}
+        assert pipeline.encoder.encode_text(["a ball"]).device.type == "cuda"
+    torch.testing.assert_close(
+        sample(pipeline).images.cpu(), sample(pipeline_with()).images, rtol=1e-2, atol=1e-3
+    )
+
+
+def test_every_offloaded_weight_visits_the_device_once():
+    encoder = pipeline_with(encoder="offload").encoder
+    places = [weight.data_ptr() for weight in encoder.parameters()]
+    arrived = []
+    for tower, encode in (
+        (encoder.clip, lambda: encoder.embed_text(["a ball"])),
+        (encoder.clip.visual, lambda: encoder.encode_image(PIXELS)),
+    ):
+        image = tower is encoder.clip.visual
+        visits = [encoder._visits[image]]
+        for block in tower.transformer.resblocks:
+            (hook,) = block._forward_pre_hooks.values()
+            visits.append(hook.__self__)
+        encode()
+        assert all(hasattr(visit, "waiting") for visit in visits)  # each was made
+        arrived += [id(weight) for visit in visits for weight in visit.weights]
+    everything = [*encoder.parameters(), *encoder.buffers()]
+    assert sorted(arrived) == sorted(map(id, everything))
+    assert [weight.data_ptr() for weight in encoder.parameters()] == places
+
+
+def test_a_freed_encoder_says_so():
+    pipeline = pipeline_with(encoder="free")
+    sample(pipeline)
+    assert not list(pipeline.encoder.parameters())
+    with pytest.raises(ValueError, match=r"freed after its first prompt .*use encoder: offload"):
+        sample(pipeline)
+
+
+def test_tiles_are_close_to_the_whole():
+    generator = torch.Generator().manual_seed(0)
+    large = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4, generator=generator), (64, 64))
+    whole, tiled = (pipeline_with(vae_tile_px=size).encode_images(large) for size in (64, 32))
+    assert not torch.equal(whole, tiled)
+    assert torch.corrcoef(torch.stack([whole.flatten(), tiled.flatten()]))[0, 1] > 0.7
+
+
+def test_what_the_autoencoder_keeps_for_the_backward_pass():
+    def keep(**options):
+        pipeline = pipeline_with(**options)
+        pixels = PIXELS.clone().requires_grad_()
+        kept = footprint(lambda: pipeline.encode_images(pixels)).kept_bytes
+        peak = footprint(lambda: pipeline.encode_images(pixels).sum().backward()).peak_bytes
+        return kept, peak
+
+    plain, checkpointed = keep(), keep(vae_checkpointing=True)
+    sliced = keep(vae_checkpointing=True, vae_slicing=True)
+    assert checkpointed[0] < 0.3 * plain[0]
+    assert sliced[1] < checkpointed[1] < plain[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoder": "sell"}, "encoder is 'sell', must be one of keep, offload, free"),
+        ({"attention": "xformers"}, "attention is 'xformers', must be one of auto, flash, efficient"),
+        ({"vae_tile_px": 20}, "vae_tile_px is 20, must be a multiple of 16"),
+    ],
+)
+def test_unknown_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        MemoryOptions(**options)
+
+
+def test_a_kernel_that_is_not_there_is_found_out_at_once():
+    if torch.cuda.is_available():
+        pytest.skip("the kernel exists here")
+    with pytest.raises(
+        ValueError, match="attention: cudnn does not work on cpu in float32; use auto or math"
+    ):
+        pipeline_with(attention="cudnn")
+
+
+def test_precisions_by_name():
+    assert precision("auto", "cpu") == torch.float32
+    assert precision("auto", "cuda") == torch.float16
+    assert precision("bfloat16", "cpu") == torch.bfloat16
+    with pytest.raises(ValueError, match="precision is 'half', must be one of auto, float32"):
+        precision("half", "cpu")
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux tells what the processor can do")
+def test_bfloat16_where_the_processor_has_it():
+    instructions = set(Path("/proc/cpuinfo").read_text().split())
+    if {"avx512_bf16", "amx_bf16"} & instructions:
+        assert computes_in_bfloat16("cpu")
+    elif "avx2" in instructions and "avx512bw" not in instructions:
+        assert not computes_in_bfloat16("cpu")
+    else:
+        pytest.skip("a processor in between, or another architecture")
+
+
+def test_options_in_words():
+    assert str(MemoryOptions()) == "none"
+    assert str(MemoryOptions(encoder="offload", vae_slicing=True)) == "encoder offload, vae_slicing True"

@@ -1,0 +1,158 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imagedream.image_prompt.prompt import composite
+from imagedream.toybox import FIRST_KINDS
+from imagedream.toybox.splits import is_held_out
+from imagedream.workshop.evaluation.clip_scores import find_clip
+from imagedream.workshop.evaluation.held_out import (
+    Orbit,
+    ellipsoid,
+    held_out_cases,
+    prompt_copied,
+    trivial_answers,
+)
+from imagedream.workshop.evaluation.held_out_views import MODEL, ViewsEvaluation, evaluate_views, score_case
+from tests.tiny import tiny_encoder, tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def case():
+    return held_out_cases(1, seed=2, kinds=["car"])[0]
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return find_clip("own", tiny_encoder())
+
+
+def test_cases_follow_from_their_seed_and_take_kinds_in_turn():
+    cases = held_out_cases(3, seed=4)
+    assert [case.toy.kind for case in cases] == [FIRST_KINDS[4], FIRST_KINDS[5], FIRST_KINDS[6]]
+    again = held_out_cases(1, seed=5)[0]
+    assert torch.equal(again.prompt, cases[1].prompt)
+    assert again.orbit == cases[1].orbit
+    for one in cases:
+        assert abs(one.prompt_azimuth_deg) <= 30
+        assert 0 <= one.orbit.elevation_deg <= 20
+        assert 0 <= one.prompt_elevation_deg <= 20
+        assert one.orbit.elevation_deg != one.prompt_elevation_deg
+
+
+def test_held_out_combinations_and_wider_prompts():
+    cases = held_out_cases(6, seed=4, combinations="heldout", largest_prompt_azimuth_deg=90.0)
+    for one, narrow in zip(cases, held_out_cases(6, seed=4), strict=True):
+        words = one.toy.attributes
+        assert is_held_out(one.toy.kind, words["body"], words["accessory"])
+        assert one.prompt_azimuth_deg == pytest.approx(3 * narrow.prompt_azimuth_deg)
+    with pytest.raises(ValueError, match="largest prompt azimuth is 270"):
+        held_out_cases(1, largest_prompt_azimuth_deg=270.0)
+
+
+def test_prompt_is_placed_like_any_picture(case):
+    rows, columns = (case.prompt[3] > 0.5).nonzero(as_tuple=True)
+    longest = max(int(rows.max() - rows.min()), int(columns.max() - columns.min())) + 1
+    assert longest == pytest.approx(0.9 * 256, abs=3)
+
+
+def test_unknown_kinds_list_the_known():
+    with pytest.raises(ValueError, match=r"unknown kinds griffin; the toybox knows .*mug"):
+        held_out_cases(1, kinds=["mug", "griffin"])
+    with pytest.raises(ValueError, match="count is 0"):
+        held_out_cases(0)
+
+
+def test_ellipsoid_has_the_toys_extents_and_one_colour(case):
+    lump = ellipsoid(case.toy)
+    np.testing.assert_allclose(lump.extents, case.toy.mesh.extents, atol=1e-6)
+    assert len(np.unique(lump.visual.face_colors, axis=0)) == 1
+    toy, plain = (Orbit().views(mesh, 32, lit=False).rgba for mesh in (case.toy.mesh, lump))
+    toy, plain = ((rgba[:, :3] * rgba[:, 3:]).sum(dim=(0, 2, 3)) / rgba[:, 3].sum() for rgba in (toy, plain))
+    torch.testing.assert_close(toy, plain, atol=0.05, rtol=0)
+
+
+def test_prompt_copied_is_the_same_in_all_views(case):
+    copied = prompt_copied(case, 16)
+    assert copied.shape == (4, 3, 16, 16)
+    assert (copied == copied[:1]).all()
+
+
+def test_truth_scores_the_most_and_trivial_answers_less(case):
+    result = score_case(case, case.orbit.on_white(case.toy.mesh, 32))
+    assert result.scores[MODEL] == pytest.approx({"psnr_db": 100, "ssim": 1, "iou": 1, "hull": 1}, abs=0.02)
+    for name in trivial_answers(case, 32, case.orbit):
+        assert result.scores[name]["psnr_db"] < 30
+    assert result.scores["blank white"]["iou"] == 0
+    assert 0.3 < result.scores["ellipsoid"]["iou"] < 1
+
+
+def test_evaluation_of_a_random_model(tmp_path):
+    evaluation = evaluate_views(tiny_pipeline(), 2, seed=3, kinds=["mug", "car"], steps=1)
+    assert [result.case.toy.kind for result in evaluation.results] == ["car", "mug"]
+    evaluation.save(tmp_path / "report")
+    stored = json.loads((tmp_path / "report" / "views.json").read_text())
+    scores = [toy["scores"][MODEL]["psnr_db"] for toy in stored["toys"]]
+    assert stored["mean"][MODEL]["psnr_db"] == pytest.approx(sum(scores) / 2)
+    sides = stored["mean_view_psnr_db"]
+    assert list(sides) == ["front", "left", "back", "right"]
+    assert sum(sides.values()) / 4 == pytest.approx(sum(scores) / 2, rel=1e-4)
+    table = (tmp_path / "report" / "views.md").read_text()
+    for word in (
+        "model",
+        "blank white",
+        "prompt copied",
+        "ellipsoid",
+        "toys 2, seed 3, guidance 5.0, steps 1, pixels 16",
+        "negative caption uniform low no texture ugly",
+        "| car  | 1    |",
+    ):
+        assert word in table
+    with Image.open(tmp_path / "report" / "views.png") as sheet:
+        assert sheet.size == (9 * 96, 16 + 2 * 96)
+
+
+def test_intervals_and_clip_scores_stand_beside_the_means(case, clip):
+    true = case.orbit.on_white(case.toy.mesh, 32)
+    results = tuple(score_case(case, (true + 0.01 * number).clamp(0, 1), clip) for number in range(8))
+    evaluation = ViewsEvaluation(results, {"toys": 8}, confidence=0.9)
+    low, high = evaluation.interval[MODEL]["psnr_db"]
+    assert low < evaluation.mean[MODEL]["psnr_db"] < high
+    flat = evaluation.mean["blank white"]["psnr_db"]
+    assert evaluation.interval["blank white"]["psnr_db"] == pytest.approx((flat, flat))
+    table = evaluation.table()
+    assert "| 90 % interval |" in table
+    assert "CLIP(IM)" in table
+    prompt = composite(case.prompt, torch.ones(3))
+    assert results[0].scores[MODEL]["clip_image"] == pytest.approx(clip.image_similarity(true, prompt))
+    assert "interval" in evaluation.to_dict()
+
+
+def test_a_confidence_wants_enough_toys():
+    with pytest.raises(ValueError, match="2 objects are too few for an interval, it needs at least 8"):
+        evaluate_views(tiny_pipeline(), 2, steps=1, confidence=0.95)
+
+
+def test_a_network_with_relative_cameras_is_asked_for_the_same_views():
+    canonical, relative = tiny_pipeline(), tiny_pipeline()
+    relative.unet.register_to_config(cameras="relative")
+    case = held_out_cases(1, seed=3, kinds=["mug"], prompt_size=16)[0]
+    asked = {"num_inference_steps": 1, "elevation_deg": case.orbit.elevation_deg}
+    expected = canonical(
+        case.prompt,
+        case.toy.caption,
+        azimuth_deg=-case.prompt_azimuth_deg,
+        generator=torch.Generator().manual_seed(3),
+        **asked,
+    ).images
+    result = evaluate_views(relative, 1, seed=3, kinds=["mug"], steps=1).results[0]
+    torch.testing.assert_close(result.images, expected)
+
+
+def test_evaluation_is_repeatable():
+    pipeline = tiny_pipeline()
+    first, second = (evaluate_views(pipeline, 1, seed=3, kinds=["mug"], steps=1) for _ in range(2))
+    assert first.to_dict() == second.to_dict()

@@ -1,0 +1,363 @@
+"""A folder of pictures through the real `launch.py` with a tiny model: skipped, retried, killed, interrupted, shown."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from imagedream.cli import main
+from imagedream.image_prompt.prompt import SUFFIXES
+from imagedream.workshop.batch import Launch, literal, read_status, run_batch, write_status
+from imagedream.workshop.batch.pages import write_pages
+from imagedream.workshop.rendering.sources import file_items
+from imagedream.workshop.workers import Outcome, run_processes
+from tests.tiny import tiny_pipeline
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "trainer.max_steps=2",
+    "trainer.val_check_interval=2",
+    "data.height=16",
+    "data.width=16",
+    "data.eval_height=16",
+    "data.eval_width=16",
+    "data.n_val_views=1",
+    "data.n_test_views=4",
+    "system.prompt_processor.image_size=32",
+    "system.renderer.num_samples_per_ray=24",
+    "system.views.steps=2",
+    "system.exporter.resolution=24",
+    "system.exporter.texture_size=64",
+    "system.exporter.target_faces=300",
+    "system.exporter.bake_views=4",
+)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two pictures, one with a caption beside it, and a file that is none."""
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for path, colour in (
+        (folder / "brick.png", (200, 60, 20, 255)),
+        (folder / "more" / "IMG_1.png", (0, 0, 255, 255)),
+    ):
+        pixels = np.zeros((40, 40, 4), np.uint8)
+        pixels[10:30, 5:35] = colour
+        PIL.Image.fromarray(pixels).save(path)
+    (folder / "brick.txt").write_text("a brick: it's ${oc.env:HOME} <red>\n")
+    (folder / "text.jpg").write_text("not a picture")
+    return folder
+
+
+def items_in(folder):
+    return file_items(folder, SUFFIXES, "picture")
+
+
+def launch_into(out, **changed):
+    return Launch(ROOT / "launch.py", "imagedream-toybox.yaml", out, **changed)
+
+
+def run_here(function, tasks, jobs=0, attempts=1):
+    return run_processes(function, tasks, jobs, attempts=attempts)
+
+
+class Pretend(Launch):
+    """A run that takes no time: what `launch.py` would leave, or the failure that the picture's name says."""
+
+    def _run(self, item, folder):
+        if "text" in item.key:
+            raise ValueError("this is <no> picture")
+        if item.key == "interrupted":
+            raise KeyboardInterrupt
+        export = folder / "run" / "save" / "it2-export"
+        export.mkdir(parents=True)
+        (export / "model.glb").write_bytes(b"glTF")
+        (self.out / f"{item.key}.glb").write_bytes(b"glTF")
+        test = folder / "run" / "save" / "it2-test"
+        test.mkdir()
+        for index in range(12):
+            PIL.Image.new("RGB", (16, 8), (20 * index, 0, 0)).save(test / f"{index}.png")
+        PIL.Image.new("RGBA", (8, 8), (0, 255, 0, 255)).save(folder / "run" / "save" / "prompt.png")
+
+
+@pytest.fixture
+def pretend(tmp_path):
+    return Pretend(ROOT / "launch.py", "imagedream-toybox.yaml", tmp_path / "out", ("seed=1",))
+
+
+def states(launch, items):
+    return {item.key: read_status(launch.folder(item)).state for item in items}
+
+
+def test_what_is_done_is_skipped_and_what_failed_is_tried_again(pictures, pretend):
+    items = items_in(pictures)
+    assert [(item.key, item.caption) for item in items] == [
+        ("brick", "a brick: it's ${oc.env:HOME} <red>"),
+        ("more_IMG_1", ""),  # a camera's number says nothing
+        ("text", "text"),
+    ]
+    summary = run_batch(items, pretend, partial(run_here, attempts=2))
+    assert (summary.done, summary.skipped, summary.failed) == (2, 0, {"text": "this is <no> picture"})
+    assert states(pretend, items) == {"brick": "done", "more_IMG_1": "done", "text": "failed"}
+    failed = read_status(pretend.folder(items[2]))
+    assert (failed.attempts, failed.error) == (2, "this is <no> picture")
+    assert failed.queued_at <= failed.started_at <= failed.finished_at
+    first = read_status(pretend.folder(items[0]))
+
+    summary = run_batch(items, pretend, run_here)
+    assert (summary.done, summary.skipped) == (2, 2)
+    assert read_status(pretend.folder(items[0])) == first
+    assert read_status(pretend.folder(items[2])).attempts == 3
+
+    # another caption, other overrides, another picture: a new result is due
+    (pictures / "more" / "IMG_1.txt").write_text("a blue brick")
+    assert run_batch(items_in(pictures), pretend, run_here).skipped == 1
+    other = Pretend(pretend.launcher, pretend.config, pretend.out, ("seed=2",))
+    assert run_batch(items, other, run_here).skipped == 0
+    PIL.Image.new("RGB", (9, 9)).save(pictures / "brick.png")
+    assert run_batch(items, other, run_here).skipped == 1
+    # a mesh that somebody deleted too
+    shutil.rmtree(other.folder(items[1]) / "run")
+    assert run_batch(items, other, run_here).skipped == 1
+
+
+def test_pages_show_everything_and_run_nothing(pictures, pretend):
+    (pictures / "brick.png").rename(pictures / "<img src=x onerror=alert(1)>.png")
+    (pictures / "brick.txt").rename(pictures / "<img src=x onerror=alert(1)>.txt")
+    run_batch(items_in(pictures), pretend, run_here)
+    page = (pretend.out / "index.html").read_text()
+    assert "<img src=x" not in page
+    assert "<red>" not in page
+    assert "&lt;red&gt;" in page
+    assert "this is &lt;no&gt; picture" in page
+    assert "2 of 3 pictures have their model, 1 failed" in page
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    for link in ("img_src_x_onerror_alert_1_.glb", "more_IMG_1.glb", "contact_sheet.png"):
+        assert f'href="_{link}"' in page or f'href="{link}"' in page
+    sheet = PIL.Image.open(pretend.out / "contact_sheet.png").convert("RGB")
+    assert sheet.size == (9 * 128, 16 + 2 * 128)
+    assert sheet.getpixel((64, 80)) == (0, 255, 0)
+    quarters = [sheet.getpixel(((5 + column) * 128 + 64, 80)) for column in range(4)]
+    assert quarters == [(0, 0, 0), (60, 0, 0), (120, 0, 0), (180, 0, 0)]  # frames 0, 3, 6, 9 of 12
+
+
+def test_an_interruption_puts_the_picture_back(pictures, pretend):
+    (pictures / "brick.png").rename(pictures / "interrupted.png")
+    items = items_in(pictures)
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(items, pretend, run_here)
+    assert states(pretend, items) == {"interrupted": "queued", "more_IMG_1": "queued", "text": "queued"}
+    assert "0 of 3 pictures" in (pretend.out / "index.html").read_text()
+
+
+def test_a_worker_that_died_is_written_down(pictures, pretend):
+    def run(function, tasks):
+        for task in tasks:
+            write_status(function.folder(task), function.status(task).now("running", attempts=1))
+            yield Outcome(task, error="its process died (SIGKILL)")
+
+    items = items_in(pictures)
+    run_batch(items, pretend, run)
+    assert read_status(pretend.folder(items[0])).state == "failed"
+    assert read_status(pretend.folder(items[0])).error == "its process died (SIGKILL)"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")
+def test_two_batches_do_not_work_in_one_folder(pictures, pretend):
+    def run(function, tasks):
+        with pytest.raises(ValueError, match="another batch is at work there"):
+            run_batch(items_in(pictures), pretend, run_here)
+        return iter(())
+
+    run_batch(items_in(pictures), pretend, run)
+    run_batch(items_in(pictures), pretend, run_here)  # the lock is free again
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a: [b] {c}", 'it\'s "x"', "yes", "1e5", "# no", "\\", "a\nb\x00\x1b", "${oc.env:HOME}"]
+)
+def test_any_caption_stays_text(text):
+    value = OmegaConf.from_dotlist([f"a={literal(text)}"])
+    for _ in range(3):  # the host reads it over and over
+        value = OmegaConf.create(OmegaConf.to_container(value, resolve=True))
+    expected = text.replace("${", "$ {").replace("\n", " ").replace("\x00", " ").replace("\x1b", " ")
+    assert value.a == expected
+
+
+def test_a_status_from_elsewhere_is_no_danger(tmp_path, pictures, pretend):
+    items = items_in(pictures)
+    folder = pretend.folder(items[0])
+    folder.mkdir(parents=True)
+    for content in ("", "[]", "{", '{"state": "done"}', "[" * 100000, json.dumps({"state": "x"})):
+        (folder / "status.json").write_text(content)
+        assert pretend.status(items[0]).state == "queued"
+    write_status(folder, pretend.status(items[0]).now("failed", error="<script>alert(1)</script>"))
+    write_pages(items, pretend)
+    assert "<script" not in (pretend.out / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: no such picture or folder"),
+        (["{pictures}", "seed"], "'seed' is not an override of the form key=value"),
+        (["{pictures}", "sed=1"], "unknown key sed"),
+        (["{pictures}", "--config", "mine.yaml"], "config 'mine.yaml' not found"),
+        (["{pictures}", "--jobs", "0"], "--jobs is 0, must be at least 1"),
+        (["{pictures}", "--attempts", "0"], "--attempts is 0, must be at least 1"),
+        (["{pictures}", "--captions", "missing.csv"], "missing.csv: no such CSV file"),
+        (["{pictures}", "--launcher", "{launcher}"], "which is not this project's launch.py"),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_worker_starts(
+    arguments, message, pictures, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    launcher = tmp_path / "other.py"
+    launcher.write_text("")
+    arguments = [argument.format(pictures=pictures, launcher=launcher) for argument in arguments]
+    assert main(["batch", *arguments]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "batch").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*treespec.*")
+def test_a_process_keeps_its_model_and_the_next_result_is_the_same(tmp_path, monkeypatch):
+    from imagedream import offloading as memory
+
+    monkeypatch.setattr(memory, "_kept", None)
+    weights = tmp_path / "weights"
+    tiny_pipeline().save_pretrained(weights)
+
+    def load():
+        return memory.load_pipeline(str(weights), memory.MemoryOptions(), torch.float32, "cpu")
+
+    def views(pipeline):
+        pipeline.set_progress_bar_config(disable=True)
+        generator = torch.Generator().manual_seed(3)
+        return pipeline(caption="a brick", num_inference_steps=2, generator=generator).images
+
+    assert load() is not load()
+    fresh = views(load())
+    memory.keep_models()
+    kept = load()
+    assert load() is kept
+    assert torch.equal(views(kept), fresh)
+    assert torch.equal(views(kept), fresh)
+    other = memory.load_pipeline(str(weights), memory.MemoryOptions(vae_slicing=True), torch.float32, "cpu")
+    assert other is not kept
+
+
+def command_for(pictures, out, weights, *more):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(ROOT / "custom" / "threestudio-imagedream")
+    command = [sys.executable, "-m", "imagedream", "batch", str(pictures), "--out", str(out), *more]
+    return [*command, f"system.guidance.weights={weights}", *SMALL], environment
+
+
+@contextmanager
+def running(command, environment):
+    """A process that is not left behind when the test fails."""
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(condition, process, seconds=300.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def status_of(folder):
+    try:
+        return json.loads((folder / "status.json").read_text())
+    except OSError:
+        return {"state": None}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_whole_way_with_a_killed_worker_and_an_interruption(pictures, tmp_path):
+    weights, out = tmp_path / "weights", tmp_path / "out"
+    tiny_pipeline().save_pretrained(weights)
+    command, environment = command_for(pictures, out, weights)
+
+    # Ctrl-C while the first picture runs: it is put back, nothing of the batch goes on
+    with running(command, environment) as process:
+        wait_for(lambda: status_of(out / "brick")["state"] == "running", process)
+        worker = int(status_of(out / "brick")["worker"].rpartition(":")[2])
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130, said
+    assert "imagedream: interrupted" in said
+    assert "Traceback" not in said
+    assert status_of(out / "brick")["state"] == "queued"
+    assert (out / "index.html").is_file()
+    assert not Path(f"/proc/{worker}").exists()
+
+    # the same command again; its worker is killed at the first picture, which is taken up again
+    with running(command, environment) as process:
+        wait_for(lambda: status_of(out / "brick")["state"] == "running", process)
+        os.kill(int(status_of(out / "brick")["worker"].rpartition(":")[2]), signal.SIGKILL)
+        _, said = process.communicate(timeout=800)
+    assert process.returncode == 1, said  # the text file
+    assert "Traceback" not in said
+    found = {key: status_of(out / key) for key in ("brick", "more_IMG_1", "text")}
+    assert {key: status["state"] for key, status in found.items()} == {
+        "brick": "done",
+        "more_IMG_1": "done",
+        "text": "failed",
+    }
+    assert "is not a picture of a known format" in found["text"]["error"]
+    # one worker, one load of the model for the two pictures after the killed one's
+    assert found["brick"]["worker"] == found["more_IMG_1"]["worker"]
+    seconds = json.loads((out / "brick" / "run" / "save" / "run.json").read_text())["seconds"]
+    assert "load model" in seconds
+    for key in ("brick", "more_IMG_1"):
+        assert (out / f"{key}.glb").read_bytes()[:4] == b"glTF"
+        assert (out / key / "run" / "report.html").is_file()
+    record = json.loads((out / "brick" / "run" / "save" / "run.json").read_text())
+    assert record["caption"] == "a brick: it's $ {oc.env:HOME} <red>"
+
+    # nothing is done twice
+    before = {key: (out / f"{key}.glb").stat().st_mtime_ns for key in ("brick", "more_IMG_1")}
+    (pictures / "text.jpg").unlink()
+    assert subprocess.run(command, env=environment, timeout=100).returncode == 0
+    assert before == {key: (out / f"{key}.glb").stat().st_mtime_ns for key in before}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_over_ray(pictures, tmp_path):
+    pytest.importorskip("ray", reason="the ray extra is not installed")
+    weights, out = tmp_path / "weights", tmp_path / "out"
+    tiny_pipeline().save_pretrained(weights)
+    command, environment = command_for(pictures, out, weights, "--ray", "local", "--jobs", "2")
+    environment["RAY_worker_niceness"] = "0"  # otherwise whatever else a machine does comes first
+    with running(command, environment) as process:
+        wait_for(lambda: status_of(out / "brick")["state"] == "running", process)
+        os.kill(int(status_of(out / "brick")["worker"].rpartition(":")[2]), signal.SIGKILL)
+        _, said = process.communicate(timeout=800)
+    assert process.returncode == 1, said
+    assert status_of(out / "brick") | {"state": "done", "attempts": 2} == status_of(out / "brick")
+    assert status_of(out / "more_IMG_1") | {"state": "done", "attempts": 1} == status_of(out / "more_IMG_1")
+    assert status_of(out / "text")["state"] == "failed"

@@ -1,0 +1,211 @@
+"""Samples in tar files and folders: found, checked, read in any order."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagedream.workshop.rendering.dataset import Item, RenderConfig, object_samples, render_mesh_file
+from imagedream.workshop.rendering.samples import SampleError, encode_png, write_tar
+from imagedream.workshop.training.rendered_data import examine_rendered, find_rendered
+from imagedream.workshop.training.shard_data import index, read, scan
+
+SMALL = RenderConfig(size=8, views=4, rings=2, prompts=1)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Two rings of each of two toys, by key."""
+    return {
+        f"{key}_{sample.ring}": files
+        for key, source in (("a", "toybox:3"), ("b", "toybox:4"))
+        for sample, files in object_samples(Item(key, source), SMALL)
+    }
+
+
+@pytest.fixture
+def shard(samples, tmp_path):
+    write_tar(samples.items(), tmp_path / "shard.tar")
+    return tmp_path / "shard.tar"
+
+
+def test_every_sample_is_read_back(samples, shard, tmp_path):
+    entries = index([shard], [], examine_rendered, tmp_path / "cache")
+    assert [(entry.key, entry.object) for entry in entries] == [
+        ("a_0", "a"),
+        ("a_1", "a"),
+        ("b_0", "b"),
+        ("b_1", "b"),
+    ]
+    for entry in reversed(entries):
+        assert read(entry) == samples[entry.key]
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tar_files_of_other_programs(samples, tmp_path, form):
+    with tarfile.open(tmp_path / "other.tar", "w", format=form) as tar:
+        for key, files in samples.items():
+            for name, content in files.items():
+                member = tarfile.TarInfo(f"./{'long' * 30}/{key}.{name}")  # too long for the plain header
+                member.size, member.mtime = len(content), 1.5
+                tar.addfile(member, io.BytesIO(content))
+    entries = index([tmp_path / "other.tar"], [], examine_rendered, tmp_path / "cache")
+    assert len(entries) == 4
+    assert read(entries[2]) == samples["b_0"]
+
+
+def test_what_is_known_of_a_shard_is_kept_until_it_changes(samples, shard, tmp_path):
+    def count(*_):
+        return len(list((tmp_path / "cache" / "indices").iterdir()))
+
+    first = index([shard], [], examine_rendered, tmp_path / "cache")
+    (kept,) = (tmp_path / "cache" / "indices").iterdir()
+    before = kept.stat().st_mtime_ns
+    assert index([shard], [], examine_rendered, tmp_path / "cache") == first
+    assert (count(), kept.stat().st_mtime_ns) == (1, before)
+    write_tar(list(samples.items())[:2], shard)
+    assert len(index([shard], [], examine_rendered, tmp_path / "cache")) == 2
+    assert count() == 2
+
+
+def test_several_shards_by_several_processes(samples, tmp_path):
+    for number in range(3):
+        write_tar(samples.items(), tmp_path / f"shard-{number}.tar")
+    shards = sorted(tmp_path.glob("*.tar"))
+    one = index(shards, [], examine_rendered, tmp_path / "one", workers=1)
+    assert len(one) == 12
+    assert index(shards, [], examine_rendered, tmp_path / "two", workers=2) == one
+
+
+def test_folders_of_views_are_samples_too(tmp_path):
+    config = RenderConfig(size=8, views=4, rings=1, prompts=0)
+    render_mesh_file(Item("toy", "toybox:3"), tmp_path / "deep" / "toy", config)
+    shards, folders = find_rendered([str(tmp_path)])
+    assert (shards, folders) == ([], [tmp_path / "deep" / "toy"])
+    (entry,) = index(shards, folders, examine_rendered, tmp_path / "cache")
+    assert entry.object == "toy"
+    assert set(read(entry)) == {"cameras.json", "caption.txt", *(f"view_{n:03d}.png" for n in range(4))}
+
+
+def test_parts_of_unfinished_shards_are_not_found(shard, tmp_path):
+    (tmp_path / ".parts").mkdir()
+    (tmp_path / ".parts" / "a.tar").write_bytes(shard.read_bytes())
+    assert find_rendered([str(tmp_path)]) == ([shard], [])
+
+
+def change(samples, key, **changes):
+    """The samples with some files of one replaced, or gone where None is given."""
+    files = {**samples[key], **{name.replace("__", "."): content for name, content in changes.items()}}
+    return {**samples, key: {name: content for name, content in files.items() if content is not None}}
+
+
+def with_cameras(samples, key, edit):
+    record = json.loads(samples[key]["cameras.json"])
+    edit(record)
+    return change(samples, key, cameras__json=json.dumps(record).encode())
+
+
+def broken_sets():
+    big = encode_png(np.zeros((16, 16, 4), np.uint8))
+    return {
+        "missing view": (
+            lambda s: change(s, "a_1", view_002__png=None),
+            r"shard\.tar: sample a_1: 1 of 5 pictures are missing: view_002\.png",
+        ),
+        "wrong count": (
+            lambda s: with_cameras(s, "a_1", lambda r: r["views"].pop()),
+            r"sample a_1: cameras\.json lists 3 views, must be a multiple of 4",
+        ),
+        "half a picture": (
+            lambda s: change(s, "b_0", view_001__png=s["b_0"]["view_001.png"][:50]),
+            r"sample b_0: view_001\.png \(50 bytes\) is no complete PNG file",
+        ),
+        "empty picture": (
+            lambda s: change(s, "b_0", prompt_000__png=b""),
+            r"sample b_0: prompt_000\.png \(0 bytes\) is no complete PNG",
+        ),
+        "wrong size": (
+            lambda s: change(s, "b_0", view_001__png=big),
+            r"view_001\.png is 16 x 16 pixels, must be 8 x 8",
+        ),
+        "NaN camera": (
+            lambda s: with_cameras(
+                s, "a_0", lambda r: r["views"][3]["camera_to_world"][1].__setitem__(3, float("nan"))
+            ),
+            r"sample a_0: .*views\[3\] \(view_003\.png\): camera_to_world has 1 of 16 numbers that are not finite",
+        ),
+        "caption of bytes": (
+            lambda s: change(s, "a_0", caption__txt=b"\xff\xfe\x00"),
+            r"sample a_0: caption\.txt \(3 bytes\) is not UTF-8 text: byte 0 is 0xff",
+        ),
+        "caption of numbers": (
+            lambda s: with_cameras(s, "a_0", lambda r: r.update(caption=[1, 2])),
+            r"caption is \[1, 2\] \(list\), must be text",
+        ),
+        "no caption": (lambda s: change(s, "a_0", caption__txt=None), r"sample a_0: caption\.txt is missing"),
+        "no cameras": (
+            lambda s: change(s, "a_0", cameras__json=None),
+            r"sample a_0: cameras\.json is missing among its 6 files",
+        ),
+    }
+
+
+@pytest.mark.parametrize("what", broken_sets())
+def test_a_broken_sample_is_named_before_training(samples, tmp_path, what, caplog):
+    spoil, message = broken_sets()[what]
+    write_tar(spoil(samples).items(), tmp_path / "shard.tar")
+    with pytest.raises(SampleError, match="1 of 4 samples cannot be used: .*" + message):
+        index([tmp_path / "shard.tar"], [], examine_rendered, tmp_path / "cache")
+    sound = index([tmp_path / "shard.tar"], [], examine_rendered, tmp_path / "cache", skip_broken=True)
+    assert len(sound) == 3
+    assert "1 of 4 samples cannot be used" in caplog.text
+
+
+def test_samples_that_appear_twice(samples, tmp_path):
+    write_tar([*samples.items(), ("a_0", samples["a_0"])], tmp_path / "shard.tar")
+    with pytest.raises(
+        SampleError, match=r"1 of 5 .* sample a_0 appears twice; its files must follow one another"
+    ):
+        index([tmp_path / "shard.tar"], [], examine_rendered, tmp_path / "cache")
+
+
+def test_many_problems_are_counted(samples, tmp_path):
+    spoiled = samples
+    for key in samples:
+        spoiled = change(spoiled, key, caption__txt=None)
+    write_tar(spoiled.items(), tmp_path / "shard.tar")
+    with pytest.raises(SampleError, match=r"4 of 4 samples cannot be used: .*a_0.*; .*a_1.*; .*b_0.*; …"):
+        index([tmp_path / "shard.tar"], [], examine_rendered, tmp_path / "cache")
+
+
+def test_what_is_no_tar_file(shard, tmp_path):
+    content = shard.read_bytes()
+    for name, bad, message in (
+        ("a.tar", b"nothing" * 100, r"a\.tar \(700 bytes\) is no complete, uncompressed tar file"),
+        ("b.tar", content[: len(content) // 2 + 100], r"b\.tar \(\d+ bytes\) is no complete"),
+        ("c.tar", bytes(10240), r"c\.tar \(10240 bytes\) holds no files"),
+    ):
+        (tmp_path / name).write_bytes(bad)
+        _, problems = scan(tmp_path / name, examine_rendered)
+        with pytest.raises(SampleError, match=message):
+            raise SampleError(problems[-1])
+
+
+def test_a_shard_that_changes_under_way_is_noticed(samples, shard, tmp_path):
+    entries = index([shard], [], examine_rendered, tmp_path / "cache")
+    write_tar(list(samples.items())[::-1], shard)
+    with pytest.raises(SampleError, match=r"changed while it was in use|cannot be read"):
+        read(entries[0])
+
+
+def test_empty_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"data\.rendered\.folders: .*nowhere does not exist"):
+        find_rendered([str(tmp_path / "nowhere")])
+    Image.new("RGB", (4, 4)).save(tmp_path / "picture.png")
+    with pytest.raises(
+        ValueError, match=r"holds no shards \(\*\.tar\) and no folder of views \(cameras\.json\)"
+    ):
+        find_rendered([str(tmp_path)])
