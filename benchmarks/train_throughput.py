@@ -34,6 +34,7 @@ import tyro  # noqa: E402
 
 from benchmarks.full_size import matrix_rate  # noqa: E402
 from imagedream.checkpoints import load  # noqa: E402
+from imagedream.runs.seeds import step_generator  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
 from imagedream.workshop.rendering.dataset import Item, RenderConfig, object_samples  # noqa: E402
 from imagedream.workshop.rendering.samples import write_tar  # noqa: E402
@@ -44,7 +45,7 @@ from imagedream.workshop.training.architectures import (  # noqa: E402
 )
 from imagedream.workshop.training.diffusion import DiffusionTraining  # noqa: E402
 from imagedream.workshop.training.memory import operations  # noqa: E402
-from imagedream.workshop.training.objects import DataConfig, TrainingData, step_generator  # noqa: E402
+from imagedream.workshop.training.objects import DataConfig, TrainingData  # noqa: E402
 from imagedream.workshop.training.rendered_data import RenderedConfig, RenderedSamples, examine_rendered  # noqa: E402
 from imagedream.workshop.training.run import TrainConfig  # noqa: E402
 from imagedream.workshop.training.run_logging import Statistics  # noqa: E402

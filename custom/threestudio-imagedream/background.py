@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 import threestudio
+from imagedream.runs.seeds import step_generator
 from threestudio.models.background.base import BaseBackground
-
-from .randomness import step_generator
 
 STREAM = 1
 
@@ -74,6 +73,6 @@ class ImageDreamBackground(BaseBackground):
 
 def random_color(cfg: Any, step: int) -> list[float] | None:
     """A background's random colour in a step, or None with probability 1 − `random_aug_prob`."""
-    generator = step_generator(STREAM, step)
+    generator = step_generator(torch.initial_seed(), step, STREAM)
     coin, *color = torch.rand(1 + cfg.n_output_dims, generator=generator).tolist()
     return color if coin < cfg.random_aug_prob else None

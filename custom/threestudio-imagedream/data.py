@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import threestudio
 from imagedream.cameras import check_angles, framing_distance, look_at_origin, orthogonal_azimuths, rays
+from imagedream.runs.seeds import step_generator
 from threestudio.utils.config import parse_structured
 from threestudio.utils.ops import get_mvp_matrix, get_projection_matrix
-
-from .randomness import step_generator
 
 NEAR, FAR = 0.01, 100.0
 STREAM = 0
@@ -154,7 +153,7 @@ class CanonicalCameras(IterableDataset):
     def collate(self, number: int) -> dict[str, Any]:
         """The batch of that number: random groups."""
         batch_size, height, width = self.stage(number // self.batches_per_step)
-        generator = step_generator(STREAM, number, self.seed)
+        generator = step_generator(self.seed, number, STREAM)
         views = self.cfg.n_view
         groups = batch_size // views
 

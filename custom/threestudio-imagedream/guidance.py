@@ -14,12 +14,12 @@ from imagedream.cameras import camera_condition
 from imagedream.controller_balance import ControllerWeights
 from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE, angle_bias
 from imagedream.offloading import MemoryOptions, load_pipeline, precision
+from imagedream.runs.seeds import step_generator
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import C
 
 from .prompt_processor import PromptOutput
-from .randomness import step_generator
 
 STREAM = 2
 
@@ -138,7 +138,7 @@ class ImageDreamGuidance(BaseObject):
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         """Evaluate the schedules at a training step, and begin its random numbers."""
-        self.generator = step_generator(STREAM, global_step)
+        self.generator = step_generator(torch.initial_seed(), global_step, STREAM)
         self.timestep_range = tuple(
             C(value, epoch, global_step) for value in (self.cfg.min_step_percent, self.cfg.max_step_percent)
         )

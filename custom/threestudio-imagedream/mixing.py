@@ -16,7 +16,7 @@ from threestudio.utils.base import Updateable, update_end_if_possible, update_if
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import C, cleanup
 
-from .pieces import first_images
+from .chunked_rendering import first_images
 from .recovery import is_out_of_memory
 
 CAMERAS = ("all", "group", "first")

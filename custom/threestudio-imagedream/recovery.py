@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 import threestudio
+from imagedream.runs.seeds import seed_step
 from threestudio.utils.misc import cleanup
 
-from .pieces import can_be_split
-from .randomness import seed_step
+from .chunked_rendering import can_be_split
 
 LEAST_RAYS = 1024
-"""Smaller pieces save nothing: what a step needs besides rendering is larger."""
+"""Smaller chunks save nothing: what a step needs besides rendering is larger."""
 
 LEAST_SCALE = 1e-5
 """Of gradients in half precision: after some thirty bad steps in a row."""
@@ -203,11 +204,7 @@ class Recovery:
 
 def _on_cpu(tree: Any) -> Any:
     """A copy of nested dicts and lists, tensors on the CPU."""
-    if isinstance(tree, Tensor):
-        return tree.to("cpu", copy=True)
-    if isinstance(tree, dict):
-        return {key: _on_cpu(value) for key, value in tree.items()}
-    return [_on_cpu(value) for value in tree] if isinstance(tree, list) else deepcopy(tree)
+    return tree_map(lambda x: x.to("cpu", copy=True) if isinstance(x, Tensor) else deepcopy(x), tree)
 
 
 def _request(error: BaseException) -> str:

@@ -17,20 +17,21 @@ import threestudio
 from imagedream.cameras import check_angles, view_name
 from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.pictures import label_strip
+from imagedream.runs.checkpoints import Checkpoints
 from imagedream.runs.files import atomic_path
+from imagedream.runs.signals import StopOnSignal
 from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import find_last_path
 
 from .camera_estimate import PromptCameraSettings, of_field, of_four_views, turned_warning
+from .chunked_rendering import first_images, render_in_chunks
 from .exporter import ImageDreamMeshExporter
 from .guidance import SMALL_MODEL_WARNING, ImageDreamGuidance
 from .mixing import GuidanceMix
-from .pieces import first_images, render_in_pieces
 from .prompt_processor import PromptOutput
 from .recovery import Recovery
 from .regularisers import REGULARISERS
-from .stopping import SaveAndStop
 
 LOSSES = ("lambda_sds", *(f"lambda_{name}" for name in REGULARISERS))
 
@@ -51,6 +52,8 @@ class ImageDreamSystem(BaseLift3DSystem):
         """Where the pictures were taken from: `camera_estimate.PromptCameraSettings`."""
         views: dict = field(default_factory=dict)
         """How the four views shown before the optimisation are sampled: steps, guidance_scale, elevation_deg, seed."""
+        checkpoints: dict = field(default_factory=dict)
+        """Those by the clock, besides the experiment's `checkpoint`: `CheckpointSettings`."""
         report: bool = True
         """Write report.html into the trial folder after test and export."""
 
@@ -92,6 +95,14 @@ class ImageDreamSystem(BaseLift3DSystem):
         self.prompt_camera = parse_structured(PromptCameraSettings, self.cfg.prompt_camera)
         self.recovery = Recovery(self)
         self._started = time.perf_counter()
+
+    def set_save_dir(self, save_dir: str) -> None:
+        """Say where files go; the host calls it before it trains."""
+        super().set_save_dir(save_dir)
+        settings = parse_structured(CheckpointSettings, self.cfg.checkpoints)
+        folder = self.trial_dir / "ckpts"
+        self.stop = StopOnSignal("--resume auto resumes")
+        self.checkpoints = Checkpoints(folder, settings.every_n_minutes, keep=settings.keep)
 
     @property
     def trial_dir(self) -> Path:
@@ -162,17 +173,17 @@ class ImageDreamSystem(BaseLift3DSystem):
         threestudio.info(f"The diffusion model's four views: {self.trial_dir / 'views.png'}")
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Render a batch of cameras, in pieces if all at once did not fit into memory."""
+        """Render a batch of cameras, in chunks if all at once did not fit into memory."""
         most_rays = self.recovery.most_rays
         if most_rays is None or "rays_o" not in batch:
             return self.renderer(**batch)
-        return render_in_pieces(self.renderer, batch, most_rays)
+        return render_in_chunks(self.renderer, batch, most_rays)
 
     def configure_callbacks(self) -> list[Any]:
         """What keeps a run from being lost, where none of the host's callbacks does."""
         if any(hasattr(callback, "interrupted") for callback in self.trainer.callbacks):
             return []
-        return [SaveAndStop(self.trial_dir / "ckpts")]
+        return [self.stop, self.checkpoints]
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int, unused: int = 0) -> None:
         """Make the step's random numbers its own before anything draws some."""
@@ -232,7 +243,7 @@ class ImageDreamSystem(BaseLift3DSystem):
         checkpoint["recovery"] = self.recovery.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up again."""
+        """What was learned about the memory."""
         if "recovery" in checkpoint:
             self.recovery.load_state_dict(checkpoint["recovery"])
 
@@ -438,3 +449,12 @@ class ViewSettings:
 
     def __post_init__(self) -> None:
         check_angles(self.elevation_deg)
+
+
+@dataclass
+class CheckpointSettings:
+    """How often a checkpoint is written by the clock, and how many of these stay."""
+
+    every_n_minutes: float | None = 10.0
+    """None: never."""
+    keep: int = 2

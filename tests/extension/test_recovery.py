@@ -1,4 +1,4 @@
-"""Steps that run out of memory or whose numbers go bad; renders in pieces; random numbers given by the step."""
+"""Steps that run out of memory or whose numbers go bad; rendering in chunks."""
 
 import math
 import signal
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import threestudio
+from imagedream.runs.seeds import from_seed, seed_step
 from tests.extension.test_system import experiment
 from tests.short_run import short_trainer
 from threestudio.models.renderers.nerf_volume_renderer import NeRFVolumeRenderer
@@ -181,30 +182,28 @@ def test_numbers_that_stay_bad_end_the_run(train, parts, settings, message):
         train(9)
 
 
-# ---------------------------------------------------------------------------------- hosts that keep nothing themselves
+# ------------------------------------------------------------------------------------------------------- signals
 
 
-def test_a_signal_saves_where_the_host_does_not(train, parts, tmp_path, monkeypatch):
-    stopping = import_module("threestudio-imagedream.stopping")
-    monkeypatch.setattr(stopping, "MINUTES_BETWEEN_CHECKPOINTS", 0)
+def test_a_signal_saves_and_stops(train, parts, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     _, guidance = parts
     guidance.signals = (signal.SIGTERM,)
-    _, trainer = train(100)
+    _, trainer = train(100, "system.checkpoints={every_n_minutes: 1e-9, keep: 2}")
     assert trainer.global_step == 3
     assert signal.getsignal(signal.SIGTERM) is before
     folder = tmp_path / "trial" / "ckpts"
     steps = {path.name: torch.load(path, weights_only=True)["global_step"] for path in folder.iterdir()}
-    assert steps == {"recent-step=2.ckpt": 2, "recent-step=3.ckpt": 3, "last.ckpt": 3}
+    assert steps == {"recent-step=00000002.ckpt": 2, "recent-step=00000003.ckpt": 3, "last.ckpt": 3}
 
 
-# ----------------------------------------------------------------------------------------------------------- pieces
+# -------------------------------------------------------------------------------------------------------- chunks
 
 
 @pytest.mark.parametrize("most_rays", [7, 40, 150])
 @pytest.mark.parametrize("material", ["no-material", "diffuse-with-point-light-material"])
-def test_pieces_are_the_whole(extension, picture, weights, most_rays, material):
-    pieces = import_module("threestudio-imagedream.pieces")
+def test_chunks_are_the_whole(extension, picture, weights, most_rays, material):
+    chunked = import_module("threestudio-imagedream.chunked_rendering")
     shading = ("system.material={ambient_only_steps: 0}",) if "diffuse" in material else ()
     cfg = experiment(
         *("imagedream-toybox.yaml", picture, weights, "data.height=8", "data.width=8"),
@@ -219,10 +218,9 @@ def test_pieces_are_the_whole(extension, picture, weights, most_rays, material):
     data.setup("fit")
     batch = data.train_dataset.collate(0)
     system.do_update_step(0, 0)
-    seed = import_module("threestudio-imagedream.randomness").seed_step
 
     def gradients(render):
-        seed(0, 0)
+        seed_step(0, 0)
         system.zero_grad()
         out = render()
         (
@@ -230,18 +228,16 @@ def test_pieces_are_the_whole(extension, picture, weights, most_rays, material):
         ).backward()
         return out, {name: p.grad.clone() for name, p in system.named_parameters() if p.grad is not None}
 
-    # the same draws as in a piece, which begins with a seed of its own
-    from_seed = import_module("threestudio-imagedream.randomness").from_seed
-
+    # the same draws as in a chunk, which begins with a seed of its own
     def whole():
         with from_seed(int(torch.randint(2**31, ()))):
             return system.renderer(**batch)
 
     expected, slopes = gradients(whole)
-    out, found = gradients(lambda: pieces.render_in_pieces(system.renderer, batch, most_rays))
+    out, found = gradients(lambda: chunked.render_in_chunks(system.renderer, batch, most_rays))
     assert set(out) == set(expected)
     for rendered in (expected, out):
-        # samples of pieces come in another order, and one of no weight stands for a piece that meets nothing
+        # samples of chunks come in another order, and one of no weight stands for a chunk that meets nothing
         counts = (rendered["weights"][:, 0] > 0).nonzero()[:, 0]
         keys = rendered["ray_indices"][counts] * 10**7 + rendered["t_points"][counts, 0].mul(1e5).long()
         order = counts[keys.argsort()]
@@ -252,23 +248,3 @@ def test_pieces_are_the_whole(extension, picture, weights, most_rays, material):
     assert set(found) == set(slopes)
     for name, value in slopes.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=name)
-
-
-def test_random_numbers_of_a_step(extension):
-    randomness = import_module("threestudio-imagedream.randomness")
-
-    def drawn(seed, step):
-        randomness.seed_step(seed, step)
-        stream = torch.rand(2, generator=randomness.step_generator(1, step))
-        other = torch.rand(2, generator=randomness.step_generator(2, step))
-        return torch.cat([torch.rand(2), stream, other])
-
-    assert torch.equal(drawn(3, 5), drawn(3, 5))
-    seen = torch.cat([drawn(seed, step) for seed in (0, 1) for step in (0, 1)])
-    assert len(seen.unique()) == len(seen)
-    before = torch.get_rng_state()
-    with randomness.from_seed(1):
-        first = torch.rand(3)
-    with randomness.from_seed(1):
-        assert torch.equal(torch.rand(3), first)
-    assert torch.equal(torch.get_rng_state(), before)

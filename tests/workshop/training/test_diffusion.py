@@ -8,10 +8,11 @@ from imagedream import checkpoints
 from imagedream.cameras import camera_condition, look_at_origin
 from imagedream.model import concatenate_conditions
 from imagedream.pipeline import ImageDreamPipeline
+from imagedream.runs.seeds import step_generator
 from imagedream.workshop.training.augmentations import AugmentationConfig
 from imagedream.workshop.training.diffusion import ConditioningConfig, DiffusionTraining, view_cameras
 from imagedream.workshop.training.objectives import ObjectiveConfig
-from imagedream.workshop.training.objects import random_backgrounds, step_generator
+from imagedream.workshop.training.objects import random_backgrounds
 from imagedream.workshop.training.optimizers import OptimizerConfig
 from tests.tiny import tiny_encoder, tiny_pipeline, tiny_scheduler, tiny_unet, tiny_vae
 from tests.workshop.training.conftest import settings

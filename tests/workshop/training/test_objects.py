@@ -1,12 +1,8 @@
 import pytest
 import torch
 
-from imagedream.workshop.training.objects import (
-    StepBatches,
-    epoch_indices,
-    random_backgrounds,
-    step_generator,
-)
+from imagedream.runs.seeds import step_generator
+from imagedream.workshop.training.objects import StepBatches, epoch_indices, random_backgrounds
 from imagedream.workshop.training.toy_data import SampleCache, SampleConfig, render_sample
 
 SMALL = SampleConfig(image_size=16, groups=2, prompts=1)

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from imagedream.image_prompt.prompt import composite
+from imagedream.runs.seeds import step_generator
 from imagedream.workshop.rendering.samples import SampleError
 from imagedream.workshop.training.diffusion import view_cameras
-from imagedream.workshop.training.objects import DataConfig, StepBatches, TrainingData, step_generator
+from imagedream.workshop.training.objects import DataConfig, StepBatches, TrainingData
 from imagedream.workshop.training.picture_data import Pictures, PicturesConfig, find_pictures
 from imagedream.workshop.training.toy_data import SampleConfig
 

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
+from imagedream.runs.seeds import step_generator
 from imagedream.workshop.rendering.samples import Picture
-from imagedream.workshop.training.objects import DataConfig, TrainingData, step_generator
+from imagedream.workshop.training.objects import DataConfig, TrainingData
 from imagedream.workshop.training.rendered_data import RenderedConfig
 from imagedream.workshop.training.shard_data import read
 from imagedream.workshop.training.toy_data import SampleCache, SampleConfig, draw_sample, render_sample

@@ -9,7 +9,8 @@ from PIL import Image
 from imagedream import checkpoints
 from imagedream.cli import main
 from imagedream.metrics import image_scores
-from imagedream.workshop.training.objects import TrainingData, step_generator
+from imagedream.runs.seeds import step_generator
+from imagedream.workshop.training.objects import TrainingData
 from imagedream.workshop.training.run import read_config
 from imagedream.workshop.training.validation_views import on_white, sample
 

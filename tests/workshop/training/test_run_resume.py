@@ -114,7 +114,7 @@ def test_signals_end_a_run_between_batches_and_it_goes_on_to_the_same_weights(
             main(arguments(recipe, halves, *options))
         assert ended.value.code == code
     assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == handlers
-    assert f"stopped by {number.name} at step 2; the same command goes on" in caplog.text
+    assert f"stopped by {number.name} at step 2 of 4; the same command resumes" in caplog.text
     assert files(halves) == ["last.ckpt", "step-00000002.ckpt"]
     assert "validation/" not in (halves / "stats.jsonl").read_text()  # who asks to stop does not wait
     monkeypatch.undo()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from imagedream.checkpoints.errors import CheckpointError
+from imagedream.runs.records import flatten
 
 SAFETENSORS = (".safetensors",)
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
@@ -127,15 +128,8 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read as a torch file, is it complete? ({reason})") from error
     if not isinstance(stored, dict):
         raise CheckpointError(f"{path} holds a {type(stored).__name__}, not named tensors")
-    return dict(_flatten(stored.get("state_dict", stored)))
-
-
-def _flatten(nested: Mapping, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    for name, value in nested.items():
-        if isinstance(value, Tensor):
-            yield f"{prefix}{name}", value
-        elif isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
+    entries = flatten(stored.get("state_dict", stored))
+    return {name: value for name, value in entries.items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ imported inside the verbs that need them, so `--help` and typing errors answer a
 
 import logging
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
@@ -16,8 +15,7 @@ from typing import Annotated, Any
 
 import tyro
 
-USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, FloatingPointError)
-"""What the library raises for what a user can put right."""
+from imagedream.runs.errors import Quit, is_user_error, report_error
 
 
 class _Line(logging.Formatter):
@@ -38,19 +36,6 @@ def _logging_to_stderr(verbose: bool) -> Iterator[None]:
     finally:
         library.removeHandler(handler)
         library.setLevel(level)
-
-
-def _is_user_error(error: Exception) -> bool:
-    """Whether the message alone tells the user what to do; a YAML file may be wrong in itself."""
-    return isinstance(error, USER_ERRORS) or type(error).__module__.split(".")[0] in ("yaml", "omegaconf")
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    else:
-        text = str(error) or type(error).__name__
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 VERBS = {
@@ -89,12 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return verb.run() or 0
         except Exception as error:
-            if not _is_user_error(error):
+            if not is_user_error(error):
                 raise
-            if verb.verbose:
-                traceback.print_exc()
-            sys.stderr.write(f"imagedream: {_one_line(error)}\n")
-            return 2
-        except KeyboardInterrupt:
+            return report_error(error, "imagedream", verb.verbose)
+        except (KeyboardInterrupt, Quit):
             sys.stderr.write("imagedream: interrupted\n")
             return 130

@@ -22,6 +22,7 @@ from imagedream.image_prompt.prompt import ImagePrompt
 from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.pictures import to_pil
 from imagedream.runs.files import atomic_path
+from imagedream.runs.records import flatten
 
 Picture = str | os.PathLike[str] | PIL.Image.Image | Tensor | ImagePrompt
 """A picture file, a Pillow picture, pixels `(3 or 4, height, width)` in [0, 1], or a prepared prompt."""
@@ -265,20 +266,12 @@ def _timings(timings: Mapping[str, float] | None) -> str:
 def _settings(settings: Mapping[str, Any] | None) -> str:
     if not settings:
         raise _Missing("No settings were recorded.")
-    flat = dict(_flatten(settings))
+    flat = flatten(settings)
     rows = "".join(
         f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>" for k, v in flat.items()
     )
     folded = "" if len(flat) > 16 else " open"
     return f"<details{folded}><summary>{len(flat)} settings</summary><table>{rows}</table></details>"
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs = []
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        pairs += _flatten(value, f"{name}.") if isinstance(value, Mapping) and value else [(name, value)]
-    return pairs
 
 
 def _size(length: int) -> str:

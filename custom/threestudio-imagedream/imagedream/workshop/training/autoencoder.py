@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, mse_loss
 
 from imagedream.image_prompt.prompt import composite
+from imagedream.runs.seeds import step_generator
 from imagedream.workshop.training.modules import Training
-from imagedream.workshop.training.objects import random_backgrounds, step_generator
+from imagedream.workshop.training.objects import random_backgrounds
 from imagedream.workshop.training.optimizers import OptimizerConfig
 from imagedream.workshop.training.pca_autoencoder import lay_principal_components
 

@@ -1,17 +1,18 @@
 """What can go wrong in a run, found as early as it can be, and said so that it can be put right."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from imagedream.workshop.training.checkpointing import last_checkpoint
-from imagedream.workshop.training.strategies import any_process
+from imagedream.runs.checkpoints import newest_checkpoint
+from imagedream.runs.records import flatten
+from imagedream.runs.signals import any_process
 
 if TYPE_CHECKING:
     from imagedream.workshop.training.run import TrainConfig
@@ -69,7 +70,7 @@ class FiniteLoss(pl.Callback):
             # a loss of an accumulated step is divided by their number
             value = float(loss.detach()) * trainer.accumulate_grad_batches
             shown = ", ".join(self._batch["objects"]) if bad else "those of another process"
-            last = last_checkpoint(self.checkpoints)
+            last = newest_checkpoint(self.checkpoints)
             raise FloatingPointError(
                 f"the loss is {value} at step {trainer.global_step}, of {shown}; the run stopped before it reached the "
                 f"weights; last checkpoint: {last or 'none yet'}"
@@ -125,21 +126,6 @@ def check_unchanged(config: "TrainConfig", before: Path, checkpoint: Path) -> No
             f"{checkpoint} is of a run with another config: {'; '.join(changed)}. Name another out=, delete the "
             "checkpoint, or go on all the same with resume_changed=true"
         )
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dots; tuples as lists.
-
-    >>> flatten({"a": {"b": (1, 2)}, "c": 3})
-    {'a.b': [1, 2], 'c': 3}
-    """
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def _within(name: str, field: str) -> bool:

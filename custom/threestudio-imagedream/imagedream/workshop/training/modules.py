@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from imagedream.workshop.training.objects import step_generator
+from imagedream.runs.seeds import step_generator
 from imagedream.workshop.training.optimizers import OptimizerConfig
 from imagedream.workshop.training.strategies import shard
 

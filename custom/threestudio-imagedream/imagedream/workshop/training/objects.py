@@ -17,6 +17,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from imagedream.runs.seeds import step_generator
 from imagedream.training_record import seen_toys
 from imagedream.workshop.training.picture_data import Pictures, PicturesConfig, find_pictures
 from imagedream.workshop.training.rendered_data import (
@@ -48,11 +49,6 @@ class Source(Protocol):
         """
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The source of everything random in one training step; so a resumed run repeats an uninterrupted one."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 7919 + 17)
-
-
 def epoch_indices(step: int, batch_size: int, objects: int, seed: int) -> Integer[Tensor, " batch"]:
     """The objects of one step: every epoch is a fresh permutation, and a batch may straddle two."""
     start = step * batch_size
@@ -71,7 +67,7 @@ def _permutation(epoch: int, objects: int, seed: int) -> Tensor:
     if key not in _permutations:
         if len(_permutations) > 2:
             _permutations.clear()
-        _permutations[key] = torch.randperm(objects, generator=step_generator(seed, -1 - epoch))
+        _permutations[key] = torch.randperm(objects, generator=step_generator(seed, epoch, stream=1))
     return _permutations[key]
 
 

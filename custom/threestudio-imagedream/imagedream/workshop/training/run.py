@@ -9,16 +9,18 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from imagedream.runs.checkpoints import newest_checkpoint
+from imagedream.runs.space import check_folder
 from imagedream.workshop.training.augmentations import AugmentationConfig
 from imagedream.workshop.training.build import build_module
-from imagedream.workshop.training.checkpointing import last_checkpoint
+from imagedream.workshop.training.checkpointing import requeue
 from imagedream.workshop.training.checks import check_unchanged, memory_advice
 from imagedream.workshop.training.diffusion import ConditioningConfig
 from imagedream.workshop.training.lora import FILE, LoraConfig, build_adapted
 from imagedream.workshop.training.objectives import ObjectiveConfig
 from imagedream.workshop.training.objects import DataConfig, TrainingData
 from imagedream.workshop.training.optimizers import OptimizerConfig
-from imagedream.workshop.training.run_folder import check_run_folder, check_space, write_record
+from imagedream.workshop.training.run_folder import check_space, write_record
 from imagedream.workshop.training.strategies import STRATEGIES
 from imagedream.workshop.training.trainer import (
     attention_kernels,
@@ -222,11 +224,11 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
     """
     config = read_config(path, overrides)
     out, checkpoints = Path(config.out), Path(config.out) / "checkpoints"
-    last = last_checkpoint(checkpoints)
+    last = newest_checkpoint(checkpoints)
     data = TrainingData(config.data, config.seed)  # first: a wrong folder is noticed before weights load
     if last is not None:
         check_unchanged(config, out / "config.yaml", last)
-    check_run_folder(out)
+    check_folder(out)
     with memory_advice(config):
         module = build_adapted(config) if config.lora.rank else build_module(config)
         check_space(out, module, config.keep_checkpoints)
@@ -237,7 +239,8 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
         with attention_kernels(trainer), without_known_warnings():
             trainer.fit(module, data, ckpt_path=last, weights_only=True)
     stopped = stopped_by(trainer)
+    if stopped == signal.SIGUSR1 and trainer.is_global_zero:
+        requeue()
     if stopped is not None:
-        logger.info("stopped by %s at step %d; the same command goes on", stopped.name, trainer.global_step)
         raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)
     return out / (FILE if config.lora.rank else "model")

@@ -8,7 +8,6 @@ same either way, so that a model folder or a checkpoint tells nothing of the mac
 from pathlib import Path
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
@@ -127,11 +126,3 @@ def whole_model(model: nn.Module) -> nn.Module | None:
         copy = type(model).from_config(model.config)
     copy.load_state_dict(state, assign=True)
     return copy.eval().requires_grad_(False)
-
-
-def any_process(trainer: pl.Trainer, *flags: bool) -> list[bool]:
-    """For each flag whether it is set in any process; every process must ask."""
-    if trainer.world_size == 1:
-        return list(flags)
-    tensor = torch.tensor(flags, dtype=torch.int32, device=trainer.strategy.root_device)
-    return trainer.strategy.reduce(tensor, reduce_op="max").bool().tolist()

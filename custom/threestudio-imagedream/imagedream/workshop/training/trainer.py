@@ -14,8 +14,9 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from imagedream.offloading import check_compiler, computes_in_bfloat16
+from imagedream.runs.signals import StopOnSignal
 from imagedream.workshop.training.averaging import AveragedWeights
-from imagedream.workshop.training.checkpointing import AtomicCheckpoints, Checkpoints
+from imagedream.workshop.training.checkpointing import TrainingCheckpoints, slurm_job
 from imagedream.workshop.training.checks import FiniteLoss
 from imagedream.workshop.training.lora import FILE, AdapterSnapshots
 from imagedream.workshop.training.modules import Training
@@ -43,7 +44,12 @@ def make_trainer(config: "TrainConfig", module: Training) -> pl.Trainer:
         average,
         statistics,
         FiniteLoss(out / "checkpoints"),
-        Checkpoints(
+        StopOnSignal(
+            "the same command resumes",
+            more=[signal.SIGUSR1] if slurm_job() else [],
+            quits=[signal.SIGINT],  # a queue may send others more than once
+        ),
+        TrainingCheckpoints(
             out / "checkpoints",
             config.checkpoint_minutes,
             config.checkpoint_steps,
@@ -77,11 +83,8 @@ def make_trainer(config: "TrainConfig", module: Training) -> pl.Trainer:
         use_distributed_sampler=False,  # batches know their process; every process validates all objects
         logger=tensorboard_logger(out) if config.tensorboard else False,
         log_every_n_steps=config.log_every,
-        # ours heeds the signals of the queue
-        plugins=[
-            AtomicCheckpoints(),
-            *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []),
-        ],
+        # ours sees to the signals of the queue
+        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [],
         callbacks=callbacks,
         enable_model_summary=False,
     )
@@ -120,7 +123,7 @@ def tensorboard_logger(out: Path) -> pl.loggers.TensorBoardLogger:
 
 def stopped_by(trainer: pl.Trainer) -> signal.Signals | None:
     """The signal that ended a run before its last step."""
-    return next(one.signal for one in trainer.callbacks if isinstance(one, Checkpoints))
+    return next(one.signal for one in trainer.callbacks if isinstance(one, StopOnSignal))
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from imagedream.image_prompt.prompt import composite
 from imagedream.metrics import image_scores
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.runs.files import atomic_path
+from imagedream.runs.seeds import step_generator
 from imagedream.sheets import contact_sheet
 from imagedream.workshop.evaluation.tables import mean_scores
 from imagedream.workshop.training.averaging import AveragedWeights
 from imagedream.workshop.training.diffusion import view_azimuths
-from imagedream.workshop.training.objects import step_generator
 from imagedream.workshop.training.run_logging import Statistics
 
 

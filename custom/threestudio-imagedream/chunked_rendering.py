@@ -1,4 +1,4 @@
-"""Rendering a batch piece by piece, for when all of its rays at once do not fit into memory."""
+"""Rendering a batch in chunks, for when all of its rays at once do not fit into memory."""
 
 import inspect
 import math
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .randomness import from_seed
+from imagedream.runs.seeds import from_seed
 
 
 def first_images(values: dict[str, Any], count: int, total: int) -> dict[str, Any]:
@@ -25,19 +25,19 @@ def can_be_split(renderer: Any) -> bool:
     return "rays_o" in inspect.signature(renderer.forward).parameters
 
 
-def render_in_pieces(
+def render_in_chunks(
     renderer: Callable[..., dict[str, Any]], batch: dict[str, Any], most_rays: int
 ) -> dict[str, Any]:
-    """What `renderer(**batch)` returns, from pieces of about `most_rays` rays (but a row of each image at least).
+    """What `renderer(**batch)` returns, in chunks of about `most_rays` rays (but a row of each image at least).
 
-    A piece is every n-th row of all images, so all pieces see as much of the object. In training a piece keeps only what
-    it returns; the rest is computed again in the backward pass. All pieces draw the same random numbers, so that a choice
+    A chunk is every n-th row of all images, so all chunks see as much of the object. In training a chunk keeps only what
+    it returns; the rest is computed again in the backward pass. All chunks draw the same random numbers, so that a choice
     that is made once a call, such as a material's shading, is the same for all.
 
     Args:
         renderer: of a host, given `rays_o` and `rays_d` (batch, height, width, 3) and more, one row an image.
         batch: the cameras.
-        most_rays: in a piece.
+        most_rays: in a chunk.
     """
     images, height, width = batch["rays_o"].shape[:3]
     count = min(math.ceil(images * height * width / most_rays), height)
@@ -56,7 +56,7 @@ def render_in_pieces(
 
 
 def _joined(outputs: list[dict[str, Any]], height: int, width: int) -> dict[str, Any]:
-    """One output of those of every n-th row; samples are in the order of the pieces."""
+    """One output of those of every n-th row; samples are in the order of the chunks."""
     count, joined = len(outputs), {}
     for name, value in outputs[0].items():
         values = [output[name] for output in outputs]
@@ -77,7 +77,7 @@ def _joined(outputs: list[dict[str, Any]], height: int, width: int) -> dict[str,
 
 
 def _ray_numbers(rays: Tensor, first: int, count: int, height: int, width: int) -> Tensor:
-    """Of all images' rays, those that a piece counts as `rays`."""
+    """Of all images' rays, those that a chunk counts as `rays`."""
     rows = len(range(first, height, count))
     image, row, column = rays // (rows * width), rays // width % rows, rays % width
     return (image * height + first + row * count) * width + column

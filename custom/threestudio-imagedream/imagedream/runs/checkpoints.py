@@ -1,0 +1,134 @@
+"""Checkpoints that are whole or not there, the newest kept, and found again."""
+
+import logging
+import os
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
+
+from imagedream.runs.files import atomic_path
+from imagedream.runs.signals import any_process
+
+logger = logging.getLogger(__name__)
+
+LAST = "last.ckpt"
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Lightning's files, but written beside their place and moved there: Lightning itself writes over the old file."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a file, wait until it is on the disk, and give it its name.
+
+        Raises:
+            OSError: it could not be written; says why, such as a full disk.
+        """
+        try:
+            # through a file of Python's, whose errors say what happened
+            with atomic_path(path) as temporary, open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:
+            # torch raises an error of its own while it handles that of the file
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            problem = f"{path} could not be written: {cause.strerror}; what was written before is whole"
+            raise OSError(cause.errno, problem) from error
+
+
+class Checkpoints(Checkpoint):
+    """A checkpoint every few minutes, every few steps, and when the run is stopped; the newest ones are kept.
+
+    Lightning's ModelCheckpoint goes either by the clock or by steps, does not save when a run is stopped, and would
+    replace the host's own one where a module's `configure_callbacks` returns it.
+
+    Args:
+        folder: gets `PREFIX N.ckpt`, and `last.ckpt`, a link to the newest of them.
+        minutes: between checkpoints; None goes by steps alone.
+        steps: between checkpoints, besides; 0 goes by time alone.
+        keep: how many of the newest stay.
+        prefix: of the files' names, before the step.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        minutes: float | None = 10.0,
+        steps: int = 0,
+        keep: int = 2,
+        prefix: str = "recent-step=",
+    ) -> None:
+        if minutes is not None and minutes <= 0:
+            raise ValueError(
+                f"minutes between checkpoints are {minutes}, must be more than 0, or null for never"
+            )
+        if keep < 1:
+            raise ValueError(f"checkpoints kept are {keep}, must be 1 or more")
+        super().__init__()
+        self.folder, self.minutes, self.steps, self.keep, self.prefix = folder, minutes, steps, keep, prefix
+        self._written_at = time.monotonic()
+        self.written_step = -1
+        """Step of the newest checkpoint."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """All checkpoints of the run are whole or not there, the host's own too."""
+        trainer.strategy.checkpoint_io = AtomicCheckpoints()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to count; there is nothing new to save yet."""
+        self._written_at, self.written_step = time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Save when it is time, or when `StopOnSignal`, which comes before this callback, ends the run."""
+        waited = time.monotonic() - self._written_at
+        late = self.minutes is not None and trainer.is_global_zero and waited > 60 * self.minutes
+        by_steps = self.steps > 0 and trainer.global_step % self.steps == 0
+        if any_process(trainer, late)[0] or by_steps or trainer.should_stop:
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> bool:
+        """Write a checkpoint unless this step has one; whether it did. Every process must ask."""
+        if trainer.global_step == self.written_step:
+            return False
+        path = self.folder / f"{self.prefix}{trainer.global_step:08d}.ckpt"
+        trainer.save_checkpoint(path)
+        self._written_at, self.written_step = time.monotonic(), trainer.global_step
+        if trainer.is_global_zero:
+            with atomic_path(self.folder / LAST) as temporary:
+                temporary.symlink_to(path.name)
+            for old in sorted(self.folder.glob(f"{self.prefix}*.ckpt"))[: -self.keep]:
+                old.unlink()
+        return True
+
+
+def newest_checkpoint(folder: str | Path) -> Path | None:
+    """The newest whole checkpoint of a folder; says which damaged ones it passed over. Unpickles nothing."""
+    found = [p for p in Path(folder).glob("*.ckpt") if not p.name.startswith(".") and not p.is_symlink()]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        problem = why_damaged(path)
+        if problem is None:
+            return path
+        logger.warning("%s is damaged (%s); taking the one before", path, problem)
+    return None
+
+
+def why_damaged(path: str | Path) -> str | None:
+    """What is wrong with a checkpoint file, by the check sums in it; None if it is whole. Unpickles nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if not any(name.endswith("/data.pkl") for name in archive.namelist()):
+                return "it is no checkpoint"
+            broken = archive.testzip()
+            return f"its part {broken} is damaged" if broken else None
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        return str(error) or type(error).__name__

@@ -1,0 +1,73 @@
+"""What a run was made with."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imagedream.runs.files import atomic_path
+
+PACKAGES = (
+    *("torch", "pytorch-lightning", "diffusers", "open_clip_torch", "safetensors"),
+    *("numpy", "omegaconf", "peft", "trimesh"),
+)
+"""Whose versions may matter to a result."""
+
+
+def write_versions(folder: Path) -> None:
+    """Write `versions.json`, and `changes.patch` where the code has changes that are in no commit."""
+    with atomic_path(folder / "versions.json") as path:
+        path.write_text(json.dumps(versions(), indent=1) + "\n", encoding="utf-8")
+    changes = _git("diff", "HEAD")
+    if changes:
+        with atomic_path(folder / "changes.patch") as path:
+            path.write_text(changes + "\n", encoding="utf-8")
+
+
+def versions() -> dict[str, Any]:
+    """Python, packages, devices, and the commit of the code (`-dirty` if files differ) if it lies in a git repository."""
+    devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "devices": devices or [f"CPU, {os.cpu_count()} cores"],
+        "git": _git("describe", "--always", "--abbrev=40", "--dirty"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of this code; None outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dots in its names; empty ones stay, tuples become lists, as in YAML.
+
+    >>> flatten({"a": {"b": (1, 2), "c": {}}, "d": 3})
+    {'a.b': [1, 2], 'a.c': {}, 'd': 3}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return flat
