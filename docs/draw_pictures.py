@@ -67,7 +67,10 @@ def plan(figure) -> "plt.Axes":
 def arrow(axes, start: tuple, end: tuple, colour: str, width: float = 1.5) -> None:
     """An arrow without text."""
     axes.annotate(
-        "", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": width, "shrinkA": 0, "shrinkB": 0}
+        "",
+        end,
+        start,
+        arrowprops={"arrowstyle": "-|>", "color": colour, "lw": width, "shrinkA": 0, "shrinkB": 0},
     )
 
 
@@ -126,7 +129,9 @@ def draw_road(trial: Path, out: Path) -> None:
     save = trial / "save"
     prompt = Image.open(save / "prompt.png").convert("RGBA")
     with np.load(save / "views.npz") as stored:
-        four = [Image.fromarray(view).resize((120, 120), Image.Resampling.LANCZOS) for view in stored["images"]]
+        four = [
+            Image.fromarray(view).resize((120, 120), Image.Resampling.LANCZOS) for view in stored["images"]
+        ]
     sheet = Image.new("RGB", (240, 240))
     for number, view in enumerate(four):
         sheet.paste(view, (number % 2 * 120, number // 2 * 120))
@@ -160,7 +165,9 @@ def draw_road(trial: Path, out: Path) -> None:
         axes.text(x, height + 0.92, title, ha="center", weight="bold", fontsize=10)
         if number < len(roads):
             arrow(axes, (x + size / 2 + 0.06, height), (x + step - size / 2 - 0.06, height), GREY, 2)
-            axes.text(x + step / 2, height - 0.12, roads[number], ha="center", va="top", fontsize=7.5, color=BLUE)
+            axes.text(
+                x + step / 2, height - 0.12, roads[number], ha="center", va="top", fontsize=7.5, color=BLUE
+            )
     axes.text(
         0.95 + 2.5 * step,
         0.12,
