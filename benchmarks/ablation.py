@@ -36,11 +36,11 @@ from imagedream.image_prompt.prompt import composite  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
 from imagedream.sheets import contact_sheet  # noqa: E402
 from imagedream.toybox import FIRST_KINDS  # noqa: E402
-from imagedream.workshop.evaluation.clip_scores import find_clip  # noqa: E402
-from imagedream.workshop.evaluation.held_out import held_out_cases  # noqa: E402
-from imagedream.workshop.evaluation.held_out_views import METRICS, MODEL, evaluate_views  # noqa: E402
-from imagedream.workshop.evaluation.intervals import Scores  # noqa: E402
+from imagedream.workshop.evaluation.bootstrap_intervals import Scores  # noqa: E402
+from imagedream.workshop.evaluation.held_out_toys import held_out_cases  # noqa: E402
+from imagedream.workshop.evaluation.paper_metrics import METRICS, find_clip  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
+from imagedream.workshop.evaluation.views_evaluation import MODEL, evaluate_views  # noqa: E402
 from imagedream.workshop.workers import run_processes  # noqa: E402
 
 Stage = Literal["train", "views", "3d", "report"]

@@ -23,7 +23,7 @@ from imagedream.image_prompt.prompt import composite  # noqa: E402
 from imagedream.metrics import psnr  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
 from imagedream.sheets import contact_sheet  # noqa: E402
-from imagedream.workshop.evaluation.held_out import HeldOutCase, held_out_case  # noqa: E402
+from imagedream.workshop.evaluation.held_out_toys import HeldOutCase, held_out_case  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, mean_scores  # noqa: E402
 
 NAMES = ("ip_weight", "pixel_weight", "caption_weight")

@@ -22,9 +22,14 @@ from PIL import Image  # noqa: E402
 
 from benchmarks.toybox_to_3d import read_field_views, read_four_views  # noqa: E402
 from imagedream.image_prompt.prompt import load_image_prompt  # noqa: E402
-from imagedream.workshop.evaluation.clip_scores import Clip, find_clip  # noqa: E402
-from imagedream.workshop.evaluation.picture_scores import METRICS, mean_and_deviation, paper_scores  # noqa: E402
-from imagedream.workshop.evaluation.quality import InceptionClassifier  # noqa: E402
+from imagedream.workshop.evaluation.paper_metrics import (  # noqa: E402
+    METRICS,
+    Clip,
+    InceptionClassifier,
+    find_clip,
+    mean_and_deviation,
+    paper_scores,
+)
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
 
 
@@ -68,10 +73,10 @@ def table(scores: dict[str, dict[str, dict[str, float]]]) -> str:
     rows = []
     for views in ("diffused", "rendered"):
         row: dict[str, str] = {"views": views}
-        for metric, title in METRICS.items():
+        for metric in ("qis", "clip_text", "clip_image"):
             values = [run[views][metric] for run in scores.values() if metric in run[views]]
             if values:
-                row[title] = "{:.2f} ± {:.2f}".format(*mean_and_deviation(values))
+                row[METRICS[metric]] = "{:.2f} ± {:.2f}".format(*mean_and_deviation(values))
         rows.append(row)
     return markdown_table(rows)
 

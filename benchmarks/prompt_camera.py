@@ -2,7 +2,7 @@
 
     python benchmarks/prompt_camera.py --runs outputs/toys48 [--out benchmarks/results/prompt_camera]
 
-Held-out toys, whose prompts' cameras are known: azimuths within ±30° as in `imagedream.workshop.evaluation.held_out`, and once more
+Held-out toys, whose prompts' cameras are known: azimuths within ±30° as in `imagedream.workshop.evaluation.held_out_toys`, and once more
 within ±90°. Each prompt is looked for in the toy itself (the best that can be hoped for), in the diffusion model's four views
 (before the optimisation), and in the optimised field of a finished run of `benchmarks/toybox_to_3d.py` (after it; ±30° only).
 """
@@ -28,7 +28,7 @@ from imagedream.image_prompt.prompt_camera import PromptCamera, clip_features, e
 from imagedream.mesh.raycast import Light, Raycaster  # noqa: E402
 from imagedream.mesh.visual_hull import hull_renderer  # noqa: E402
 from imagedream.metrics import silhouette  # noqa: E402
-from imagedream.workshop.evaluation.held_out import (  # noqa: E402
+from imagedream.workshop.evaluation.held_out_toys import (  # noqa: E402
     LARGEST_PROMPT_AZIMUTH_DEG,
     HeldOutCase,
     held_out_cases,

@@ -26,7 +26,7 @@ from imagedream.cameras import VIEW_NAMES  # noqa: E402
 from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE  # noqa: E402
 from imagedream.metrics import image_scores, psnr  # noqa: E402
 from imagedream.pipeline import ImageDreamPipeline  # noqa: E402
-from imagedream.workshop.evaluation.held_out import HeldOutCase, held_out_cases, prompt_picture  # noqa: E402
+from imagedream.workshop.evaluation.held_out_toys import HeldOutCase, held_out_cases, prompt_picture  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
 
 

@@ -22,7 +22,7 @@ from imagedream import checkpoints  # noqa: E402
 from imagedream.cameras import camera_condition, look_at_origin  # noqa: E402
 from imagedream.model import predict_noise  # noqa: E402
 from imagedream.pipeline import ImageDreamPipeline  # noqa: E402
-from imagedream.workshop.evaluation.held_out import held_out_cases  # noqa: E402
+from imagedream.workshop.evaluation.held_out_toys import held_out_cases  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
 
 

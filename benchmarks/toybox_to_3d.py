@@ -47,17 +47,17 @@ from imagedream.metrics import chamfer_distance, image_scores  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
 from imagedream.sheets import contact_sheet  # noqa: E402
-from imagedream.workshop.evaluation.held_out import (  # noqa: E402
+from imagedream.workshop.evaluation.bootstrap_intervals import FEWEST, Scores  # noqa: E402
+from imagedream.workshop.evaluation.held_out_toys import (  # noqa: E402
     LARGEST_PROMPT_AZIMUTH_DEG,
     HeldOutCase,
     Orbit,
     ellipsoid,
     held_out_cases,
     trivial_answers,
+    unseen_toys,
 )
-from imagedream.workshop.evaluation.intervals import FEWEST, Scores  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
-from imagedream.workshop.evaluation.unseen import unseen_toys  # noqa: E402
 
 NOVEL_VIEWS = 8
 TOYS = {

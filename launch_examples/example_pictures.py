@@ -13,9 +13,9 @@ sys.path.insert(0, str(HERE.parent / "custom" / "threestudio-imagedream"))
 
 from imagedream.cameras import framing_distance, look_at_origin  # noqa: E402
 from imagedream.image_prompt.prompt import place  # noqa: E402
+from imagedream.mesh.raycast import render  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
 from imagedream.toybox import make_toy  # noqa: E402
-from imagedream.workshop.rendering import render  # noqa: E402
 
 EXAMPLES = {"robot": (2, 25.0), "car": (5, -30.0), "house": (3, 20.0), "mug": (11, -15.0)}
 """Kind -> seed of the held-out toy, azimuth in degrees."""

@@ -15,8 +15,9 @@ sys.path.insert(0, str(HERE.parent / "custom" / "threestudio-imagedream"))
 
 from imagedream.cameras import framing_distance, look_at_origin  # noqa: E402
 from imagedream.image_prompt.prompt import composite  # noqa: E402
+from imagedream.mesh.raycast import render  # noqa: E402
+from imagedream.mesh.reading import load_mesh  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
-from imagedream.workshop.rendering import load_mesh, render  # noqa: E402
 
 TILE = 192
 

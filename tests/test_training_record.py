@@ -5,8 +5,7 @@ import pytest
 from imagedream import checkpoints
 from imagedream.toybox import FIRST_KINDS, KINDS, make_toy
 from imagedream.training_record import seen_toys
-from imagedream.workshop.evaluation.held_out import held_out_cases
-from imagedream.workshop.evaluation.unseen import check_unseen, unseen_kinds
+from imagedream.workshop.evaluation.held_out_toys import check_unseen, held_out_cases, unseen_kinds
 
 SEEN = [
     seen_toys(["mug", "car"], 0, 100),

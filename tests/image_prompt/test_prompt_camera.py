@@ -18,7 +18,7 @@ from imagedream.mesh.raycast import Light, Raycaster
 from imagedream.mesh.visual_hull import hull_renderer
 from imagedream.metrics import silhouette, silhouette_iou
 from imagedream.toybox import make_toy
-from imagedream.workshop.evaluation.held_out import Orbit, prompt_picture
+from imagedream.workshop.evaluation.held_out_toys import Orbit, prompt_picture
 from tests.tiny import tiny_encoder
 
 

@@ -58,11 +58,6 @@ def test_axes_of_a_file_are_front_left_up():
         np.testing.assert_allclose(np.linalg.det(axes.rotation()), 1)  # never mirrored
 
 
-def test_turned_axes_go_round_from_front_to_left():
-    fronts = [FileAxes("y", "+z").turned(quarters).front for quarters in range(5)]
-    assert fronts == ["+z", "+x", "-z", "-x", "+z"]
-
-
 @pytest.mark.parametrize(("up", "front"), [("y", "+y"), ("z", "-z"), ("w", "+x"), ("y", "z")])
 def test_axes_say_what_is_wrong(up, front):
     with pytest.raises(ValueError, match="must be one of"):

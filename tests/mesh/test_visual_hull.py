@@ -3,7 +3,7 @@ import torch
 import trimesh
 
 from imagedream.mesh.visual_hull import hull_agreement
-from imagedream.workshop.evaluation.held_out import Orbit, held_out_case
+from imagedream.workshop.evaluation.held_out_toys import Orbit, held_out_case
 
 AZIMUTHS = (0.0, 90.0, 180.0, 270.0)
 

@@ -21,7 +21,7 @@ from imagedream.cli import main
 from imagedream.image_prompt.prompt import SUFFIXES
 from imagedream.workshop.batch import Launch, literal, read_status, run_batch, write_status
 from imagedream.workshop.batch.pages import write_pages
-from imagedream.workshop.rendering.sources import file_items
+from imagedream.workshop.rendering.captioned_files import file_items
 from imagedream.workshop.workers import Outcome, run_processes
 from tests.tiny import tiny_pipeline
 

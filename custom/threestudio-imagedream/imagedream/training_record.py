@@ -1,4 +1,4 @@
-"""What a network has been trained on, so that nobody tests it on that by mistake (`imagedream.workshop.evaluation.unseen`).
+"""What a network has been trained on, so that nobody tests it on that by mistake (`imagedream.workshop.evaluation.held_out_toys`).
 
 The record travels in the network's own config (`MultiViewUNet`, `trained_on`): an entry for each training, the oldest
 first. Networks from elsewhere have none, and nothing is known of them.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablation
-from imagedream.workshop.evaluation.held_out_views import MODEL
+from imagedream.workshop.evaluation.views_evaluation import MODEL
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "train"
 

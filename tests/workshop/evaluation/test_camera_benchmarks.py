@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import controller_balance, prompt_camera
 from imagedream.controller_balance import ControllerWeights
-from imagedream.workshop.evaluation.held_out import held_out_case
+from imagedream.workshop.evaluation.held_out_toys import held_out_case
 from tests.tiny import tiny_pipeline
 
 

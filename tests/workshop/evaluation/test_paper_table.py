@@ -8,9 +8,8 @@ import torch
 from benchmarks import paper_table
 from imagedream.image_prompt.prompt import composite
 from imagedream.pictures import to_pil
-from imagedream.workshop.evaluation.clip_scores import find_clip
-from imagedream.workshop.evaluation.held_out import held_out_cases
-from imagedream.workshop.evaluation.picture_scores import mean_and_deviation
+from imagedream.workshop.evaluation.held_out_toys import held_out_cases
+from imagedream.workshop.evaluation.paper_metrics import find_clip, mean_and_deviation
 from tests.tiny import tiny_encoder
 from tests.workshop.evaluation.test_toybox_to_3d import write_trial
 

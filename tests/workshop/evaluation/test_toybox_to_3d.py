@@ -11,7 +11,7 @@ from PIL import Image
 from benchmarks import toybox_to_3d as benchmark
 from imagedream.mesh.reading import to_gltf_axes
 from imagedream.pictures import to_pil
-from imagedream.workshop.evaluation.held_out import Orbit, ellipsoid, held_out_cases
+from imagedream.workshop.evaluation.held_out_toys import Orbit, ellipsoid, held_out_cases
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from imagedream.mesh.raycast import Light
 from imagedream.mesh.reading import FileAxes, MeshError, to_gltf_axes
-from imagedream.workshop.rendering.dataset import Item, RenderConfig, object_samples
+from imagedream.workshop.rendering.object_views import Item, RenderConfig, object_samples
 
 SMALL = RenderConfig(
     size=48, views=4, rings=1, prompts=1, lighting="fixed", relative_distance=(0.7, 0.8), supersample=4

@@ -73,7 +73,6 @@ def test_captions_and_choice(meshes, tmp_path, capsys):
         (["{meshes}", "--fov-y-deg", "60", "15"], "fov_y_deg is 60.0 to 15.0"),
         (["{meshes}", "--jobs", "0"], "--jobs is 0"),
         (["{meshes}", "--timeout-s", "0"], "--timeout-s is 0.0"),
-        (["{meshes}", "--front", "estimate"], "name their folder as encoder"),
         (["{meshes}/red_box.glb", "--rings", "2"], "rings is 2: a folder of views holds 1"),
         (["{meshes}", "--only", "missing.txt"], "missing.txt: No such file"),
         (["{meshes}", "--captions", "missing.csv"], "missing.csv: no such CSV file"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagedream.workshop.rendering.dataset import Item, RenderConfig, object_samples
+from imagedream.workshop.rendering.object_views import Item, RenderConfig, object_samples
 from imagedream.workshop.rendering.samples import (
     Sample,
     SampleError,

@@ -10,10 +10,10 @@ import pytest
 import trimesh
 from PIL import Image
 
-from imagedream.workshop.rendering.dataset import Item, RenderConfig
+from imagedream.workshop.rendering.captioned_files import find_items
+from imagedream.workshop.rendering.object_views import Item, RenderConfig
 from imagedream.workshop.rendering.samples import Sample, check_files
 from imagedream.workshop.rendering.shards import render_shards
-from imagedream.workshop.rendering.sources import find_items
 from imagedream.workshop.workers import run_processes, run_ray
 
 SMALL = RenderConfig(size=8, views=4, rings=2, prompts=1)

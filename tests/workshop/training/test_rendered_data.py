@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from imagedream import cameras
 from imagedream.runs.seeds import step_generator
-from imagedream.workshop.rendering.dataset import Item, RenderConfig, object_samples
+from imagedream.workshop.rendering.object_views import Item, RenderConfig, object_samples
 from imagedream.workshop.rendering.samples import SampleError, decode_png, encode_png, write_tar
 from imagedream.workshop.training.objects import DataConfig, StepBatches, TrainingData, hold_out
 from imagedream.workshop.training.rendered_data import (

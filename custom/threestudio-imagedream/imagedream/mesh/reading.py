@@ -83,13 +83,6 @@ class FileAxes:
             up = "y" if Path(path).suffix.lower() in Y_UP_SUFFIXES else "z"
         return FileAxes(up, DEFAULT_FRONT.get(up, "") if front == "auto" else front)
 
-    def turned(self, quarters: int) -> "FileAxes":
-        """The front so many quarter turns further, counted as azimuths are: front, left, back, right."""
-        front, left, _ = self.rotation()
-        direction = (front, left, -front, -left)[quarters % 4]
-        axis = int(np.abs(direction).argmax())
-        return FileAxes(self.up, f"{'+' if direction[axis] > 0 else '-'}{'xyz'[axis]}")
-
     def rotation(self) -> Float[np.ndarray, "3 3"]:
         """Matrix from file axes to world axes: its rows are the file's directions of front, left and up."""
         front, up = np.zeros(3), np.zeros(3)

@@ -11,8 +11,8 @@ lives on: it imports neither threestudio nor the extension. The folder of result
     KEY/run/                        its trial folder, with report.html
 """
 
-from imagedream.workshop.batch.batch import Summary, run_batch
 from imagedream.workshop.batch.launching import Launch, literal
+from imagedream.workshop.batch.run_batch import Summary, run_batch
 from imagedream.workshop.batch.status import Status, read_status, write_status
 
 __all__ = ["Launch", "Status", "Summary", "literal", "read_status", "run_batch", "write_status"]

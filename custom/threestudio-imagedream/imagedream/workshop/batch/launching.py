@@ -25,7 +25,7 @@ import imagedream
 from imagedream.image_prompt.prompt import MAX_BYTES
 from imagedream.runs.files import atomic_path
 from imagedream.workshop.batch.status import Status, read_status, write_status
-from imagedream.workshop.rendering.dataset import Item
+from imagedream.workshop.rendering.object_views import Item
 
 RUN = "run"
 """Folder of a picture's trial."""

@@ -16,7 +16,7 @@ from imagedream.runs.files import atomic_path
 from imagedream.sheets import contact_sheet
 from imagedream.workshop.batch.launching import RUN, Launch
 from imagedream.workshop.batch.status import Status
-from imagedream.workshop.rendering.dataset import Item
+from imagedream.workshop.rendering.object_views import Item
 
 SHEET, INDEX = "contact_sheet.png", "index.html"
 

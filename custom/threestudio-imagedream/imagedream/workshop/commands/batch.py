@@ -57,9 +57,9 @@ class Batch(Verb):
         if not self.pictures.exists():
             raise FileNotFoundError(f"{self.pictures}: no such picture or folder")
         from imagedream.image_prompt.prompt import SUFFIXES
-        from imagedream.workshop.batch.batch import run_batch
         from imagedream.workshop.batch.launching import Launch, check, find_launcher
-        from imagedream.workshop.rendering.sources import file_items, read_names
+        from imagedream.workshop.batch.run_batch import run_batch
+        from imagedream.workshop.rendering.captioned_files import file_items, read_names
 
         launcher = find_launcher() if self.launcher is None else self.launcher.resolve()
         flags = ["--preset", self.preset] if self.preset else []

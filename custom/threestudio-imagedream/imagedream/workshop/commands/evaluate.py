@@ -49,7 +49,7 @@ class Evaluation(Verb):
         self.prepare()
         from imagedream import checkpoints
         from imagedream.view_scores import clip_unavailable
-        from imagedream.workshop.evaluation.clip_scores import OWN, check_clip, find_clip
+        from imagedream.workshop.evaluation.paper_metrics import OWN, check_clip, find_clip
 
         checkpoints.check(self.weights)
         if self.clip != "none":
@@ -97,20 +97,20 @@ class EvaluateViews(Evaluation):
     def prepare(self) -> None:  # noqa: D102
         if self.n < 1:
             raise ValueError(f"--n is {self.n}, must be at least 1")
-        from imagedream.workshop.evaluation.held_out import check_cases
-        from imagedream.workshop.evaluation.intervals import check_confidence
+        from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence
+        from imagedream.workshop.evaluation.held_out_toys import check_cases
 
         check_cases(self.n, self.kinds or None, self.prompt_azimuth_deg)
         check_confidence(self.confidence, self.n)
         self._toys()
 
     def _toys(self) -> dict[str, Any]:
-        from imagedream.workshop.evaluation.unseen import unseen_toys
+        from imagedream.workshop.evaluation.held_out_toys import unseen_toys
 
         return unseen_toys(self.weights, self.split, self.seed, self.n, self.kinds)
 
     def evaluate(self, pipeline: "ImageDreamPipeline", clip: Any) -> Any:  # noqa: D102
-        from imagedream.workshop.evaluation.held_out_views import evaluate_views
+        from imagedream.workshop.evaluation.views_evaluation import evaluate_views
 
         return evaluate_views(
             pipeline,
@@ -141,7 +141,7 @@ class EvaluatePictures(Evaluation):
 
     def prepare(self) -> None:  # noqa: D102
         from imagedream.cameras import check_angles
-        from imagedream.workshop.evaluation.picture_scores import find_prompts
+        from imagedream.workshop.evaluation.pictures_evaluation import find_prompts
 
         check_angles(self.elevation_deg)
         find_prompts(self.folder, self.captions)
@@ -149,8 +149,8 @@ class EvaluatePictures(Evaluation):
             raise ValueError(f"--inception is {self.inception}: no such file, nor is it download or none")
 
     def evaluate(self, pipeline: "ImageDreamPipeline", clip: Any) -> Any:  # noqa: D102
-        from imagedream.workshop.evaluation.picture_scores import evaluate_pictures, find_prompts
-        from imagedream.workshop.evaluation.quality import InceptionClassifier
+        from imagedream.workshop.evaluation.paper_metrics import InceptionClassifier
+        from imagedream.workshop.evaluation.pictures_evaluation import evaluate_pictures, find_prompts
 
         inception = None
         if self.inception != "none":
@@ -180,7 +180,7 @@ class Compare(Verb):
     """Print JSON instead of the table."""
 
     def run(self) -> None:  # noqa: D102
-        from imagedream.workshop.evaluation.compare import compare
+        from imagedream.workshop.evaluation.paired_comparison import compare
 
         comparison = compare(self.before, self.after)
         say(json.dumps(comparison.to_json(), indent=1) if self.json else str(comparison))

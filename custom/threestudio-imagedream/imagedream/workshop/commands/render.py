@@ -10,7 +10,7 @@ import tyro
 from imagedream.cli.verb import Verb, say
 
 if TYPE_CHECKING:
-    from imagedream.workshop.rendering.dataset import RenderConfig
+    from imagedream.workshop.rendering.object_views import RenderConfig
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,8 @@ class Render(Verb):
     """Text file with the names (without ending) of the meshes to keep, one a line."""
     up: Literal["auto", "x", "y", "z"] = "auto"
     """Which axis of the files is up; auto: y for glTF and OBJ, z for PLY and STL."""
-    front: Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z", "estimate"] = "auto"
+    front: Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z"] = "auto"
     """Which direction of the files the front faces (--front=-y); auto: +z for y up, +x for z up."""
-    encoder: str = ""
-    """Folder of picture and text towers that --front estimate asks: a model's encoder/."""
     size: int = 256
     """Side of a view in pixels."""
     views: int = 32
@@ -71,9 +69,9 @@ class Render(Verb):
 
     def run(self) -> None:  # noqa: D102
         from imagedream.mesh.reading import MESH_SUFFIXES
-        from imagedream.workshop.rendering.dataset import TOYBOX, Item, render_mesh_file
+        from imagedream.workshop.rendering.captioned_files import find_items, read_names
+        from imagedream.workshop.rendering.object_views import TOYBOX, Item, render_mesh_file
         from imagedream.workshop.rendering.shards import render_shards
-        from imagedream.workshop.rendering.sources import find_items, read_names
 
         many = self.source.startswith(TOYBOX) or Path(self.source).suffix.lower() not in MESH_SUFFIXES
         many = many or Path(self.source).is_dir()
@@ -95,7 +93,7 @@ class Render(Verb):
         say(self.out)
 
     def _config(self, shards: bool) -> "RenderConfig":
-        from imagedream.workshop.rendering.dataset import SINGLE_MESH, RenderConfig
+        from imagedream.workshop.rendering.object_views import SINGLE_MESH, RenderConfig
 
         given = {
             "elevation_deg": _range("elevation-deg", self.elevation_deg),
@@ -112,7 +110,6 @@ class Render(Verb):
             views=self.views,
             up=self.up,
             front=self.front,
-            encoder=self.encoder,
             backend=self.backend,
             seed=self.seed,
         )

@@ -73,7 +73,7 @@ class BlenderScene:
         light: Light | None,
         supersample: int,
     ) -> UInt8[np.ndarray, "view {size} {size} 4"]:
-        """See `imagedream.workshop.rendering.dataset.Scene`; without a light the object stands under a plain white sky."""
+        """See `imagedream.workshop.rendering.object_views.Scene`; without a light the object stands under a plain white sky."""
         from mathutils import Matrix, Vector
 
         scene, camera = self._bpy.context.scene, self._bpy.context.scene.camera

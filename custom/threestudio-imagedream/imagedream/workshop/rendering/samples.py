@@ -59,7 +59,7 @@ class Picture:
     camera_to_world: list[list[float]]
     """4 rows of 4."""
     light: dict[str, Any] | None = None
-    """`imagedream.workshop.rendering.Light` as a dict; None where plain colours are shown."""
+    """`imagedream.mesh.raycast.Light` as a dict; None where plain colours are shown."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Sample:
     front: str = ""
     """Which direction of the source the front faces."""
     front_from: str = ""
-    """Who said so: file type, option, estimate or toybox."""
+    """Who said so: file type, option or toybox."""
     renderer: str = ""
     """raycast or blender."""
     cut_views: int = 0

@@ -25,7 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from imagedream.runs.files import atomic_path
-from imagedream.workshop.rendering.dataset import Item, RenderConfig, object_samples
+from imagedream.workshop.rendering.object_views import Item, RenderConfig, object_samples
 from imagedream.workshop.rendering.samples import CAMERAS, write_tar
 from imagedream.workshop.workers import FatalError, Runner
 
@@ -187,7 +187,7 @@ def _begin(items: Sequence[Item], out: Path, settings: dict[str, Any]) -> list[I
         begun = json.loads((out / _SETTINGS).read_text(encoding="utf-8"))
         differing = [
             f"{name} was {begun.get(name)} and is {settings.get(name)}"
-            for name in {**begun, **settings}
+            for name in settings  # what earlier versions had besides is no matter
             if begun.get(name) != settings.get(name)
         ]
         if differing:

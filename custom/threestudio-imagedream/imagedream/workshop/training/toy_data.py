@@ -19,10 +19,9 @@ from torch import Tensor
 
 from imagedream.cameras import framing_distance, look_at_origin, orthogonal_azimuths
 from imagedream.image_prompt.prompt import place
-from imagedream.mesh.raycast import Raycaster
+from imagedream.mesh.raycast import Light, Raycaster
 from imagedream.runs.files import atomic_path
 from imagedream.toybox import FIRST_KINDS, KINDS, make_toy
-from imagedream.workshop.rendering import Light
 from imagedream.workshop.workers import do_all
 
 VIEWS = 4

@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from imagedream.workshop.evaluation.clip_scores import check_clip, find_clip
+from imagedream.workshop.evaluation.paper_metrics import check_clip, find_clip
 from tests.tiny import tiny_encoder
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from imagedream.cli import main
-from imagedream.workshop.evaluation.compare import compare
+from imagedream.workshop.evaluation.paired_comparison import compare
 
 
 def write(path, scores, caption="a mug", key="toys", name="toy", **more):

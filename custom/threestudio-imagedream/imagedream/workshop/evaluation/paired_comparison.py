@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imagedream.workshop.evaluation.intervals import Scores
+from imagedream.workshop.evaluation.bootstrap_intervals import Scores
 from imagedream.workshop.evaluation.tables import markdown_table
 
 LISTS = {"toys": "toy", "pictures": "picture"}

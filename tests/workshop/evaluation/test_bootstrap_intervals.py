@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from imagedream.workshop.evaluation.intervals import FEWEST, Scores, check_confidence, mean_interval
+from imagedream.workshop.evaluation.bootstrap_intervals import FEWEST, Scores, check_confidence, mean_interval
 
 
 def test_agrees_with_the_normal_approximation_of_many_values():

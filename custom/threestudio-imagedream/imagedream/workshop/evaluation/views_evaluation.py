@@ -17,30 +17,20 @@ from imagedream.mesh.visual_hull import hull_agreement
 from imagedream.metrics import image_scores, psnr, silhouette
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.sheets import contact_sheet
-from imagedream.workshop.evaluation.clip_scores import Clip
-from imagedream.workshop.evaluation.held_out import (
+from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence, mean_interval
+from imagedream.workshop.evaluation.held_out_toys import (
     LARGEST_PROMPT_AZIMUTH_DEG,
     HeldOutCase,
     held_out_cases,
     trivial_answers,
 )
-from imagedream.workshop.evaluation.intervals import check_confidence, mean_interval
+from imagedream.workshop.evaluation.paper_metrics import METRICS, Clip
 from imagedream.workshop.evaluation.tables import markdown_table, mean_scores, save_results
 
 logger = logging.getLogger(__name__)
 
 MODEL = "model"
 """Name of the pipeline's own answer among the trivial ones."""
-
-METRICS = {
-    "psnr_db": "PSNR (dB)",
-    "ssim": "SSIM",
-    "iou": "silhouette IoU",
-    "hull": "consistency",
-    "clip_image": "CLIP(IM)",
-    "clip_text": "CLIP(TX)",
-}
-"""What a score is called in tables; consistency is `hull_agreement`, CLIP similarities are the paper's (Table 1)."""
 
 
 @dataclass(frozen=True)

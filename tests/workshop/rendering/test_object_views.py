@@ -10,7 +10,7 @@ from PIL import Image
 
 from imagedream import cameras
 from imagedream.mesh.reading import to_gltf_axes
-from imagedream.workshop.rendering.dataset import (
+from imagedream.workshop.rendering.object_views import (
     SINGLE_MESH,
     Item,
     RenderConfig,
@@ -174,7 +174,6 @@ def test_ring_says_what_is_wrong(settings, message):
         ({"size": 4}, "size is 4, must be at least 8"),
         ({"rings": 0}, "rings is 0, must be at least 1"),
         ({"views": 6}, "views is 6"),
-        ({"front": "estimate"}, "name their folder as encoder"),
         ({"up": "y", "front": "-y"}, r"front is '-y' with up y, must be one of \+x, -x, \+z, -z"),
     ],
 )

@@ -6,10 +6,13 @@ from safetensors.torch import save_file
 from torchvision.models import inception_v3
 
 from imagedream.pictures import to_pil
-from imagedream.workshop.evaluation.clip_scores import find_clip
-from imagedream.workshop.evaluation.held_out import held_out_cases
-from imagedream.workshop.evaluation.picture_scores import evaluate_pictures, find_prompts
-from imagedream.workshop.evaluation.quality import InceptionClassifier, quality_only_inception_score
+from imagedream.workshop.evaluation.held_out_toys import held_out_cases
+from imagedream.workshop.evaluation.paper_metrics import (
+    InceptionClassifier,
+    find_clip,
+    quality_only_inception_score,
+)
+from imagedream.workshop.evaluation.pictures_evaluation import evaluate_pictures, find_prompts
 from tests.tiny import tiny_pipeline
 
 

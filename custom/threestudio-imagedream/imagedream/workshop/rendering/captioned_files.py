@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imagedream.mesh.reading import MESH_SUFFIXES
 from imagedream.workshop.rendering.captions import find_captions
-from imagedream.workshop.rendering.dataset import TOYBOX, Item
+from imagedream.workshop.rendering.object_views import TOYBOX, Item
 
 _LONGEST_KEY = 80  # a tar member's name has room for 100
 

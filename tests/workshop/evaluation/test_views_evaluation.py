@@ -8,15 +8,15 @@ from PIL import Image
 from imagedream.image_prompt.prompt import composite
 from imagedream.toybox import FIRST_KINDS
 from imagedream.toybox.splits import is_held_out
-from imagedream.workshop.evaluation.clip_scores import find_clip
-from imagedream.workshop.evaluation.held_out import (
+from imagedream.workshop.evaluation.held_out_toys import (
     Orbit,
     ellipsoid,
     held_out_cases,
     prompt_copied,
     trivial_answers,
 )
-from imagedream.workshop.evaluation.held_out_views import MODEL, ViewsEvaluation, evaluate_views, score_case
+from imagedream.workshop.evaluation.paper_metrics import find_clip
+from imagedream.workshop.evaluation.views_evaluation import MODEL, ViewsEvaluation, evaluate_views, score_case
 from tests.tiny import tiny_encoder, tiny_pipeline
 
 

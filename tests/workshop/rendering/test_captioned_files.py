@@ -6,8 +6,8 @@ import json
 import pytest
 import trimesh
 
-from imagedream.workshop.rendering.dataset import Item
-from imagedream.workshop.rendering.sources import find_items
+from imagedream.workshop.rendering.captioned_files import find_items
+from imagedream.workshop.rendering.object_views import Item
 
 UID = "8476c4170df24cf5bbe6967222d1a42d"
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from imagedream.workshop.batch.launching import Launch
 from imagedream.workshop.batch.pages import write_pages
 from imagedream.workshop.batch.status import read_status, write_status
-from imagedream.workshop.rendering.dataset import Item
+from imagedream.workshop.rendering.object_views import Item
 from imagedream.workshop.workers import Runner
 
 logger = logging.getLogger(__name__)

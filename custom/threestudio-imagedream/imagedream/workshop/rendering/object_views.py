@@ -143,10 +143,8 @@ class RenderConfig:
     """Samples along each side of a pixel."""
     up: Up = "auto"
     """Which of a file's axes is up; `auto` goes by its type: y for glTF and OBJ, z for PLY and STL."""
-    front: Front | Literal["estimate"] = "auto"
-    """Which direction of a file's axes the front faces; `estimate` asks the encoder."""
-    encoder: str = ""
-    """Folder of picture and text towers, for `front: estimate`."""
+    front: Front = "auto"
+    """Which direction of a file's axes the front faces; `auto`: +z for y up, +x for z up."""
     backend: Literal["raycast", "blender"] = "raycast"
     """What draws the pictures."""
     seed: int = 0
@@ -175,11 +173,7 @@ class RenderConfig:
         for name, allowed in (("lighting", get_args(Lighting)), ("backend", ("raycast", "blender"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, must be one of {', '.join(allowed)}")
-        if self.front == "estimate" and not self.encoder:
-            raise ValueError(
-                "front is estimate, which needs picture and text towers: name their folder as encoder"
-            )
-        if self.up != "auto" and self.front not in ("auto", "estimate"):
+        if self.up != "auto" and self.front != "auto":
             FileAxes(self.up, self.front)
 
     def draw_ring(self, generator: torch.Generator) -> Ring:
@@ -257,19 +251,9 @@ def open_scene(item: Item, config: RenderConfig) -> tuple[Scene, dict[str, str]]
         if item.caption is None:
             facts |= {"caption": toy.caption, "caption_from": "toybox"}
     else:
-        estimate = config.front == "estimate"
-        axes = FileAxes.of(item.source, config.up, "auto" if estimate else config.front)
+        axes = FileAxes.of(item.source, config.up, config.front)
         front_from = "file type" if config.front == "auto" else "option"
         parts = normalise_parts(load_parts(item.source, axes))
-        if estimate:
-            from imagedream.workshop.rendering.front import estimate_front, load_encoder
-
-            quarters = estimate_front(parts, facts["caption"], load_encoder(config.encoder))
-            axes, front_from = axes.turned(quarters), "estimate"
-            for part in parts:
-                part.apply_transform(
-                    trimesh.transformations.rotation_matrix(-np.pi / 2 * quarters, [0, 0, 1])
-                )
     facts |= {"up": axes.up, "front": axes.front, "front_from": front_from}
     if config.backend == "blender":
         from imagedream.workshop.rendering.blender import BlenderScene

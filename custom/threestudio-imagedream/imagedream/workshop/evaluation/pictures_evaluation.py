@@ -16,15 +16,17 @@ from imagedream.mesh.visual_hull import hull_agreement
 from imagedream.metrics import silhouette
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.sheets import contact_sheet
-from imagedream.workshop.evaluation.clip_scores import Clip
-from imagedream.workshop.evaluation.quality import InceptionClassifier, quality_only_inception_score
+from imagedream.workshop.evaluation.paper_metrics import (
+    METRICS,
+    Clip,
+    InceptionClassifier,
+    mean_and_deviation,
+    paper_scores,
+)
 from imagedream.workshop.evaluation.tables import markdown_table, save_results
 from imagedream.workshop.rendering.captions import find_captions
 
 logger = logging.getLogger(__name__)
-
-METRICS = {"qis": "QIS", "clip_text": "CLIP(TX)", "clip_image": "CLIP(IM)", "hull": "consistency"}
-"""What a score is called in tables: the paper's three, and `hull_agreement`, which it has not."""
 
 
 @dataclass(frozen=True)
@@ -94,38 +96,6 @@ class PicturesEvaluation:
             [composite(result.prompt.picture.rgba, torch.ones(3)), *result.images] for result in self.results
         ]
         return contact_sheet(["prompt", *VIEW_NAMES], rows)
-
-
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation (of these values, not of a larger set)."""
-    numbers = torch.tensor(values)
-    return float(numbers.mean()), float(numbers.std(correction=0))
-
-
-def paper_scores(
-    views: Float[Tensor, "view 3 height width"],
-    picture: Float[Tensor, "4 _ _"],
-    caption: str,
-    clip: Clip | None,
-    inception: InceptionClassifier | None,
-) -> dict[str, float]:
-    """The paper's measures of one object (§4.1), each a mean over its views.
-
-    Args:
-        views: on white.
-        picture: the prompt, RGBA with straight alpha.
-        caption: without one there is no CLIP(TX).
-        clip: gives CLIP(TX) and CLIP(IM).
-        inception: gives QIS.
-    """
-    scores = {}
-    if inception is not None:
-        scores["qis"] = float(quality_only_inception_score(inception(views)).mean())
-    if clip is not None:
-        if caption:
-            scores["clip_text"] = clip.text_similarity(views, caption)
-        scores["clip_image"] = clip.image_similarity(views, composite(picture, torch.ones(3)))
-    return scores
 
 
 def find_prompts(folder: Path, captions: str = "auto") -> list[tuple[Path, str]]:
