@@ -1,4 +1,4 @@
-"""What the weights of the controllers do: image tokens, prompt frame and caption (`imagedream.controller_balance`).
+"""What the weights of the controllers do: image tokens, prompt frame and caption (`imagedream.controller_weights`).
 
     python benchmarks/controller_balance.py [--out docs/controller_balance]
 
@@ -18,7 +18,7 @@ import torch  # noqa: E402
 import tyro  # noqa: E402
 
 from imagedream import checkpoints  # noqa: E402
-from imagedream.controller_balance import ControllerWeights  # noqa: E402
+from imagedream.controller_weights import ControllerWeights  # noqa: E402
 from imagedream.image_prompt.prompt import composite  # noqa: E402
 from imagedream.metrics import psnr  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402

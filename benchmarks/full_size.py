@@ -176,17 +176,9 @@ class Phases:
             timesteps=torch.full((groups,), 500, device=renders.device),
             guidance_scale=GUIDANCE_SCALE,
             generator=torch.Generator().manual_seed(0),
-            predict=predict_in_own_precision,
         )
         result.loss.backward()
         return renders.grad
-
-
-def predict_in_own_precision(unet, noisy, timesteps, cameras, *condition, **keywords) -> torch.Tensor:
-    """The network in the precision of its weights; latents and loss stay in single precision."""
-    return predict_noise(
-        unet, noisy.to(unet.dtype), timesteps, cameras.to(unet.dtype), *condition, **keywords
-    )
 
 
 def measure(run: Callable[[], Any], device: torch.device, repeats: int, compiled: bool = False) -> Measured:

@@ -5,8 +5,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from imagedream.distillation import (
-    LinearSchedule,
-    annealed_timestep_range,
+    DistillationSettings,
     draw_timesteps,
     image_prompt_score_distillation,
     rescale_std,
@@ -283,17 +282,7 @@ def test_timesteps_cover_their_range_and_no_more():
     assert set(draw_timesteps(scheduler(), 10, (0.98, 0.98), generator).tolist()) == {980}
     assert set(draw_timesteps(scheduler(), 10, (1.0, 1.0), generator).tolist()) == {999}
     with pytest.raises(ValueError, match=r"timestep_range is \(0.9, 0.1\)"):
-        draw_timesteps(scheduler(), 1, (0.9, 0.1))
-
-
-def test_released_annealing():
-    # released settings: minimum 0.98 -> 0.02, maximum 0.98 -> 0.50 over the first 8000 steps
-    assert annealed_timestep_range(0) == (0.98, 0.98)
-    assert annealed_timestep_range(4000) == pytest.approx((0.5, 0.74))
-    assert annealed_timestep_range(12500) == pytest.approx((0.02, 0.5))
-    assert LinearSchedule(0.0, 1.0, 10, 20)(5) == 0.0
-    with pytest.raises(ValueError, match="end_step is 3"):
-        LinearSchedule(0.0, 1.0, 3, 3)
+        DistillationSettings(timestep_range=(0.9, 0.1))
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)

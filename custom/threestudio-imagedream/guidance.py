@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 import threestudio
 from imagedream import checkpoints
 from imagedream.cameras import camera_condition
-from imagedream.controller_balance import ControllerWeights
+from imagedream.controller_weights import ControllerWeights
 from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE, angle_bias
 from imagedream.offloading import MemoryOptions, load_pipeline, precision
 from imagedream.runs.seeds import step_generator
@@ -87,7 +87,7 @@ class ImageDreamGuidance(BaseObject):
         prompt_temperature: float = PROMPT_TEMPERATURE
         """How little it matters from which side a picture was taken, where several are given; see `angle_bias`."""
         ip_weight: Any = 1.0
-        """Of the image tokens; like the next two 1 is the model as trained, 0 without: `imagedream.controller_balance`."""
+        """Of the image tokens; like the next two 1 is the model as trained, 0 without: `imagedream.controller_weights`."""
         pixel_weight: Any = 1.0
         """Of the prompt's frame."""
         caption_weight: Any = 1.0
@@ -138,15 +138,21 @@ class ImageDreamGuidance(BaseObject):
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         """Evaluate the schedules at a training step, and begin its random numbers."""
+        from imagedream.distillation import DistillationSettings
+
+        cfg = self.cfg
+        keys = ("min_step_percent", "max_step_percent", "guidance_scale", "recon_std_rescale", "grad_clip")
+        given = {key: getattr(cfg, key) for key in keys}
+        now = {key: None if value is None else C(value, epoch, global_step) for key, value in given.items()}
         self.generator = step_generator(torch.initial_seed(), global_step, STREAM)
-        self.timestep_range = tuple(
-            C(value, epoch, global_step) for value in (self.cfg.min_step_percent, self.cfg.max_step_percent)
+        self.weights = _controller_weights(cfg, epoch, global_step)
+        self.settings = DistillationSettings(
+            timestep_range=(now["min_step_percent"], now["max_step_percent"]),
+            guidance_scale=now["guidance_scale"],
+            recon_std_rescale=now["recon_std_rescale"],
+            gradient_clip=now["grad_clip"],
+            groups_per_call=cfg.groups_per_call,
         )
-        self.guidance_scale = C(self.cfg.guidance_scale, epoch, global_step)
-        self.weights = _controller_weights(self.cfg, epoch, global_step)
-        self.recon_std_rescale = C(self.cfg.recon_std_rescale, epoch, global_step)
-        clip = self.cfg.grad_clip
-        self.gradient_clip = None if clip is None else C(clip, epoch, global_step)
 
     def encode_prompt(self, prompt: PromptOutput, background: Tensor) -> tuple[Any, Any]:
         """(condition, "no condition") of one group in front of a background colour, from the cache if it is there.
@@ -209,7 +215,7 @@ class ImageDreamGuidance(BaseObject):
             rgb: renders `(batch, height, width, 3)` in [0, 1]; n_view rows in turn are a group.
             prompt_utils: what `imagedream-prompt-processor` returned.
             elevation: in degrees, one per image; the cameras' matrices say the same.
-            azimuth: in degrees, one per image; likewise, and it decides which of several prompts an image heeds most.
+            azimuth: in degrees, one per image; likewise, and it decides how much each of several prompts counts in it.
             camera_distances: one per image; likewise.
             c2w: camera-to-world matrices `(batch, 4, 4)`.
             rgb_as_latents: whether `rgb` holds latents (as many channels) scaled to [0, 1].
@@ -220,8 +226,7 @@ class ImageDreamGuidance(BaseObject):
         Returns:
             `loss_sds` with gradient, and the numbers worth logging.
         """
-        from imagedream.distillation import image_prompt_score_distillation, score_distillation_sampling
-        from imagedream.model import concatenate_conditions
+        from imagedream import distillation
 
         views = self.cfg.n_view
         if len(rgb) % views:
@@ -229,49 +234,24 @@ class ImageDreamGuidance(BaseObject):
         groups = len(rgb) // views
         with torch.autocast(rgb.device.type, enabled=False):
             latents = self.encode_images(rgb.float(), rgb_as_latents).unflatten(0, (groups, views))
-            if comp_rgb_bg is None:
-                colours = latents.new_ones(1, 3)
-            elif self.cfg.prompt_background == "mean_grey":
-                colours = comp_rgb_bg.detach().float().mean().expand(1, 3)
-            else:
-                colours = (
-                    comp_rgb_bg.detach().float().expand_as(rgb).unflatten(0, (groups, views)).mean((1, 2, 3))
-                )
-                if (colours == colours[:1]).all():
-                    colours = colours[:1]  # one condition serves all groups
-            pairs = [self.encode_prompt(prompt_utils, colour) for colour in colours]
-            condition, unconditional = (
-                concatenate_conditions(list(rows)) for rows in zip(*pairs, strict=True)
-            )
-            bias = angle_bias(
+            conditions = self.conditions(
+                prompt_utils,
+                self.prompt_colours(comp_rgb_bg, rgb, groups),
                 azimuth.float().unflatten(0, (groups, views)),
-                [image.azimuth_deg for image in prompt_utils.images],
-                self.cfg.prompt_temperature,
             )
-            condition, unconditional = (one.with_prompt_bias(bias) for one in (condition, unconditional))
-            condition, unconditional = self.weights.apply(condition, unconditional, self.empty_tokens())
-            settings = {
-                "timestep_range": self.timestep_range,
-                "guidance_scale": self.guidance_scale,
-                "gradient_clip": self.gradient_clip,
-                "groups_per_call": self.cfg.groups_per_call,
-                "generator": self.generator,
-                "predict": self._predict,
-            }
-            if self.cfg.recon_loss:
-                distil = image_prompt_score_distillation
-                settings["recon_std_rescale"] = self.recon_std_rescale
-            else:
-                distil = score_distillation_sampling
-            cameras = camera_condition(c2w.float()).unflatten(0, (groups, views))
+            distil = (
+                distillation.image_prompt_score_distillation
+                if self.cfg.recon_loss
+                else distillation.score_distillation_sampling
+            )
             result = distil(
                 self.pipeline.unet,
                 self.pipeline.scheduler,
                 latents,
-                cameras,
-                condition,
-                unconditional,
-                **settings,
+                camera_condition(c2w.float()).unflatten(0, (groups, views)),
+                *conditions,
+                self.settings,
+                generator=self.generator,
             )
         return {
             "loss_sds": result.loss,
@@ -279,11 +259,24 @@ class ImageDreamGuidance(BaseObject):
             "timestep": result.timesteps.float().mean(),
         }
 
-    def _predict(
-        self, unet: Any, noisy: Tensor, timesteps: Tensor, cameras: Tensor, *condition: Any
-    ) -> Tensor:
-        """The network in its own precision; x_t and the loss stay in single precision."""
-        from imagedream.model import predict_noise
+    def prompt_colours(self, background: Tensor | None, rgb: Tensor, groups: int) -> Tensor:
+        """The colours that the prompt is shown on, `(group, 3)`; one row where all groups share it."""
+        if background is None:
+            return rgb.new_ones(1, 3)
+        background = background.detach().float()
+        if self.cfg.prompt_background == "mean_grey":
+            return background.mean().expand(1, 3)
+        colours = background.expand_as(rgb).unflatten(0, (groups, -1)).mean((1, 2, 3))
+        return colours[:1] if (colours == colours[:1]).all() else colours
 
-        dtype = unet.dtype
-        return predict_noise(unet, noisy.to(dtype), timesteps, cameras.to(dtype), *condition)
+    def conditions(self, prompt: PromptOutput, colours: Tensor, azimuth_deg: Tensor) -> tuple[Any, Any]:
+        """(condition, "no condition") of a step: on these colours, for views from these azimuths `(group, view)`."""
+        from imagedream.model import concatenate_conditions
+
+        pairs = [self.encode_prompt(prompt, colour) for colour in colours]
+        prompt_azimuths = [image.azimuth_deg for image in prompt.images]
+        bias = angle_bias(azimuth_deg, prompt_azimuths, self.cfg.prompt_temperature)
+        pair = [
+            concatenate_conditions(list(rows)).with_prompt_bias(bias) for rows in zip(*pairs, strict=True)
+        ]
+        return self.weights.apply(*pair, self.empty_tokens())

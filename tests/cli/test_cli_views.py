@@ -12,8 +12,7 @@ from imagedream.cli import main
 from imagedream.image_prompt.prompt import load_image_prompt
 from imagedream.mesh.visual_hull import hull_agreement
 from imagedream.pictures import label_strip, stack_under_headings
-from imagedream.pipeline import ImageDreamOutput, ImageDreamPipeline
-from imagedream.samplers import make_sampler
+from imagedream.pipeline import ImageDreamOutput, ImageDreamPipeline, make_sampler
 from imagedream.view_scores import score_views
 from tests.tiny import tiny_encoder, tiny_pipeline, tiny_scheduler
 
@@ -145,7 +144,7 @@ def test_a_model_that_reads_captions_only(tmp_path, pictures, capsys):
     tiny.register_modules(encoder=tiny_encoder(vision_cfg=None))
     tiny.save_pretrained(tmp_path / "model")
     record = run(tmp_path / "model", tmp_path / "views.png", "--caption", "a toy", "--steps", "1")
-    assert "no image tower" in record["clip_unavailable"]
+    assert "no CLIP image encoder" in record["clip_unavailable"]
     capsys.readouterr()
     assert main(["views", pictures["red"], "--weights", str(tmp_path / "model"), "--device", "cpu"]) == 2
     assert "this model reads captions only" in capsys.readouterr().err

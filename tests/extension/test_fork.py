@@ -83,10 +83,10 @@ def test_guidance_reads_the_forks_keys(cfg, fork, weights):
     guidance = guidance_class(settings)
     assert guidance.cfg.weights == weights
     assert guidance.cfg.prompt_background == "mean_grey"
-    assert guidance.guidance_scale == 5.0
-    assert guidance.recon_std_rescale == 0.2
+    assert guidance.settings.guidance_scale == 5.0
+    assert guidance.settings.recon_std_rescale == 0.2
     guidance.do_update_step(0, 4000)
-    assert guidance.timestep_range == pytest.approx((0.5, 0.74))
+    assert guidance.settings.timestep_range == pytest.approx((0.5, 0.74))
 
 
 @pytest.mark.parametrize("mode", ["pixel", "local"])

@@ -112,10 +112,10 @@ def test_schedules_follow_the_step(extension, weights):
         "grad_clip": [0, 2.0, 8.0, 100],
     }
     guidance = threestudio.find("imagedream-guidance")(OmegaConf.create(config))
-    assert guidance.timestep_range == (0.98, 0.98)
+    assert guidance.settings.timestep_range == (0.98, 0.98)
     guidance.do_update_step(0, 4000)
-    assert guidance.timestep_range == pytest.approx((0.5, 0.74))
-    assert (guidance.guidance_scale, guidance.gradient_clip) == (3.0, 8.0)
+    assert guidance.settings.timestep_range == pytest.approx((0.5, 0.74))
+    assert (guidance.settings.guidance_scale, guidance.settings.gradient_clip) == (3.0, 8.0)
 
 
 def test_score_distillation_is_the_other_loss(extension, weights, prompt):

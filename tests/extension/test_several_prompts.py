@@ -1,5 +1,6 @@
 """Several prompts from the configuration to the network's inputs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 import threestudio
 from imagedream.cameras import look_at_origin, orthogonal_azimuths
 from imagedream.image_prompt.multi_image import angle_bias
+from imagedream.model import predict_noise
 from tests.tiny import tiny_pipeline
 
 
@@ -78,17 +80,19 @@ def test_bad_pictures_are_errors(extension, pictures, settings, message):
 
 @pytest.mark.parametrize("controllers", ["global", "local", "pixel"])
 @pytest.mark.parametrize("same_background", [True, False])
-def test_the_network_is_told_all_of_it(
-    extension, pictures, tmp_path, monkeypatch, controllers, same_background
-):
+def test_the_network_is_told_all_of_it(extension, pictures, tmp_path, controllers, same_background):
     tiny_pipeline(controllers).save_pretrained(tmp_path / "model")
     guidance = threestudio.find("imagedream-guidance")(
         OmegaConf.create({"weights": str(tmp_path / "model"), "prompt_temperature": 0.7})
     )
     prompt = process(image_path=pictures["red"], left_path=pictures["blue"])
     called = []
-    predict = guidance._predict
-    monkeypatch.setattr(guidance, "_predict", lambda *inputs: called.append(inputs) or predict(*inputs))
+
+    def predict(*inputs):
+        called.append(inputs)
+        return predict_noise(*inputs)
+
+    guidance.settings = replace(guidance.settings, predict=predict)
 
     azimuth = orthogonal_azimuths(torch.tensor([0.0, 30.0])).flatten()
     elevation, distance = torch.full_like(azimuth, 5.0), torch.full_like(azimuth, 1.5)

@@ -5,7 +5,7 @@ side. `prompt_bias`, one number for each view and prompt, is added to the attent
 frame, so its exponential is the weight of the prompt in that view's softmax: 0 everywhere is plain concatenation, and
 a prompt whose bias is far below the others' is not seen.
 
-The controllers' weights (see `imagedream.controller_balance`) come in as `image_weight`, which multiplies what the image
+The controllers' weights (see `imagedream.controller_weights`) come in as `image_weight`, which multiplies what the image
 tokens add, and as part of `frame_bias`, the logarithm of the weight that prompt frames have in the views' self-attention.
 """
 

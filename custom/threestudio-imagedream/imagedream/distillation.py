@@ -10,7 +10,7 @@ form in x̂0 is kept because x̂0 can be rescaled, which tames the saturation th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -21,44 +21,28 @@ from imagedream.model import Condition, concatenate_conditions, predict_noise
 
 
 @dataclass(frozen=True)
-class LinearSchedule:
-    """A value that goes linearly from `start` to `end` between two steps and stays there.
+class DistillationSettings:
+    """What stays the same from step to step, apart from schedules."""
 
-    >>> LinearSchedule(0.98, 0.5, begin_step=0, end_step=8000)(4000)
-    0.74
-    """
-
-    start: float
-    end: float
-    begin_step: int
-    end_step: int
+    timestep_range: tuple[float, float] = (0.02, 0.98)
+    """Lowest and highest timestep, as fractions of the training timesteps."""
+    guidance_scale: float = 5.0
+    """Of classifier-free guidance; the paper uses 5, 1 is none and spares half of the work."""
+    recon_std_rescale: float = 0.2
+    """Blend of `rescale_std`; the released code uses 0.2, 0 is off. Score distillation sampling has no use for it."""
+    gradient_clip: float | None = None
+    """Largest norm a group's own gradient, (z − x̂0) / views, may have; None does not clip."""
+    groups_per_call: int | None = None
+    """Most groups the network sees at once (memory); None is all, twice the groups here."""
+    predict: Callable[..., Tensor] = predict_noise
+    """Called like `imagedream.model.predict_noise`; another denoiser may be given."""
 
     def __post_init__(self) -> None:
-        if self.end_step <= self.begin_step:
+        low, high = self.timestep_range
+        if not 0 <= low <= high <= 1:
             raise ValueError(
-                f"end_step is {self.end_step}, must be greater than begin_step, {self.begin_step}"
+                f"timestep_range is ({low}, {high}), must be fractions with 0 <= low <= high <= 1"
             )
-
-    def __call__(self, step: int) -> float:
-        """Value at a training step."""
-        progress = (step - self.begin_step) / (self.end_step - self.begin_step)
-        return self.start + (self.end - self.start) * min(max(progress, 0.0), 1.0)
-
-
-MINIMUM_TIMESTEP = LinearSchedule(0.98, 0.02, begin_step=0, end_step=8000)
-MAXIMUM_TIMESTEP = LinearSchedule(0.98, 0.50, begin_step=0, end_step=8000)
-"""The released annealing of the timestep range, as fractions of the training timesteps."""
-
-
-def annealed_timestep_range(
-    step: int, minimum: LinearSchedule = MINIMUM_TIMESTEP, maximum: LinearSchedule = MAXIMUM_TIMESTEP
-) -> tuple[float, float]:
-    """Range the timestep is drawn from at a training step, as fractions of the training timesteps.
-
-    >>> annealed_timestep_range(0)
-    (0.98, 0.98)
-    """
-    return minimum(step), maximum(step)
 
 
 @dataclass(frozen=True)
@@ -118,12 +102,9 @@ def draw_timesteps(
     scheduler: Any, groups: int, timestep_range: tuple[float, float], generator: torch.Generator | None = None
 ) -> Int[Tensor, " {groups}"]:
     """One timestep for each group, uniform over a range given as fractions of the training timesteps."""
-    low, high = timestep_range
-    if not 0 <= low <= high <= 1:
-        raise ValueError(f"timestep_range is ({low}, {high}), must be fractions with 0 <= low <= high <= 1")
     steps = scheduler.config.num_train_timesteps
     # rounding guards against 0.98 * 1000 = 979.999…
-    first, last = (min(int(round(fraction * steps, 6)), steps - 1) for fraction in (low, high))
+    first, last = (min(int(round(fraction * steps, 6)), steps - 1) for fraction in timestep_range)
     device = generator.device if generator is not None else None
     return torch.randint(first, last + 1, (groups,), generator=generator, device=device)
 
@@ -135,9 +116,7 @@ def guided_output(
     cameras: Float[Tensor, "group view 16"],
     condition: Condition,
     unconditional: Condition,
-    guidance_scale: float,
-    groups_per_call: int | None = None,
-    predict: Callable[..., Tensor] = predict_noise,
+    settings: DistillationSettings,
 ) -> tuple[Float[Tensor, "group view c h w"], Float[Tensor, "group view c h w"]]:
     """Network output with classifier-free guidance, and the conditional output it came from; no gradient.
 
@@ -145,33 +124,31 @@ def guided_output(
     two weights add up to one, so this is the same guidance in all three.
 
     Args:
-        unet: handed to `predict`.
+        unet: handed to `settings.predict`.
         noisy: x_t.
         timesteps: one per group.
         cameras: `imagedream.cameras.camera_condition` of every view.
         condition: text, image and prompt frames; one row per group, or one row for all.
         unconditional: the same for "no condition".
-        guidance_scale: s; 1 means no guidance and spares the second half of the work.
-        groups_per_call: most groups the network sees at once (memory); None is all, twice the groups here.
-        predict: called like `imagedream.model.predict_noise`.
+        settings: `guidance_scale` is s.
 
     Returns:
         (guided, conditional), in the dtype of `noisy`.
     """
-    groups = noisy.shape[0]
+    groups, guidance_scale = noisy.shape[0], settings.guidance_scale
     conditions = [_rows(condition, groups)]
     if guidance_scale != 1.0:
         conditions.append(_rows(unconditional, groups))
     joined = concatenate_conditions(conditions)
     repeats = len(conditions)
     inputs = [torch.cat([tensor] * repeats) for tensor in (noisy, timesteps, cameras)]
-    size = groups_per_call or repeats * groups
+    size = settings.groups_per_call or repeats * groups
     outputs = []
     with torch.no_grad():
         for start in range(0, repeats * groups, size):
             part = slice(start, start + size)
             rows = joined.map(lambda tensor, part=part: tensor[part])
-            output = predict(unet, *(tensor[part] for tensor in inputs), *rows.inputs)
+            output = settings.predict(unet, *(tensor[part] for tensor in inputs), *rows.inputs)
             outputs.append(output.to(noisy.dtype))
     output = torch.cat(outputs)
     if repeats == 1:
@@ -204,16 +181,12 @@ def image_prompt_score_distillation(
     cameras: Float[Tensor, "group view 16"],
     condition: Condition,
     unconditional: Condition,
+    settings: DistillationSettings = DistillationSettings(),
     *,
     timesteps: Int[Tensor, " group"] | None = None,
     noise: Float[Tensor, "group view c h w"] | None = None,
-    timestep_range: tuple[float, float] = (0.02, 0.98),
-    guidance_scale: float = 5.0,
-    recon_std_rescale: float = 0.2,
-    gradient_clip: float | None = None,
-    groups_per_call: int | None = None,
     generator: torch.Generator | None = None,
-    predict: Callable[..., Tensor] = predict_noise,
+    **changed: Any,
 ) -> DistillationResult:
     """One step of ImageDream's x0-reconstruction distillation: loss ½ ‖z − sg(x̂0)‖² / (groups × views).
 
@@ -224,16 +197,11 @@ def image_prompt_score_distillation(
         cameras: `imagedream.cameras.camera_condition` of every view.
         condition: the encoded prompt, one row per group or one row for all.
         unconditional: what the network is given for "no condition".
-        timesteps: one per group; drawn from `timestep_range` when None.
+        settings: guidance, rescaling, clipping and the range of the timesteps.
+        timesteps: one per group; drawn from the settings' range when None.
         noise: ε; drawn when None.
-        timestep_range: lowest and highest timestep as fractions of the training timesteps, see
-            `annealed_timestep_range`.
-        guidance_scale: of classifier-free guidance; the paper uses 5.
-        recon_std_rescale: blend of `rescale_std`; the released code uses 0.2, 0 is off.
-        gradient_clip: largest norm a group's own gradient (z − x̂0) / views may have; None does not clip.
-        groups_per_call: most groups the network sees at once, None for all (twice the groups here).
         generator: source of timesteps and noise.
-        predict: called like `imagedream.model.predict_noise`; another denoiser may be given.
+        **changed: fields of the settings by name, such as `guidance_scale=1.0`.
 
     Returns:
         The loss and what it was made of. Not differentiable with respect to anything but `latents`.
@@ -241,43 +209,35 @@ def image_prompt_score_distillation(
     Raises:
         ValueError: for a range or condition that does not fit.
     """
-    step = _noise_and_denoise(
-        unet, scheduler, latents, cameras, condition, unconditional, timesteps, noise, timestep_range,
-        guidance_scale, groups_per_call, generator, predict,
-    )  # fmt: skip
+    settings = replace(settings, **changed)
+    drawn = _draw(scheduler, latents, settings, timesteps, noise, generator)
+    step = _denoise(unet, scheduler, latents, cameras, condition, unconditional, settings, *drawn)
     original = to_original(scheduler, step.guided, step.noisy, step.timesteps)
-    if recon_std_rescale:
+    if settings.recon_std_rescale:
         unguided = to_original(scheduler, step.conditional, step.noisy, step.timesteps)
-        original = rescale_std(original, unguided, recon_std_rescale)
-    return _loss_with_gradient(latents, latents.detach() - original, gradient_clip, original, step)
+        original = rescale_std(original, unguided, settings.recon_std_rescale)
+    return _loss_with_gradient(latents, latents.detach() - original, settings.gradient_clip, original, step)
 
 
-def score_distillation_sampling(  # noqa: D417 - the shared arguments are explained above
+def score_distillation_sampling(
     unet: Any,
     scheduler: Any,
     latents: Float[Tensor, "group view c h w"],
     cameras: Float[Tensor, "group view 16"],
     condition: Condition,
     unconditional: Condition,
+    settings: DistillationSettings = DistillationSettings(),
     *,
+    weighting: Literal["reconstruction", "dreamfusion"] = "dreamfusion",
     timesteps: Int[Tensor, " group"] | None = None,
     noise: Float[Tensor, "group view c h w"] | None = None,
-    timestep_range: tuple[float, float] = (0.02, 0.98),
-    guidance_scale: float = 5.0,
-    weighting: Literal["reconstruction", "dreamfusion"] = "dreamfusion",
-    gradient_clip: float | None = None,
-    groups_per_call: int | None = None,
     generator: torch.Generator | None = None,
-    predict: Callable[..., Tensor] = predict_noise,
+    **changed: Any,
 ) -> DistillationResult:
     """Plain score distillation sampling (DreamFusion eq. 3): gradient w(t) (ε̂ − ε) / (groups × views).
 
-    Args:
-        weighting: "reconstruction", w = σ_t / α_t: the gradient of `image_prompt_score_distillation` without
-            rescaling; "dreamfusion", w = σ_t².
-        unet, scheduler, latents, cameras, condition, unconditional: see `image_prompt_score_distillation`.
-        timesteps, noise, timestep_range, guidance_scale, gradient_clip: likewise.
-        groups_per_call, generator, predict: likewise.
+    `weighting` is "reconstruction", w = σ_t / α_t: the gradient of `image_prompt_score_distillation` without rescaling;
+    or "dreamfusion", w = σ_t². The other arguments are explained there.
 
     Returns:
         The same record; its loss has this gradient, its value has no meaning of its own.
@@ -287,17 +247,15 @@ def score_distillation_sampling(  # noqa: D417 - the shared arguments are explai
     """
     if weighting not in ("reconstruction", "dreamfusion"):
         raise ValueError(f"weighting is {weighting!r}, must be 'reconstruction' or 'dreamfusion'")
-    step = _noise_and_denoise(
-        unet, scheduler, latents, cameras, condition, unconditional, timesteps, noise, timestep_range,
-        guidance_scale, groups_per_call, generator, predict,
-    )  # fmt: skip
+    settings = replace(settings, **changed)
+    drawn = _draw(scheduler, latents, settings, timesteps, noise, generator)
+    step = _denoise(unet, scheduler, latents, cameras, condition, unconditional, settings, *drawn)
     original = to_original(scheduler, step.guided, step.noisy, step.timesteps)
     alpha, sigma = signal_and_noise(scheduler, step.timesteps)
     predicted_noise = (step.noisy - alpha * original) / sigma
     weight = sigma / alpha if weighting == "reconstruction" else sigma**2
-    return _loss_with_gradient(
-        latents, weight * (predicted_noise - step.noise), gradient_clip, original, step
-    )
+    residual = weight * (predicted_noise - step.noise)
+    return _loss_with_gradient(latents, residual, settings.gradient_clip, original, step)
 
 
 @dataclass(frozen=True)
@@ -311,25 +269,24 @@ class _Step:
     conditional: Tensor
 
 
-def _noise_and_denoise(
-    unet, scheduler, latents, cameras, condition, unconditional, timesteps, noise, timestep_range, guidance_scale,
-    groups_per_call, generator, predict,
-) -> _Step:  # fmt: skip
-    clean = latents.detach()
+def _draw(scheduler, latents, settings, timesteps, noise, generator) -> tuple[Tensor, Tensor]:
+    """Timesteps and noise, drawn where they are not given."""
     if timesteps is None:
-        timesteps = draw_timesteps(scheduler, len(clean), timestep_range, generator)
-    timesteps = timesteps.to(clean.device)
+        timesteps = draw_timesteps(scheduler, len(latents), settings.timestep_range, generator)
     if noise is None:
-        device = generator.device if generator is not None else clean.device
-        noise = torch.randn(clean.shape, generator=generator, device=device, dtype=clean.dtype).to(
-            clean.device
-        )
+        device = generator.device if generator is not None else latents.device
+        noise = torch.randn(latents.shape, generator=generator, device=device, dtype=latents.dtype)
+    return timesteps.to(latents.device), noise.to(latents.device)
+
+
+def _denoise(
+    unet, scheduler, latents, cameras, condition, unconditional, settings, timesteps, noise
+) -> _Step:
+    """Noise the latents with ε at t, and ask the network."""
     alpha, sigma = signal_and_noise(scheduler, timesteps)
-    noisy = alpha * clean + sigma * noise
-    guided, conditional = guided_output(
-        unet, noisy, timesteps, cameras, condition, unconditional, guidance_scale, groups_per_call, predict
-    )
-    return _Step(timesteps, noise, noisy, guided, conditional)
+    noisy = alpha * latents.detach() + sigma * noise
+    outputs = guided_output(unet, noisy, timesteps, cameras, condition, unconditional, settings)
+    return _Step(timesteps, noise, noisy, *outputs)
 
 
 def _loss_with_gradient(latents, residual, gradient_clip, original, step: _Step) -> DistillationResult:

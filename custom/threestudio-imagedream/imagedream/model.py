@@ -6,7 +6,7 @@ controller), and camera vectors in place of class labels. `predict_noise` is the
 prompt frame of the pixel controller and drops its output again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -18,7 +18,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from imagedream.attention import CaptionAttnProcessor, ImagePromptAttnProcessor, MultiViewAttnProcessor
-from imagedream.training_record import Seen
 
 Controllers = Literal["none", "global", "local", "pixel", "pixel-only"]
 """`pixel` is local + pixel, as in the paper's final model; `pixel-only` has the prompt frame and no image tokens; `none`
@@ -56,7 +55,7 @@ class Condition:
     plain_latents: Float[Tensor, "group prompt channel height width"] | None = None
     """Like `prompt_latents`, likewise."""
     image_weight: Float[Tensor, " group"] | None = None
-    """Weight of the image tokens, see `imagedream.controller_balance`; None is 1."""
+    """Weight of the image tokens, see `imagedream.controller_weights`; None is 1."""
     frame_weight: Float[Tensor, " group"] | None = None
     """Likewise of the prompt frames."""
 
@@ -149,7 +148,8 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
             `num_image_text_embeds`); the output width is the UNet's `cross_attention_dim`. None without image tokens.
         cameras: from where the azimuths of its cameras count.
         no_image: what it has learned to take for "no image prompt".
-        trained_on: what it has been trained on so far, see `imagedream.training_record`; changes nothing of what it does.
+        trained_on: an entry for each training, the oldest first, so that nobody tests it on that by mistake; changes
+            nothing of what it does. Networks from elsewhere have none.
     """
 
     _supports_gradient_checkpointing = True
@@ -162,7 +162,7 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         image_projection_config: dict[str, Any] | None = None,
         cameras: Cameras = "canonical",
         no_image: NoImage = "zeros",
-        trained_on: Seen = (),
+        trained_on: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__()
         for name, value, allowed in (
@@ -284,7 +284,8 @@ def predict_noise(
     """What the network says of noisy views, in the parametrisation it was trained in (ε, v or x₀: the scheduler knows).
 
     The prompt's clean latents become the last frames of each group, with an all-zero camera vector and the same
-    timestep (paper §3.3, "pixel controller"); their output is dropped.
+    timestep (paper §3.3, "pixel controller"); their output is dropped. The network computes, and answers, in its own
+    precision.
 
     Args:
         unet: the network.
@@ -303,6 +304,7 @@ def predict_noise(
         ValueError: if prompt latents are given to a network without pixel controller, or the numbers of prompts differ.
     """
     views = latents.shape[1]
+    latents, cameras = latents.to(unet.dtype), cameras.to(unet.dtype)
     if prompt_latents is not None:
         if not unet.uses_prompt_frame:
             raise ValueError(

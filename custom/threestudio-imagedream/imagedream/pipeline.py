@@ -3,17 +3,17 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from imagedream.cameras import camera_condition, check_angles, look_at_origin, orthogonal_azimuths
-from imagedream.controller_balance import AS_TRAINED, ControllerWeights
+from imagedream.controller_weights import AS_TRAINED, ControllerWeights
 from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE, angle_bias, with_azimuths
 from imagedream.image_prompt.prompt import ImagePrompt, composite, load_image_prompt
@@ -30,6 +30,16 @@ NEGATIVE_CAPTION = (
 PAPER_GUIDANCE_SCALE = 5.0
 
 WHITE = (1.0, 1.0, 1.0)
+
+Sampler = Literal["ddim", "dpm"]
+"""`ddim` is the paper's; `dpm` is DPM-Solver++ of second order (Lu et al. 2022), which needs fewer steps."""
+
+DEFAULT_STEPS: dict[Sampler, int] = {"ddim": 50, "dpm": 20}
+
+
+def make_sampler(name: Sampler, scheduler: SchedulerMixin) -> SchedulerMixin:
+    """A sampler with the noise schedule and the parametrisation of a model's scheduler, which stays as it is."""
+    return {"ddim": DDIMScheduler, "dpm": DPMSolverMultistepScheduler}[name].from_config(scheduler.config)
 
 
 @dataclass(frozen=True)

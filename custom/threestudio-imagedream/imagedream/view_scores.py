@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -30,13 +31,18 @@ class ViewScores:
         """What seeds are ranked by: clip · hull, or hull alone."""
         return self.hull * (1.0 if self.clip is None else self.clip)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        hulls = list(self.view_hull)
+        return {"score": self.total, "clip": self.clip, "hull": self.hull, "hull_of_each_view": hulls}
+
 
 def clip_unavailable(encoder: ImageTextEncoder) -> str | None:
     """Why `score_views` will give no CLIP score; None if it will."""
     if not encoder.config.joint_embedding:
         return "this model's encoder has no joint embedding: its published form leaves the projections out"
     if not encoder.reads_images:
-        return "this model's encoder has no image tower"
+        return "this model's encoder has no CLIP image encoder"
     return None
 
 

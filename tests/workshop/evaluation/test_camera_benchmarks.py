@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import controller_balance, prompt_camera
-from imagedream.controller_balance import ControllerWeights
+from imagedream.controller_weights import ControllerWeights
 from imagedream.workshop.evaluation.held_out_toys import held_out_case
 from tests.tiny import tiny_pipeline
 

@@ -47,6 +47,12 @@ def check_ending(path: Path, allowed: Sequence[str]) -> None:
         raise ValueError(f"--out is {path}, its name must end in {' or '.join(allowed)}")
 
 
+def check_least(option: str, value: float | int | None, least: int, remark: str = "") -> None:
+    """Raise ValueError for a number that is given and below what is allowed."""
+    if value is not None and value < least:
+        raise ValueError(f"{option} is {value}, must be at least {least}{remark}")
+
+
 def say(line: object) -> None:
     """A result, on stdout; everything else is logged to stderr."""
     sys.stdout.write(f"{line}\n")

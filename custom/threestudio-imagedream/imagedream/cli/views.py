@@ -4,19 +4,20 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from imagedream.cli.verb import Verb, check_ending, choose_device, say
-from imagedream.samplers import DEFAULT_STEPS, Sampler
+from imagedream.cli.verb import Verb, check_ending, check_least, choose_device, say
 
 if TYPE_CHECKING:
     from imagedream.image_prompt.prompt import ImagePrompt
-    from imagedream.pipeline import ImageDreamOutput
+    from imagedream.pipeline import ImageDreamOutput, ImageDreamPipeline
     from imagedream.view_scores import ViewScores
 
 logger = logging.getLogger(__name__)
+
+WEIGHTS = ("ip_weight", "pixel_weight", "caption_weight")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Views(Verb):
     caption: str = ""
     """What the object is."""
     front: Path | None = None
-    """A picture of the object's front; the views heed the pictures from their own side most."""
+    """A picture of the object's front; a picture counts most in the views from its own side."""
     left: Path | None = None
     """Likewise of its own left side."""
     back: Path | None = None
@@ -49,7 +50,7 @@ class Views(Verb):
     """Other seeds give other views."""
     seeds: int = 1
     """How many seeds to try: `seed`, `seed` + 1, ...; the picture shows all of them, best first."""
-    sampler: Sampler = "ddim"
+    sampler: Literal["ddim", "dpm"] = "ddim"
     """`ddim`, or `dpm` (DPM-Solver++), which needs fewer steps."""
     steps: int | None = None
     """Sampler steps; by default 50 of ddim, 20 of dpm."""
@@ -75,13 +76,12 @@ class Views(Verb):
         self._check_numbers()
         from imagedream import checkpoints
         from imagedream.cameras import VIEW_NAMES, check_angles
-        from imagedream.controller_balance import ControllerWeights
-        from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE, with_azimuths
+        from imagedream.controller_weights import ControllerWeights
+        from imagedream.image_prompt.multi_image import with_azimuths
         from imagedream.image_prompt.prompt import load_image_prompt
 
         check_angles(self.elevation_deg)
-        balance = {name: getattr(self, name) for name in ("ip_weight", "pixel_weight", "caption_weight")}
-        ControllerWeights(**balance)
+        weights = ControllerWeights(**{name: getattr(self, name) for name in WEIGHTS})
         checkpoints.check(self.weights)
         if self.adapter is not None:
             checkpoints.check_adapter(self.adapter)
@@ -92,20 +92,30 @@ class Views(Verb):
         prompts = [replace(load_image_prompt(path), azimuth_deg=azimuth) for path, azimuth in files]
         import torch
 
-        from imagedream.runs.files import atomic_path
-        from imagedream.samplers import make_sampler
-        from imagedream.view_scores import clip_unavailable
-
         dtype = torch.float16 if device.type == "cuda" else torch.float32
-        pipeline = checkpoints.load(
-            self.weights,
-            dtype=dtype,
-            device=device,
-            adapter=self.adapter,
-            adapter_scale=self.adapter_scale,
-        )
+        adapter = {"adapter": self.adapter, "adapter_scale": self.adapter_scale}
+        pipeline = checkpoints.load(self.weights, dtype=dtype, device=device, **adapter)
         if self.weights == "toybox":
             logger.info("the small model knows toybox objects only; of other things expect a rough guess")
+        settings = self._settings(pipeline)
+        ranked = self._sample(pipeline, prompts, settings, weights)
+        self._save(pipeline, files, settings, ranked)
+        say(self.out)
+
+    def _check_numbers(self) -> None:
+        check_ending(self.out, (".png", ".jpg", ".jpeg", ".webp"))
+        check_least("--seed", self.seed, 0)
+        check_least("--seeds", self.seeds, 1)
+        check_least("--steps", self.steps, 1)
+        check_least("--guidance-scale", self.guidance_scale, 0, " (1 means no guidance)")
+        if self.prompt_temperature is not None and not self.prompt_temperature > 0:
+            raise ValueError(f"--prompt-temperature is {self.prompt_temperature}, must be greater than 0")
+
+    def _settings(self, pipeline: "ImageDreamPipeline") -> dict[str, Any]:
+        """All numbers of a call, and a sampler for it: what was not said follows from the sampler and the model."""
+        from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE
+        from imagedream.pipeline import DEFAULT_STEPS, make_sampler
+
         pipeline.register_modules(scheduler=make_sampler(self.sampler, pipeline.scheduler))
         defaults = {
             "steps": DEFAULT_STEPS[self.sampler],
@@ -113,12 +123,50 @@ class Views(Verb):
             "negative_caption": pipeline.config.negative_caption,
             "prompt_temperature": PROMPT_TEMPERATURE,
         }
-        chosen = {
-            name: getattr(self, name) for name in ("sampler", *defaults, "elevation_deg", "azimuth_deg")
-        }
-        settings = {name: defaults[name] if value is None else value for name, value in chosen.items()}
-        settings |= balance
-        ranked = self._sample(pipeline, prompts, settings)
+        names = ("sampler", *defaults, "elevation_deg", "azimuth_deg", *WEIGHTS)
+        given = {name: getattr(self, name) for name in names}
+        return {name: defaults[name] if value is None else value for name, value in given.items()}
+
+    def _sample(
+        self,
+        pipeline: "ImageDreamPipeline",
+        prompts: "list[ImagePrompt]",
+        settings: dict[str, Any],
+        weights: Any,
+    ) -> "list[tuple[int, ImageDreamOutput, ViewScores]]":
+        """Views and scores of every seed, best first."""
+        import torch
+
+        from imagedream.view_scores import score_views
+
+        named = ("negative_caption", "guidance_scale", "elevation_deg", "azimuth_deg", "prompt_temperature")
+        results = []
+        for seed in range(self.seed, self.seed + self.seeds):
+            output = pipeline(
+                images=prompts,
+                caption=self.caption,
+                num_inference_steps=settings["steps"],
+                weights=weights,
+                generator=torch.Generator().manual_seed(seed),
+                **{name: settings[name] for name in named},
+            )
+            scores = score_views(pipeline.encoder, output, [prompt.rgba for prompt in prompts], self.caption)
+            logger.info(_heading(seed, scores))
+            results.append((seed, output, scores))
+        return sorted(results, key=lambda result: -result[2].total)
+
+    def _save(
+        self,
+        pipeline: "ImageDreamPipeline",
+        files: list[tuple[Path, float | None]],
+        settings: dict[str, Any],
+        ranked: "list[tuple[int, ImageDreamOutput, ViewScores]]",
+    ) -> None:
+        """The sheet, and the numbers beside it."""
+        from imagedream.pictures import label_strip, stack_under_headings
+        from imagedream.runs.files import atomic_path
+        from imagedream.view_scores import clip_unavailable
+
         no_clip = clip_unavailable(pipeline.encoder)
         if no_clip:
             logger.info("no CLIP score: %s", no_clip)
@@ -130,83 +178,16 @@ class Views(Verb):
             "adapter_scale": self.adapter_scale,
             "settings": settings,
             "clip_unavailable": no_clip,
-            "seeds": [
-                {
-                    "seed": seed,
-                    "score": scores.total,
-                    "clip": scores.clip,
-                    "hull": scores.hull,
-                    "hull_of_each_view": list(scores.view_hull),
-                }
-                for seed, _, scores in ranked
-            ],
+            "seeds": [{"seed": seed, **scores.to_dict()} for seed, _, scores in ranked],
         }
-        with atomic_path(self.out) as picture, atomic_path(self.out.with_suffix(".json")) as scores:
-            self._draw(ranked).save(picture)
-            scores.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        say(self.out)
-
-    def _check_numbers(self) -> None:
-        check_ending(self.out, (".png", ".jpg", ".jpeg", ".webp"))
-        for name, value, allowed, fits in (
-            ("--seed", self.seed, "must be at least 0", self.seed >= 0),
-            ("--seeds", self.seeds, "must be at least 1", self.seeds >= 1),
-            ("--steps", self.steps, "must be at least 1", self.steps is None or self.steps >= 1),
-            (
-                "--guidance-scale",
-                self.guidance_scale,
-                "must be at least 0 (1 means no guidance)",
-                self.guidance_scale is None or self.guidance_scale >= 0,
-            ),
-            (
-                "--prompt-temperature",
-                self.prompt_temperature,
-                "must be greater than 0",
-                self.prompt_temperature is None or self.prompt_temperature > 0,
-            ),
-        ):
-            if not fits:
-                raise ValueError(f"{name} is {value}, {allowed}")
-
-    def _sample(
-        self, pipeline: Any, prompts: "list[ImagePrompt]", settings: dict[str, Any]
-    ) -> "list[tuple[int, ImageDreamOutput, ViewScores]]":
-        """Views and scores of every seed, best first."""
-        import torch
-
-        from imagedream.controller_balance import ControllerWeights
-        from imagedream.view_scores import score_views
-
-        weights = ControllerWeights(
-            **{name: settings[name] for name in ("ip_weight", "pixel_weight", "caption_weight")}
-        )
-        results = []
-        for seed in range(self.seed, self.seed + self.seeds):
-            output = pipeline(
-                images=prompts,
-                caption=self.caption,
-                negative_caption=settings["negative_caption"],
-                guidance_scale=settings["guidance_scale"],
-                num_inference_steps=settings["steps"],
-                elevation_deg=settings["elevation_deg"],
-                azimuth_deg=settings["azimuth_deg"],
-                prompt_temperature=settings["prompt_temperature"],
-                weights=weights,
-                generator=torch.Generator().manual_seed(seed),
-            )
-            scores = score_views(pipeline.encoder, output, [prompt.rgba for prompt in prompts], self.caption)
-            logger.info(_heading(seed, scores))
-            results.append((seed, output, scores))
-        return sorted(results, key=lambda result: -result[2].total)
-
-    def _draw(self, ranked: "list[tuple[int, ImageDreamOutput, ViewScores]]") -> Any:
-        from imagedream.pictures import label_strip, stack_under_headings
-
         strips = [
             (_heading(seed, scores), label_strip(output.images, output.azimuths_deg))
             for seed, output, scores in ranked
         ]
-        return strips[0][1] if len(strips) == 1 else stack_under_headings(strips)
+        sheet = strips[0][1] if len(strips) == 1 else stack_under_headings(strips)
+        with atomic_path(self.out) as picture, atomic_path(self.out.with_suffix(".json")) as numbers:
+            sheet.save(picture)
+            numbers.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _heading(seed: int, scores: "ViewScores") -> str:

@@ -67,4 +67,4 @@ RECIPES: dict[str, Recipe] = {
     "sculpture": Recipe(sculpture.build, sculpture.ACCESSORIES),
     "monster": Recipe(monster.build, monster.ACCESSORIES),
 }
-"""Kinds in the order they joined; those that the small model was trained on are noted in its config (`imagedream.training_record`)."""
+"""Kinds in the order they joined; those that the small model was trained on are noted in its config (`trained_on`)."""

@@ -1,6 +1,6 @@
 """Toys that a network was not trained on, as test cases: a prompt picture, the true views, answers without any model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,9 @@ from imagedream import cameras, checkpoints
 from imagedream.image_prompt.prompt import OBJECT_FRACTION, composite, place
 from imagedream.mesh.raycast import Light, Views, render
 from imagedream.toybox import FIRST_KINDS, KINDS, Toy, make_toy
-from imagedream.training_record import Seen
+
+TrainedOn = Sequence[Mapping[str, Any]]
+"""A network's record of its trainings (`MultiViewUNet`); those on toys have `kinds`, `split`, `first_seed` and `objects`."""
 
 LARGEST_ELEVATION_DEG = 20.0
 LARGEST_PROMPT_AZIMUTH_DEG = 30.0
@@ -206,7 +208,7 @@ def unseen_toys(
     }
 
 
-def unseen_kinds(trained_on: Seen, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+def unseen_kinds(trained_on: TrainedOn, wanted: Sequence[str] = ()) -> tuple[str, ...]:
     """Kinds of toys that are new to a network: the wanted ones, or all.
 
     Raises:
@@ -228,7 +230,7 @@ def unseen_kinds(trained_on: Seen, wanted: Sequence[str] = ()) -> tuple[str, ...
     return tuple(wanted) or new
 
 
-def check_unseen(trained_on: Seen, split: str, first_seed: int, count: int) -> None:
+def check_unseen(trained_on: TrainedOn, split: str, first_seed: int, count: int) -> None:
     """Raise ValueError if toys of a split with these seeds, of whichever kind, were trained on."""
     ranges = [
         (entry["first_seed"], entry["first_seed"] + entry["objects"])

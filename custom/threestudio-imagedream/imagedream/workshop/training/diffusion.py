@@ -115,7 +115,7 @@ class DiffusionTraining(Training):
         conditioning: dropout of prompt and caption.
         objective: weights of the noise levels.
         augmentation: changes to the pictures of objects, while training only.
-        data: what it learns from, for the network's record (`imagedream.training_record`).
+        data: what it learns from, for the network's record (`MultiViewUNet`, `trained_on`).
 
     Raises:
         ValueError: the parts do not fit each other, or the schedule not the objective.

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from imagedream.runs.seeds import step_generator
-from imagedream.training_record import seen_toys
 from imagedream.workshop.training.picture_data import Pictures, PicturesConfig, find_pictures
 from imagedream.workshop.training.rendered_data import (
     RenderedConfig,
@@ -158,12 +157,14 @@ class DataConfig:
 
     @property
     def seen(self) -> dict[str, Any]:
-        """What a network trained on this has seen, see `imagedream.training_record`; folders by name, since paths are nobody's business."""
+        """The entry of this data in a network's `trained_on`; folders by name, since paths are nobody's business."""
         pictures = [Path(folder).name for folder in self.pictures.folders]
         if self.rendered.folders:
             seen = {"data": "rendered", "folders": [Path(folder).name for folder in self.rendered.folders]}
         else:
-            seen = seen_toys(self.sample.kinds, 0, self.objects)
+            kinds = list(dict.fromkeys(self.sample.kinds))
+            toys = {"kinds": kinds, "split": "train", "first_seed": 0, "objects": self.objects}
+            seen = {"data": "toybox", **toys}
         return {**seen, "batch_size": self.batch_size, **({"pictures": pictures} if pictures else {})}
 
 

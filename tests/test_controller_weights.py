@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from imagedream.controller_balance import ControllerWeights
+from imagedream.controller_weights import ControllerWeights
 from imagedream.distillation import image_prompt_score_distillation
 from imagedream.model import Condition, predict_noise
 from tests.tiny import tiny_pipeline, tiny_unet

@@ -1,4 +1,4 @@
-"""How much each controller has to say: image tokens, prompt frame and caption (the balance the paper asks for, §4.2, Fig. 8)."""
+"""The weights of the controllers: image tokens, prompt frame and caption (the balance the paper asks for, §4.2, Fig. 8)."""
 
 import math
 from dataclasses import dataclass, fields, replace
