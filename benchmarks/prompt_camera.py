@@ -3,8 +3,8 @@
     python benchmarks/prompt_camera.py --runs outputs/toys48 [--out benchmarks/results/prompt_camera]
 
 Held-out toys, whose prompts' cameras are known: azimuths within ±30° as in `imagedream.workshop.evaluation.held_out_toys`, and once more
-within ±90°. Each prompt is looked for in the toy itself (the best that can be hoped for), in the diffusion model's four views
-(before the optimisation), and in the optimised field of a finished run of `benchmarks/toybox_to_3d.py` (after it; ±30° only).
+within ±90°. Each prompt is looked for in the toy itself (the best that can be hoped for) and in the optimised field of a finished run
+of `benchmarks/toybox_to_3d.py` (±30° only).
 """
 
 import importlib.util
@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTENSION = ROOT / "custom" / "threestudio-imagedream"
 sys.path[:0] = [str(EXTENSION), str(ROOT / "embedded")]
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import tyro  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
@@ -26,8 +25,6 @@ import threestudio  # noqa: E402
 from imagedream import checkpoints  # noqa: E402
 from imagedream.image_prompt.prompt_camera import PromptCamera, clip_features, estimate_prompt_camera  # noqa: E402
 from imagedream.mesh.raycast import Light, Raycaster  # noqa: E402
-from imagedream.mesh.visual_hull import hull_renderer  # noqa: E402
-from imagedream.metrics import silhouette  # noqa: E402
 from imagedream.workshop.evaluation.held_out_toys import (  # noqa: E402
     LARGEST_PROMPT_AZIMUTH_DEG,
     HeldOutCase,
@@ -49,13 +46,6 @@ class Settings:
     """Number of toys."""
     seed: int = 0
     """Number of the first toy."""
-    wide_views: int = 48
-    """For how many toys the diffusion model is asked for views of prompts within ±90°."""
-    steps: int = 25
-    """Sampler steps of those views."""
-    guidance_scale: float | None = None
-    """None is what suits the model."""
-    elevation_deg: float = 10.0
     out: Path | None = None
     """Write OUT.md and OUT.json."""
 
@@ -80,12 +70,6 @@ def mesh_renderer(mesh):
     return render
 
 
-def in_views(prompt, images, azimuths_deg, elevation_deg, features) -> PromptCamera:
-    """The estimate from four views."""
-    hull = hull_renderer(images, silhouette(images), azimuths_deg, elevation_deg)
-    return estimate_prompt_camera(prompt, hull, features=features)
-
-
 def in_field(prompt, trial: Path, features) -> PromptCamera:
     """The estimate from the field of a finished run."""
     whole = OmegaConf.load(trial / "configs" / "parsed.yaml")
@@ -97,9 +81,8 @@ def in_field(prompt, trial: Path, features) -> PromptCamera:
     return estimate_prompt_camera(prompt, views, float(whole.data.eval_relative_distance), features=features)
 
 
-def measure(case: HeldOutCase, number: int, settings: Settings, pipeline) -> list[dict]:
+def measure(case: HeldOutCase, number: int, settings: Settings, features) -> list[dict]:
     """All estimates for one toy."""
-    features = clip_features(pipeline.encoder)
     rows = []
 
     def note(
@@ -124,11 +107,7 @@ def measure(case: HeldOutCase, number: int, settings: Settings, pipeline) -> lis
     distance = case.orbit.relative_distance
     note(near, "true mesh", estimate_prompt_camera(case.prompt, mesh, distance, features=features), *truth)
     trial = settings.runs / case.label / "run" / "toy"
-    if (trial / "ckpts" / "last.ckpt").exists() and (trial / "save" / "views.npz").exists():
-        with np.load(trial / "save" / "views.npz") as stored:
-            images = torch.from_numpy(stored["images"]).permute(0, 3, 1, 2) / 255
-            cameras = stored["azimuths_deg"].tolist(), float(stored["elevation_deg"])
-        note(near, "four views", in_views(case.prompt, images, *cameras, features), *truth)
+    if (trial / "ckpts" / "last.ckpt").exists():
         note(near, "field", in_field(case.prompt, trial, features), *truth)
 
     wide = f"±{WIDE_DEG:.0f}°"
@@ -136,17 +115,6 @@ def measure(case: HeldOutCase, number: int, settings: Settings, pipeline) -> lis
     truth = (2 * float(draw) - 1) * WIDE_DEG, case.prompt_elevation_deg
     prompt = prompt_picture(case.toy, *truth)
     note(wide, "true mesh", estimate_prompt_camera(prompt, mesh, distance, features=features), *truth)
-    if number < settings.wide_views:
-        output = pipeline(
-            prompt,
-            case.toy.caption,
-            guidance_scale=settings.guidance_scale,
-            num_inference_steps=settings.steps,
-            elevation_deg=settings.elevation_deg,
-            generator=torch.Generator().manual_seed(0),
-        )
-        camera = in_views(prompt, output.images, output.azimuths_deg, output.elevation_deg, features)
-        note(wide, "four views", camera, *truth)
     return rows
 
 
@@ -158,7 +126,7 @@ def summary(rows: list[dict]) -> list[dict]:
         azimuths = torch.tensor([row["azimuth_deg"] for row in known if row["in"] == "true mesh"])
         for answer, azimuth in (("always front", 0.0), ("their mean", float(azimuths.mean()))):
             table.append({"prompts": prompts, "looked for in": answer, **scores((azimuths - azimuth).abs())})
-        for seen_in in ("four views", "field", "true mesh"):
+        for seen_in in ("field", "true mesh"):
             chosen = [row for row in known if row["in"] == seen_in]
             if not chosen:
                 continue
@@ -189,11 +157,11 @@ def report(rows: list[dict], settings: Settings) -> str:
     finished = sum(row["in"] == "field" for row in rows)
     return "\n\n".join(
         [
-            f"`python benchmarks/prompt_camera.py --n {settings.n} --wide-views {settings.wide_views}`; "
+            f"`python benchmarks/prompt_camera.py --n {settings.n}`; "
             f"{finished} finished runs; {os.cpu_count()} CPU cores, torch {torch.__version__}",
-            "Errors of the azimuth in degrees. *four views*: the visual hull of the diffusion model's views, before the "
-            "optimisation; *field*: after it; *true mesh*: the toy itself, the best that can be hoped for. *within 15°* "
-            "is what the certainty means to be. *their mean*: the mean of all true azimuths, which nobody knows.",
+            "Errors of the azimuth in degrees. *field*: of a finished run; *true mesh*: the toy itself, the best that can be "
+            "hoped for. *within 15°* is what the certainty means to be. *their mean*: the mean of all true azimuths, which "
+            "nobody knows.",
             markdown_table(summary(rows)),
         ]
     )
@@ -203,11 +171,10 @@ def main(settings: Settings) -> int:
     """Measure, report."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     load_extension()
-    pipeline = checkpoints.load("toybox")
-    pipeline.set_progress_bar_config(disable=True)
+    features = clip_features(checkpoints.load_part("toybox", "encoder")[0])
     rows = []
     for number, case in enumerate(held_out_cases(settings.n, settings.seed)):
-        rows += measure(case, number, settings, pipeline)
+        rows += measure(case, number, settings, features)
     text = report(rows, settings)
     print("\n" + text)
     if settings.out is not None:

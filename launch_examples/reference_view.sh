@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The small model, and the picture itself seen from its own camera: PICTURE CAPTION AZIMUTH (degrees from the object's front;
-# without it the camera is estimated)
+# without it the camera is estimated, from what the optimisation has made by then)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 camera="camera: estimate"

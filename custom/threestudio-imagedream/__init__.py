@@ -25,7 +25,7 @@ if importlib.util.find_spec("imagedream") is None:
     # the library lies beside this file; last on the path, so that its neighbours hide nobody's modules
     sys.path.append(str(Path(__file__).parent))
 
-from . import background, data, exporter, fork, guidance, mixing, prompt_processor, reference, system  # noqa: E402
+from . import background, data, exporter, fork, guidance, guidances, prompt_processor, reference, system  # noqa: E402
 
 __all__ = [
     "background",
@@ -33,7 +33,7 @@ __all__ = [
     "exporter",
     "fork",
     "guidance",
-    "mixing",
+    "guidances",
     "prompt_processor",
     "reference",
     "system",

@@ -1,18 +1,17 @@
-"""Where the pictures of a run were taken from: what `imagedream.image_prompt.prompt_camera` needs of a host, and how it is told."""
+"""Where the pictures of a run were taken from: what `imagedream.image_prompt.prompt_camera` needs of a host."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from imagedream.cameras import check_angles
+from imagedream.image_prompt.prompt import ImagePrompt
 from imagedream.image_prompt.prompt_camera import PromptCamera, clip_features, estimate_prompt_camera
 from imagedream.mesh.field import ViewFunction
+from threestudio.utils.config import parse_structured
 
 from .data import camera_batch
 
@@ -27,11 +26,11 @@ class PromptCameraSettings:
     """Keys of `system.prompt_camera`."""
 
     enabled: bool = True
-    """Estimate it from the four views before the optimisation, and from the field after it."""
+    """Estimate it from the field after the optimisation."""
     steps: list[int] = field(default_factory=list)
-    """Training steps at which it is estimated from the field as well, for `imagedream-reference-guidance`."""
+    """Training steps at which it is estimated as well, for `imagedream-reference-guidance`."""
     relative_distance: float = 0.7
-    """Half the height of the four views' frames at the object, in world units: the middle of `data.relative_distance_range`."""
+    """Half the height of the frames at the object, in world units: the middle of `data.relative_distance_range`."""
     fovy_deg: float = 47.5
     """Field of view that pictures are taken to have."""
 
@@ -40,6 +39,20 @@ class PromptCameraSettings:
         if not self.relative_distance > 0:
             raise ValueError(
                 f"system.prompt_camera.relative_distance is {self.relative_distance}, must be greater than 0"
+            )
+
+
+def check_prompt_camera(cfg: Any) -> None:
+    """Raise ValueError if a guidance of `system` needs an estimate during the optimisation, and none is made."""
+    settings = parse_structured(PromptCameraSettings, cfg.get("prompt_camera", {}))
+    entries = cfg.get("guidances") or []
+    for entry in entries.values() if hasattr(entries, "values") else entries:
+        needs = (entry.get("guidance") or {}).get("camera") == "estimate"
+        if needs and not (settings.enabled and settings.steps):
+            raise ValueError(
+                f"camera is 'estimate', but system.prompt_camera.enabled is {settings.enabled} and its steps are "
+                f"{list(settings.steps)}: give steps at which it is estimated, such as "
+                "system.prompt_camera.steps=[60,120,180], or azimuth_deg"
             )
 
 
@@ -71,48 +84,33 @@ def object_views(render: Callable[[dict[str, Any]], dict[str, Tensor]], device: 
     return views
 
 
-def of_four_views(path: Path, settings: PromptCameraSettings) -> Callable[[Tensor, Any], PromptCamera]:
-    """Looks for a prompt (RGBA; and the pipeline, if its encoder shall help) in the visual hull of a `views.npz`."""
-    from imagedream.mesh.visual_hull import hull_renderer
-    from imagedream.metrics import silhouette
+@torch.no_grad()
+def estimate_cameras(
+    system: Any, images: Sequence[ImagePrompt], settings: PromptCameraSettings, encoder: Any = None
+) -> list[PromptCamera]:
+    """Looks for pictures in what a system renders, with the help of an `ImageTextEncoder` that reads images.
 
-    with np.load(path) as stored:
-        images = torch.from_numpy(stored["images"]).permute(0, 3, 1, 2) / 255
-        azimuths, elevation = stored["azimuths_deg"].tolist(), float(stored["elevation_deg"])
-    hull = hull_renderer(images, silhouette(images), azimuths, elevation, settings.fovy_deg)
-    scale = settings.relative_distance
-
-    def views(camera_to_world: Tensor, fov_y_deg: Tensor, size: int) -> Tensor:
-        """The hull, as large as the object is going to be."""
-        poses = camera_to_world.clone()
-        poses[:, :3, 3] /= scale
-        return hull(poses, fov_y_deg, size)
-
-    return partial(_estimate, views, settings)
-
-
-def of_field(system: Any, settings: PromptCameraSettings) -> Callable[[Tensor, Any], PromptCamera]:
-    """Looks for a prompt in what a system renders."""
-
-    def render(batch: dict[str, Any]) -> dict[str, Tensor]:
-        training = system.training
-        system.eval()
-        try:
-            with torch.no_grad():
-                return system(batch)
-        finally:
-            system.train(training)
-
-    return partial(_estimate, object_views(render, system.device), settings)
-
-
-def _estimate(
-    views: ViewFunction, settings: PromptCameraSettings, rgba: Tensor, pipeline: Any
-) -> PromptCamera:
+    Raises:
+        ValueError: nothing of the object is to be seen.
+    """
     features = None
-    if pipeline is not None and pipeline.encoder.reads_images:
-        features = clip_features(pipeline.encoder, pipeline.device)
-    return estimate_prompt_camera(rgba, views, settings.relative_distance, settings.fovy_deg, features)
+    if encoder is not None and encoder.reads_images:
+        features = clip_features(encoder, system.device)
+    training = system.training
+    system.eval()
+    try:
+        views = object_views(system, system.device)
+        distance, fov = settings.relative_distance, settings.fovy_deg
+        return [estimate_prompt_camera(image.rgba, views, distance, fov, features) for image in images]
+    finally:
+        system.train(training)
+
+
+def turned_warnings(cameras: Sequence[PromptCamera], given: Sequence[tuple[str, float | None]]) -> list[str]:
+    """What to say of pictures (path, azimuth) whose cameras are, for certain, not where they were given for."""
+    pairs = zip(cameras, (azimuth_deg for _, azimuth_deg in given), strict=False)
+    found = [turned_warning(camera, azimuth_deg) for camera, azimuth_deg in pairs]
+    return [warning for warning in found if warning]
 
 
 def turned_warning(camera: PromptCamera, given_deg: float | None) -> str | None:

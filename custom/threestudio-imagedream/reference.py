@@ -33,8 +33,8 @@ class ReferenceGuidance(BaseObject):
         picture: int = 0
         """Which of the prompt's pictures."""
         camera: str = "given"
-        """`given`: the next four keys say where the picture was taken from. `estimate`: that is found out, before the
-        optimisation and at `system.prompt_camera.steps`; the losses are then multiplied by the estimate's certainty."""
+        """`given`: the next four keys say where the picture was taken from. `estimate`: that is found out at
+        `system.prompt_camera.steps`; from the first of these on there are losses, times the estimate's certainty."""
         azimuth_deg: float | None = None
         """Counted from the object's front; None: the side the picture was given for."""
         elevation_deg: float = 0.0
@@ -93,39 +93,34 @@ class ReferenceGuidance(BaseObject):
         pixels = interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
         return pixels.permute(0, 2, 3, 1).to(self.device)
 
-    def camera_batch(self, prompt_utils: PromptOutput) -> dict[str, Any]:
-        """The camera of the picture."""
-        values = self._estimated(prompt_utils) if self.cfg.camera == "estimate" else self._given(prompt_utils)
-        batch = camera_batch(
-            *(torch.tensor([float(value)]) for value in values), self.cfg.size, self.cfg.size
-        )
+    def camera_batch(self, prompt_utils: PromptOutput) -> dict[str, Any] | None:
+        """The camera of the picture; None as long as it has not been estimated."""
+        if self.cfg.picture >= len(prompt_utils.images):
+            raise ValueError(
+                f"picture is {self.cfg.picture}, but the prompt has {len(prompt_utils.images)} pictures"
+            )
+        if self.cfg.camera == "given":
+            values = self._given(prompt_utils)
+        elif prompt_utils.cameras:
+            values = self._estimated(prompt_utils)
+        else:
+            return None
+        size = self.cfg.size
+        batch = camera_batch(*(torch.tensor([float(value)]) for value in values), size, size)
         return {
             name: value.to(self.device) if isinstance(value, Tensor) else value
             for name, value in batch.items()
         }
 
-    def _camera(self, prompt_utils: PromptOutput) -> PromptCamera:
-        if self.cfg.picture >= len(prompt_utils.cameras):
-            raise ValueError(
-                f"camera is 'estimate', but where picture {self.cfg.picture} was taken from has not been estimated: "
-                "that needs imagedream-guidance as system.guidance and system.prompt_camera.enabled=true; or give "
-                "azimuth_deg"
-            )
-        return prompt_utils.cameras[self.cfg.picture]
-
     def _estimated(self, prompt_utils: PromptOutput) -> tuple[float, float, float, float]:
         """Elevation, azimuth, relative distance and field of view of a frame that looks at the origin and holds the picture's."""
-        camera = self._camera(prompt_utils)
+        camera = prompt_utils.cameras[self.cfg.picture]
         widened = _widening(camera)
         fovy_deg = 2 * math.degrees(math.atan(camera.relative_distance * widened / camera.distance))
         return camera.elevation_deg, camera.azimuth_deg, camera.relative_distance * widened, fovy_deg
 
     def _given(self, prompt_utils: PromptOutput) -> tuple[float, float, float, float]:
         cfg = self.cfg
-        if cfg.picture >= len(prompt_utils.images):
-            raise ValueError(
-                f"picture is {cfg.picture}, but the prompt has {len(prompt_utils.images)} pictures"
-            )
         azimuth_deg = cfg.azimuth_deg
         if azimuth_deg is None:
             azimuth_deg = prompt_utils.images[cfg.picture].azimuth_deg
@@ -140,7 +135,7 @@ class ReferenceGuidance(BaseObject):
         """Pictures (1, channel, height, width) framed like the prompt -> as the camera's frame shows them."""
         if self.cfg.camera == "given":
             return pictures
-        camera = self._camera(prompt_utils)
+        camera = prompt_utils.cameras[self.cfg.picture]
         widened = _widening(camera)
         theta = pictures.new_zeros(1, 2, 3)
         theta[:, 0, 0] = theta[:, 1, 1] = widened
@@ -188,7 +183,7 @@ class ReferenceGuidance(BaseObject):
             normals = normalize(normals, dim=-1) @ c2w[0, :3, :3].to(normals)
             given = self._framed(self.normals.permute(0, 3, 1, 2), prompt_utils).permute(0, 2, 3, 1)
             losses["loss_normal"] = self.cfg.normal_weight * (1 - (normals * given).sum(-1)[inside].mean())
-        trust = self._camera(prompt_utils).certainty if self.cfg.camera == "estimate" else 1.0
+        trust = prompt_utils.cameras[self.cfg.picture].certainty if self.cfg.camera == "estimate" else 1.0
         return {name: trust * loss for name, loss in losses.items()}
 
 

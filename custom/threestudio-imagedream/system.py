@@ -1,20 +1,17 @@
 """The optimisation: losses, what is logged and saved along the way, turntable, export and report."""
 
 import json
-import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 import threestudio
-from imagedream.cameras import check_angles, view_name
+from imagedream.cameras import check_angles
 from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.pictures import label_strip
 from imagedream.runs.checkpoints import Checkpoints
@@ -24,14 +21,14 @@ from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import find_last_path
 
-from .camera_estimate import PromptCameraSettings, of_field, of_four_views, turned_warning
+from .camera_estimate import PromptCameraSettings, check_prompt_camera, estimate_cameras, turned_warnings
 from .chunked_rendering import first_images, render_in_chunks
 from .exporter import ImageDreamMeshExporter
 from .guidance import SMALL_MODEL_WARNING, ImageDreamGuidance
-from .mixing import GuidanceMix
-from .prompt_processor import PromptOutput
+from .guidances import GuidanceMix
 from .recovery import Recovery
 from .regularisers import REGULARISERS
+from .trial import RunRecord, by_step, write_trial_report
 
 LOSSES = ("lambda_sds", *(f"lambda_{name}" for name in REGULARISERS))
 
@@ -46,7 +43,7 @@ class ImageDreamSystem(BaseLift3DSystem):
 
         exporter_type: str = "imagedream-mesh-exporter"
         guidances: Any = field(default_factory=list)
-        """Guidances beside `guidance`, whose weight is `loss.lambda_sds`: a list of `mixing.GuidanceEntry`, or a mapping
+        """Guidances beside `guidance`, whose weight is `loss.lambda_sds`: a list of `guidances.GuidanceEntry`, or a mapping
         from names of your choice to them, which the command line can override (`system.guidances.NAME.weight=0.5`)."""
         prompt_camera: dict = field(default_factory=dict)
         """Where the pictures were taken from: `camera_estimate.PromptCameraSettings`."""
@@ -77,6 +74,7 @@ class ImageDreamSystem(BaseLift3DSystem):
             if hasattr(module, "preflight"):
                 module.preflight(cfg.get(kind, {}))
         GuidanceMix(cfg).preflight()
+        check_prompt_camera(cfg)
 
     def configure(self) -> None:
         """Build geometry, material, background and renderer; prompt and guidance wait until training starts.
@@ -94,7 +92,6 @@ class ImageDreamSystem(BaseLift3DSystem):
         self.views = parse_structured(ViewSettings, self.cfg.views)
         self.prompt_camera = parse_structured(PromptCameraSettings, self.cfg.prompt_camera)
         self.recovery = Recovery(self)
-        self._started = time.perf_counter()
 
     def set_save_dir(self, save_dir: str) -> None:
         """Say where files go; the host calls it before it trains."""
@@ -109,42 +106,46 @@ class ImageDreamSystem(BaseLift3DSystem):
         """Folder of the trial, the parent of `save`."""
         return Path(self.get_save_dir()).parent
 
+    @property
+    def record(self) -> RunRecord:
+        """What is noted in `save/run.json`."""
+        return RunRecord(Path(self.get_save_path("run.json")))
+
     # ------------------------------------------------------------------------------------------------ training
 
     def on_fit_start(self) -> None:
         """Read the prompt, load the diffusion model, show what it makes of the picture."""
         super().on_fit_start()
-        start = time.perf_counter()
-        self.prompt_processor = threestudio.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
-        self.prompt_utils = self.prompt_processor()
         if self._trainer is not None and self.trainer.ckpt_path is None:  # else resumed
             for earlier in ("views.npz", "run.json"):  # of another run in the same folder
                 Path(self.get_save_path(earlier)).unlink(missing_ok=True)
+        with self.record.timed("prompt"):
+            self.read_prompt()
+        self.mix = GuidanceMix(self.cfg)
+        if self._trainer is not None:
+            self.mix.check_steps(self._trainer.max_steps)
+        if not Path(self.get_save_path("views.npz")).exists():
+            with self.record.timed("load model"):
+                guidance = self.mix.members[0].load(self.true_current_epoch, self.true_global_step)
+            if isinstance(guidance, ImageDreamGuidance):
+                with self.record.timed("four views"):
+                    self.save_views(guidance)
+        for member in self.mix:
+            member.read_prompt(self.prompt_utils)
+        self._started = time.perf_counter()
+
+    def read_prompt(self) -> None:
+        """Prepare the prompt, save its pictures and note what may spoil the result."""
+        self.prompt_processor = threestudio.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
+        self.prompt_utils = self.prompt_processor()
         notes = []
         for number, image in enumerate(self.prompt_utils.images, 1):
             image.save(self.get_save_path("prompt.png" if number == 1 else f"prompt-{number}.png"))
             notes += [warning for warning in image.warnings if warning not in notes]
         if self.cfg.guidance.get("weights") == "toybox":
             notes.append(SMALL_MODEL_WARNING)
-        self._note(caption=self.prompt_utils.caption, warnings=notes)
-        self._lap("prompt", start)
-        self.mix = GuidanceMix(self.cfg)
-        if self._trainer is not None:
-            self.mix.check_steps(self._trainer.max_steps)
-        if not Path(self.get_save_path("views.npz")).exists():
-            start = time.perf_counter()
-            guidance = self.mix.members[0].load(self.true_current_epoch, self.true_global_step)
-            self._lap("load model", start)
-            if isinstance(guidance, ImageDreamGuidance):
-                start = time.perf_counter()
-                self.save_views(guidance)
-                self._lap("four views", start)
-        if "four views" not in self._read_record().get("prompt_cameras", {}):
-            self.estimate_prompt_cameras("four views")
-        self.prompt_utils = self._with_cameras()
-        for member in self.mix:
-            member.read_prompt(self.prompt_utils)
-        self._started = time.perf_counter()
+        self.record.note(caption=self.prompt_utils.caption, warnings=notes)
+        self._use_cameras(self.record.newest_cameras())  # of a resumed run
 
     def save_views(self, guidance: ImageDreamGuidance) -> None:
         """Sample the diffusion model's four views into `views.png` and `save/views.npz`."""
@@ -191,7 +192,6 @@ class ImageDreamSystem(BaseLift3DSystem):
         super().on_train_batch_start(batch, batch_idx, unused)
         if self.true_global_step in self.prompt_camera.steps:
             self.estimate_prompt_cameras(f"step {self.true_global_step}")
-            self.prompt_utils = self._with_cameras()
             self.mix.share_prompt(self.prompt_utils)
 
     def loss_terms(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -249,70 +249,44 @@ class ImageDreamSystem(BaseLift3DSystem):
 
     def on_train_end(self) -> None:
         """Note how long the optimisation took; see the pictures in the field; free the guidances."""
-        self._lap("optimisation", self._started)
+        self.record.lap("optimisation", self._started)
         self.estimate_prompt_cameras("field")
         self.mix.free()
 
     # ----------------------------------------------------------------------------------------- the prompts' cameras
 
     def estimate_prompt_cameras(self, when: str) -> None:
-        """Find out where each picture was taken from, log it and note it in `save/run.json`.
+        """Find out from the field where each picture was taken from, log it and note it in `save/run.json`.
 
         Args:
-            when: "four views", which are looked at then; anything else names a state of the field.
+            when: name of the field's state: "field" after the optimisation, "step N" before.
         """
         if not self.prompt_camera.enabled:
             return
-        start = time.perf_counter()
         guidance = self.mix.members[0].guidance
-        pipeline = guidance.pipeline if isinstance(guidance, ImageDreamGuidance) else None
+        encoder = guidance.pipeline.encoder if isinstance(guidance, ImageDreamGuidance) else None
         try:
-            if when == "four views":
-                views = Path(self.get_save_path("views.npz"))
-                if not views.exists():
-                    return
-                estimate = of_four_views(views, self.prompt_camera)
-            else:
-                estimate = of_field(self, self.prompt_camera)
-            cameras = [estimate(image.rgba, pipeline) for image in self.prompt_utils.images]
+            with self.record.timed(f"camera by the {when}"):
+                cameras = estimate_cameras(self, self.prompt_utils.images, self.prompt_camera, encoder)
         except ValueError as error:  # nothing there to match: no reason to stop a run
             threestudio.warn(f"The prompt's camera is not known from the {when}: {error}")
             return
         for camera in cameras:
             threestudio.info(f"The prompt's camera by the {when}: {camera}")
-        known = self._read_record().get("prompt_cameras", {})
-        self._note(prompt_cameras={**known, when: [camera.to_dict() for camera in cameras]})
-        self._lap(f"camera by the {when}", start)
+        self.record.note_cameras(when, cameras)
+        self._use_cameras(cameras)
 
-    def _with_cameras(self) -> PromptOutput:
-        """The prompt with the newest estimates of its cameras."""
-        known = self._read_record().get("prompt_cameras", {})
-        newest = list(known.values())[-1] if known else []
-        return replace(self.prompt_utils, cameras=tuple(PromptCamera.from_dict(one) for one in newest))
-
-    def _turned_warnings(self) -> list[str]:
-        """What to say where a picture of a given side looks like another side of the field."""
-        processor = threestudio.find(self.cfg.prompt_processor_type)
-        given = [azimuth for _, azimuth in processor.given(self.cfg.prompt_processor)]
-        cameras = self._read_record().get("prompt_cameras", {}).get("field", ())
-        pairs = zip(cameras, given, strict=False)
-        found = [turned_warning(PromptCamera.from_dict(camera), azimuth) for camera, azimuth in pairs]
-        return [warning for warning in found if warning]
+    def _use_cameras(self, cameras: Sequence[PromptCamera]) -> None:
+        self.prompt_utils = replace(self.prompt_utils, cameras=tuple(cameras))
 
     # ---------------------------------------------------------------------------------- validation and turntable
 
     def _save_grid(self, filename: str, out: dict[str, Any], name: str) -> None:
         rgb = {"data_format": "HWC", "data_range": (0, 1)}
-        cells = [{"type": "rgb", "img": out["comp_rgb"][0], "kwargs": rgb}]
-        if "comp_normal" in out:
-            cells.append({"type": "rgb", "img": out["comp_normal"][0], "kwargs": rgb})
-        cells.append(
-            {
-                "type": "grayscale",
-                "img": out["opacity"][0, :, :, 0],
-                "kwargs": {"cmap": None, "data_range": (0, 1)},
-            }
-        )
+        grey = {"cmap": None, "data_range": (0, 1)}
+        pictures = [out[key][0] for key in ("comp_rgb", "comp_normal") if key in out]
+        cells = [{"type": "rgb", "img": picture, "kwargs": rgb} for picture in pictures]
+        cells.append({"type": "grayscale", "img": out["opacity"][0, :, :, 0], "kwargs": grey})
         self.save_image_grid(filename, cells, name=name, step=self.true_global_step)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -342,7 +316,7 @@ class ImageDreamSystem(BaseLift3DSystem):
     def on_test_end(self) -> None:
         """Report what is there."""
         super().on_test_end()
-        self._lap("turntable", self._started)
+        self.record.lap("turntable", self._started)
         self.write_report()
 
     # ---------------------------------------------------------------------------------------- export and report
@@ -352,87 +326,30 @@ class ImageDreamSystem(BaseLift3DSystem):
         self._started = time.perf_counter()
         super().on_predict_start()
         if isinstance(self.exporter, ImageDreamMeshExporter):
-            cameras = self._read_record().get("prompt_cameras", {})
-            self.exporter.notes = {"prompt_cameras": cameras.get("field") or cameras.get("four views")}
-            self.exporter.warnings = self._turned_warnings()
+            cameras = self.record.cameras("field")
+            self.exporter.notes = {"prompt_cameras": [camera.to_dict() for camera in cameras] or None}
+            processor = threestudio.find(self.cfg.prompt_processor_type)
+            self.exporter.warnings = turned_warnings(cameras, processor.given(self.cfg.prompt_processor))
 
     def on_predict_end(self) -> None:
         """Report what is there, now with the mesh."""
         super().on_predict_end()
-        self._lap("export", self._started)
+        self.record.lap("export", self._started)
         self.write_report()
 
     def write_report(self) -> None:
         """Write `report.html`; a report that fails never costs the result it reports on."""
         if not self.cfg.report:
             return
-        from imagedream.report import write_report
-
         try:
-            path = write_report(self.trial_dir / "report.html", **self._report_parts())
-            threestudio.info(f"Report: {path}")
+            threestudio.info(f"Report: {write_trial_report(self.trial_dir, self.record, self.cfg)}")
         except Exception as error:
             threestudio.warn(f"report.html was not written: {type(error).__name__}: {error}")
-
-    def _report_parts(self) -> dict[str, Any]:
-        """What the trial folder holds by now, from this run or an earlier one."""
-        save = Path(self.get_save_dir())
-        record = self._read_record()
-        parts: dict[str, Any] = {
-            "title": record.get("caption")
-            or Path(self.cfg.prompt_processor.get("image_path") or self.trial_dir.name).stem,
-            "prompt_image": [save / "prompt.png", *sorted(save.glob("prompt-*.png"))],
-            "timings": record.get("seconds"),
-            "settings": OmegaConf.to_container(self.cfg),
-            "warnings": record.get("warnings", ()),
-            "prompt_cameras": record.get("prompt_cameras", {}),
-        }
-        if (save / "views.npz").exists():
-            with np.load(save / "views.npz") as views:
-                parts["views"] = [PIL.Image.fromarray(image) for image in views["images"]]
-                parts["view_names"] = [view_name(float(azimuth)) for azimuth in views["azimuths_deg"]]
-        parts["snapshots"] = []
-        for step, path in _by_step(save, r"it(\d+)-0\.png"):
-            with PIL.Image.open(path) as grid:  # colour is the leftmost square
-                parts["snapshots"].append((f"step {step}", grid.crop((0, 0, grid.height, grid.height))))
-        for key, pattern in (("turntable", r"it(\d+)-test\.mp4"), ("mesh", r"it(\d+)-export/.*\.glb")):
-            found = _by_step(save, pattern)
-            if found:
-                parts[key] = found[-1][1]
-        name = re.escape(self.cfg.exporter.get("save_name", "model"))
-        records = _by_step(save, rf"it(\d+)-export/{name}\.json")
-        if records:
-            record = records[-1][1]
-            parts["mesh_record"] = json.loads(record.read_text(encoding="utf-8"))
-            levels = record.with_name(f"{record.stem}-levels.png")
-            parts["mesh_levels"] = levels if levels.exists() else None
-        return parts
-
-    def _read_record(self) -> dict[str, Any]:
-        path = Path(self.get_save_path("run.json"))
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-    def _note(self, **entries: Any) -> None:
-        """Add entries to `save/run.json`, which resuming, testing and exporting add to."""
-        self.save_json("run.json", {**self._read_record(), **entries})
-
-    def _lap(self, phase: str, start: float) -> None:
-        """Note a phase's seconds."""
-        seconds = self._read_record().get("seconds", {})
-        self._note(seconds={**seconds, phase: round(time.perf_counter() - start, 2)})
-
-
-def _by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:
-    """(step, path) of the files below a folder whose relative name matches, earliest step first."""
-    files = [
-        (re.fullmatch(pattern, path.relative_to(folder).as_posix()), path) for path in folder.rglob("*.*")
-    ]
-    return sorted((int(match[1]), path) for match, path in files if match)
 
 
 def _exported_level(checkpoint: Path) -> float | None:
     """The isosurface level of the newest export of a checkpoint's run, if there is one."""
-    records = _by_step(checkpoint.parent.parent / "save", r"it(\d+)-export/.*\.json")
+    records = by_step(checkpoint.parent.parent / "save", r"it(\d+)-export/.*\.json")
     levels = [json.loads(path.read_text(encoding="utf-8")).get("level") for _, path in records]
     return next((level for level in reversed(levels) if level is not None), None)
 

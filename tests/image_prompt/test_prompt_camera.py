@@ -15,8 +15,6 @@ from imagedream.image_prompt.prompt_camera import (
     mass_near,
 )
 from imagedream.mesh.raycast import Light, Raycaster
-from imagedream.mesh.visual_hull import hull_renderer
-from imagedream.metrics import silhouette, silhouette_iou
 from imagedream.toybox import make_toy
 from imagedream.workshop.evaluation.held_out_toys import Orbit, prompt_picture
 from tests.tiny import tiny_encoder
@@ -101,31 +99,6 @@ def plain(mesh, camera_to_world, fov_y_deg, size):
     return torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
 
 
-def test_hull_looks_like_its_views(dog):
-    orbit = Orbit(elevation_deg=10.0)
-    views = orbit.on_white(dog.mesh, 64)
-    render = hull_renderer(views, silhouette(views), orbit.azimuths_deg, 10.0, orbit.fov_y_deg)
-    fov = torch.full((4,), orbit.fov_y_deg)
-    poses = look_at_origin(
-        torch.full((4,), 10.0), torch.tensor(orbit.azimuths_deg), framing_distance(1.0, fov)
-    )
-    again = render(poses, fov, 64)
-    assert (
-        silhouette_iou(again[:, 3] > 0.5, silhouette(views)).min() > 0.55
-    )  # a pixel wider, and the legs are thin
-    on_white = again[:, :3] + 1 - again[:, 3:]
-    inside = (again[:, 3] > 0.9) & silhouette(views)
-    assert (on_white - views).abs().mean(1)[inside].mean() < 0.15
-
-
-def test_hull_of_true_views_tells_the_camera(dog):
-    orbit = Orbit(elevation_deg=10.0)
-    views = orbit.on_white(dog.mesh, 64)
-    render = hull_renderer(views, silhouette(views), orbit.azimuths_deg, 10.0)
-    camera = estimate_prompt_camera(prompt_picture(dog, -35.0, 12.0), render)
-    assert abs(camera.azimuth_deg + 35) < 15
-
-
 def test_what_cannot_be_matched(dog, dog_renderer):
     with pytest.raises(ValueError, match="the prompt is transparent everywhere"):
         estimate_prompt_camera(torch.zeros(4, 32, 32), dog_renderer)
@@ -134,6 +107,3 @@ def test_what_cannot_be_matched(dog, dog_renderer):
         estimate_prompt_camera(prompt_picture(dog, 0.0, 5.0), nothing)
     with pytest.raises(ValueError, match="azimuth_step_deg is 7"):
         Search(azimuth_step_deg=7.0)
-    black = torch.zeros(4, 32, 32, dtype=torch.bool)
-    with pytest.raises(ValueError, match="no visual hull"):
-        hull_renderer(torch.ones(4, 3, 32, 32), black, (0.0, 90.0, 180.0, 270.0), 10.0)

@@ -35,7 +35,7 @@ class GuidanceEntry:
     """Number or schedule; at 0 the guidance is not called, and not in memory."""
     cameras: str = "all"
     """What it sees: `all` images of a step, those of the first `group`, or the `first` image. A guidance with a method
-    `camera_batch(prompt)` is shown the render of its own cameras instead."""
+    `camera_batch(prompt)` is shown the render of its own cameras instead, or is not called where that gives None."""
     every: int = 1
     """Called in every n-th step only."""
 
@@ -46,17 +46,6 @@ class GuidanceEntry:
             raise ValueError(f"cameras is {self.cameras!r}, must be one of {', '.join(CAMERAS)}")
         if self.every < 1:
             raise ValueError(f"every is {self.every}, must be 1 or more")
-
-
-def main_entry(cfg: Any) -> dict[str, Any] | None:
-    """The guidance of `system.guidance` as an entry, whose weight is `system.loss.lambda_sds`; None if there is none."""
-    if not cfg.get("guidance_type"):
-        return None
-    return {
-        "guidance_type": cfg["guidance_type"],
-        "guidance": cfg.get("guidance", {}),
-        "weight": cfg.get("loss", {}).get("lambda_sds", 1.0),
-    }
 
 
 class MixedGuidance:
@@ -88,7 +77,7 @@ class MixedGuidance:
         return C(self.cfg.weight, epoch, step)
 
     def is_active(self, epoch: int, step: int) -> bool:
-        """Whether the guidance has a say in a step."""
+        """Whether the guidance is called in a step."""
         return step % self.cfg.every == 0 and self.weight(epoch, step) != 0
 
     def read_prompt(self, shared: Any) -> None:
@@ -122,77 +111,76 @@ class MixedGuidance:
         group_size: int,
         render: Callable[..., dict[str, Any]],
     ) -> dict[str, Any]:
-        """What the guidance says of a step; at least one `loss_*`, all of them single numbers."""
+        """What the guidance answers in a step: at least one `loss_*`, all of them single numbers; or nothing at all."""
         cameras = self.cfg.cameras
         if hasattr(self.guidance, "camera_batch"):
             batch = self.guidance.camera_batch(self.prompt)
+            if batch is None:
+                return {}
             out = render(batch)
         elif cameras != "all":
             count = 1 if cameras == "first" else group_size
             total = len(batch["c2w"])
             out, batch = first_images(out, count, total), first_images(batch, count, total)
-        answer = self._call(out, batch)
-        losses = {name: value for name, value in answer.items() if name.startswith("loss_")}
-        if not losses:
-            raise ValueError(f"{self.label} returned {', '.join(answer) or 'nothing'}, but no loss_...")
-        for name, value in losses.items():
-            if isinstance(value, Tensor) and value.numel() != 1:
-                raise ValueError(
-                    f"{name} of {self.label} has shape {tuple(value.shape)}, must be a single number"
-                )
+        rgb = out["comp_rgb"]
+        try:
+            answer = self.guidance(rgb, **self._arguments(out, batch))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise ValueError(
+                f"{self.label} was shown images {tuple(rgb.shape)} (batch, height, width, channel; cameras: "
+                f"{cameras}) and answered: {type(error).__name__}: {error}"
+            ) from error
+        self._check(answer)
         return answer
 
-    def _call(self, out: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
-        known = _parameters(self.guidance)
+    def _arguments(self, out: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        """Of a step, what the guidance can be called with."""
+        call = self.guidance.forward if isinstance(self.guidance, nn.Module) else self.guidance.__call__
+        parameters = inspect.signature(call).parameters
         arguments = {
             **batch,
             "c2w": batch["c2w"].clone(),  # some guidances rescale it in place
             "rgb_as_latents": False,
             "comp_rgb_bg": out["comp_rgb_bg"],
         }
-        if known is not None:
-            arguments = {name: value for name, value in arguments.items() if name in known}
-        named = _parameters(self.guidance, named_only=True)
-        if "prompt_utils" in named:
-            if self.prompt is None:
-                raise ValueError(f"{self.label} needs a prompt, but there is no prompt_processor_type")
-            arguments["prompt_utils"] = self.prompt
-        if "render" in named:
-            arguments["render"] = out
-        rgb = out["comp_rgb"]
-        try:
-            answer = self.guidance(rgb, **arguments)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise ValueError(
-                f"{self.label} was shown images {tuple(rgb.shape)} (batch, height, width, channel; cameras: "
-                f"{self.cfg.cameras}) and answered: {type(error).__name__}: {error}"
-            ) from error
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+            arguments = {name: value for name, value in arguments.items() if name in parameters}
+        if "prompt_utils" in parameters and self.prompt is None:
+            raise ValueError("it needs a prompt, but there is no prompt_processor_type")
+        given = {"prompt_utils": self.prompt, "render": out}
+        return arguments | {name: value for name, value in given.items() if name in parameters}
+
+    def _check(self, answer: Any) -> None:
         if not isinstance(answer, dict):
             raise ValueError(f"{self.label} returned {type(answer).__name__}, must be a dict with loss_...")
-        return answer
+        losses = {name: value for name, value in answer.items() if name.startswith("loss_")}
+        if not losses:
+            raise ValueError(f"{self.label} returned {', '.join(answer) or 'nothing'}, but no loss_...")
+        for name, value in losses.items():
+            if not _is_number(value):
+                raise ValueError(
+                    f"{name} of {self.label} has shape {tuple(value.shape)}, must be a single number"
+                )
 
 
-def _parameters(guidance: Any, named_only: bool = False) -> set[str] | None:
-    """Names a guidance can be called with; None if any."""
-    call = guidance.forward if isinstance(guidance, nn.Module) else guidance.__call__
-    parameters = inspect.signature(call).parameters
-    if not named_only and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return None
-    return set(parameters)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
 class GuidanceMix(Updateable):
-    """All guidances of a run.
+    """All guidances of a run: `system.guidance`, whose weight is `system.loss.lambda_sds`, and `system.guidances`.
 
     Args:
         cfg: the system's config.
     """
 
     def __init__(self, cfg: Any) -> None:
-        main = main_entry(cfg)
-        entries = {"": main} if main else {}
+        entries = {}
+        if cfg.get("guidance_type"):
+            main = {"guidance_type": cfg["guidance_type"], "guidance": cfg.get("guidance", {})}
+            entries[""] = {**main, "weight": cfg.get("loss", {}).get("lambda_sds", 1.0)}
         given = cfg.get("guidances") or {}
         entries |= {str(key): given[key] for key in (given if hasattr(given, "keys") else range(len(given)))}
         if not entries:
@@ -268,10 +256,10 @@ class GuidanceMix(Updateable):
             answer = member(out, batch, self.group_size, render)
             prefix = f"{member.name}/" if member.name else ""
             for name, value in answer.items():
-                if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
+                if _is_number(value):
                     numbers[prefix + name] = value
                 if name.startswith("loss_"):
                     terms[prefix + name] = weight * value
         if not any(isinstance(term, Tensor) for term in terms.values()):
-            raise ValueError(f"no guidance is active at step {self.step}: {self._weights(self.step)}")
+            raise ValueError(f"no guidance has a loss at step {self.step}: {self._weights(self.step)}")
         return terms, numbers

@@ -18,6 +18,8 @@ from tests.short_run import short_trainer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
+pytestmark = pytest.mark.usefixtures("extension")
+
 
 class Colour:
     """An unseen guidance with threestudio's call: pulls everything towards a colour."""
@@ -53,11 +55,6 @@ threestudio.register("test-colour-guidance")(Colour)
 threestudio.register("test-few-guidance")(Few)
 
 
-@pytest.fixture(scope="module")
-def mixing(extension):
-    return import_module("threestudio-imagedream.mixing")
-
-
 @pytest.fixture
 def prompt(extension, picture):
     settings = {"image_path": picture, "prompt": "a brick", "image_size": 32}
@@ -76,8 +73,12 @@ def cameras(count=8):
     return module.train_dataset.collate(0)
 
 
-def make(mixing, prompt, guidances=(), **cfg):
-    mix = mixing.GuidanceMix(OmegaConf.create({"guidances": guidances, **cfg}))
+def mix_of(**cfg):
+    return import_module("threestudio-imagedream.guidances").GuidanceMix(OmegaConf.create(cfg))
+
+
+def make(prompt, guidances=(), **cfg):
+    mix = mix_of(guidances=guidances, **cfg)
     for member in mix:
         member.read_prompt(prompt)
     return mix
@@ -90,7 +91,7 @@ def call(mix, rgb, step=0, batch=None):
     return sum(terms.values()), numbers
 
 
-def test_the_gradient_is_the_weighted_sum(mixing, prompt, weights, stable_diffusion, zero123, picture, tmp_path, monkeypatch):  # fmt: skip
+def test_the_gradient_is_the_weighted_sum(prompt, weights, stable_diffusion, zero123, picture, tmp_path, monkeypatch):  # fmt: skip
     monkeypatch.chdir(tmp_path)  # text embeddings are cached in the working folder
     entries = [
         {"guidance_type": "imagedream-guidance", "guidance": {"weights": weights}, "weight": 0.5},
@@ -117,7 +118,7 @@ def test_the_gradient_is_the_weighted_sum(mixing, prompt, weights, stable_diffus
     def gradient(chosen):
         rgb = start.clone().requires_grad_()
         torch.manual_seed(0)
-        mix = make(mixing, prompt, chosen)
+        mix = make(prompt, chosen)
         for member in mix:
             # each guidance sees the same random numbers, whoever was asked before
             member.load(0, 0)
@@ -148,10 +149,9 @@ class Seeded:
         return self.inner(rgb, **batch) if zero123 else self.inner(rgb, prompt_utils, **batch)
 
 
-def test_weights_are_schedules_and_unused_guidances_are_not_in_memory(mixing, prompt, weights):
+def test_weights_are_schedules_and_unused_guidances_are_not_in_memory(prompt, weights):
     main = {"guidance_type": "imagedream-guidance", "guidance": {"weights": weights}}
     mix = make(
-        mixing,
         prompt,
         {"late": colour(weight=[2, 0.0, 1.0, 4])},
         **main,
@@ -176,8 +176,8 @@ def test_weights_are_schedules_and_unused_guidances_are_not_in_memory(mixing, pr
 
 
 @pytest.mark.parametrize(("name", "images"), [("all", 8), ("group", 4), ("first", 1)])
-def test_cameras(mixing, prompt, name, images):
-    mix = make(mixing, prompt, [colour(cameras=name)])
+def test_cameras(prompt, name, images):
+    mix = make(prompt, [colour(cameras=name)])
     batch = cameras()
     before = batch["c2w"].clone()
     call(mix, torch.rand(8, 8, 8, 3, requires_grad=True), batch=batch)
@@ -185,15 +185,15 @@ def test_cameras(mixing, prompt, name, images):
     assert torch.equal(batch["c2w"], before)
 
 
-def test_every(mixing, prompt):
-    mix = make(mixing, prompt, [colour(), colour(every=3, guidance={"colour": 1.0})])
+def test_every(prompt):
+    mix = make(prompt, [colour(), colour(every=3, guidance={"colour": 1.0})])
     for step in range(7):
         call(mix, torch.rand(4, 8, 8, 3, requires_grad=True), step=step)
     assert [len(member.guidance.seen) for member in mix] == [7, 3]
 
 
-def test_guidances_are_told_what_they_know(mixing, prompt):
-    mix = make(mixing, prompt, [{"guidance_type": "test-few-guidance"}])
+def test_guidances_are_told_what_they_know(prompt):
+    mix = make(prompt, [{"guidance_type": "test-few-guidance"}])
     rgb = torch.rand(4, 8, 8, 3, requires_grad=True)
     assert call(mix, rgb)[0].item() == pytest.approx(rgb.mean().item())
 
@@ -207,34 +207,32 @@ def test_guidances_are_told_what_they_know(mixing, prompt):
         ("shape", r"was shown images \(4, 8, 8, 3\) .*cameras: all.*RuntimeError: "),
     ],
 )
-def test_answers_that_do_not_fit_are_errors(mixing, prompt, answer, message):
-    mix = make(mixing, prompt, [colour(guidance={"answer": answer})])
+def test_answers_that_do_not_fit_are_errors(prompt, answer, message):
+    mix = make(prompt, [colour(guidance={"answer": answer})])
     with pytest.raises(ValueError, match=message):
         call(mix, torch.rand(4, 8, 8, 3, requires_grad=True))
 
 
-def test_a_group_too_small_is_an_error(mixing, prompt, weights):
+def test_a_group_too_small_is_an_error(prompt, weights):
     entry = {"guidance_type": "imagedream-guidance", "guidance": {"weights": weights}, "cameras": "first"}
     with pytest.raises(
         ValueError, match=r"images \(1, 8, 8, 3\).*cameras: first.*1 images do not make groups of n_view = 4"
     ):
-        call(make(mixing, prompt, [entry]), torch.rand(4, 8, 8, 3, requires_grad=True))
+        call(make(prompt, [entry]), torch.rand(4, 8, 8, 3, requires_grad=True))
 
 
-def test_a_missing_prompt_is_an_error(mixing):
+def test_a_missing_prompt_is_an_error():
     with pytest.raises(ValueError, match="needs a prompt"):
         call(
-            make(mixing, None, [{"guidance_type": "test-few-guidance"}]),
+            make(None, [{"guidance_type": "test-few-guidance"}]),
             torch.rand(4, 8, 8, 3, requires_grad=True),
         )
 
 
-def test_idle_steps_are_errors(mixing, prompt):
-    mix = make(mixing, prompt, [colour(every=2), colour(weight=[4, 1.0, 0.0, 5])])
+def test_idle_steps_are_errors(prompt):
+    mix = make(prompt, [colour(every=2), colour(weight=[4, 1.0, 0.0, 5])])
     mix.check_steps(5)
-    message = (
-        r"no guidance is active at step 5: system\.guidances\.0 .*weight 1 in every 2\. step; .*weight 0 "
-    )
+    message = r"no guidance (?:is active|has a loss) at step 5: system\.guidances\.0 .*weight 1 in every 2\. step; .*weight 0 "
     with pytest.raises(ValueError, match=message):
         mix.check_steps(6)
     with pytest.raises(ValueError, match=message):
@@ -254,11 +252,11 @@ def test_idle_steps_are_errors(mixing, prompt):
         (colour(weight=[1, 2]), "schedule"),
     ],
 )
-def test_bad_entries_are_found_before_anything_is_loaded(mixing, entry, message):
+def test_bad_entries_are_found_before_anything_is_loaded(entry, message):
     with pytest.raises((ValueError, TypeError, KeyError), match=message):
-        mixing.GuidanceMix(OmegaConf.create({"guidances": [entry]})).preflight()
+        mix_of(guidances=[entry]).preflight()
     with pytest.raises(ValueError, match=r"give system\.guidance_type or system\.guidances"):
-        mixing.GuidanceMix(OmegaConf.create({}))
+        mix_of()
 
 
 # ------------------------------------------------------------------------------------------------- reference views
@@ -360,9 +358,17 @@ def test_reference_at_a_camera_that_looks_past_the_origin(prompt):
     assert centre(after) == pytest.approx((centre(before) - 0.2) / 1.2, abs=0.005)
 
 
-def test_reference_without_an_estimate(prompt):
-    with pytest.raises(ValueError, match="has not been estimated"):
-        reference(camera="estimate").camera_batch(prompt)
+def test_reference_without_an_estimate(prompt, weights):
+    """It is not called before there is one, and a run that makes none does not start."""
+    entry = {"guidance_type": "imagedream-reference-guidance", "guidance": {"camera": "estimate", "size": 8}}
+    mix = make(prompt, {"picture": entry, "colour": colour()})
+    _, numbers = call(mix, torch.rand(4, 8, 8, 3, requires_grad=True))
+    assert set(numbers) == {"colour/loss_sds", "colour/loss_more"}
+    check = import_module("threestudio-imagedream.camera_estimate").check_prompt_camera
+    check(OmegaConf.create({"guidances": [entry], "prompt_camera": {"steps": [3]}}))
+    for never in ({}, {"enabled": False, "steps": [3]}):
+        with pytest.raises(ValueError, match=r"system\.prompt_camera\.enabled is .* give steps"):
+            check(OmegaConf.create({"guidances": [entry], "prompt_camera": never}))
     with pytest.raises(ValueError, match="must be 'given' or 'estimate'"):
         reference(camera="guess")
 

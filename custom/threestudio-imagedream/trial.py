@@ -1,0 +1,110 @@
+"""What a trial's folder says of the run: the record in `save/run.json`, and the report that is made of what is there."""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from omegaconf import OmegaConf
+
+from imagedream.cameras import view_name
+from imagedream.image_prompt.prompt_camera import PromptCamera
+from imagedream.runs.files import atomic_path
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A JSON file that training, resuming, testing and exporting add to."""
+
+    path: Path
+
+    def read(self) -> dict[str, Any]:
+        """All that is noted."""
+        return json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
+
+    def note(self, **entries: Any) -> None:
+        """Add entries."""
+        with atomic_path(self.path) as path:
+            path.write_text(json.dumps({**self.read(), **entries}), encoding="utf-8")
+
+    def lap(self, phase: str, start: float) -> None:
+        """Note a phase's seconds, since a time of `time.perf_counter`."""
+        seconds = self.read().get("seconds", {})
+        self.note(seconds={**seconds, phase: round(time.perf_counter() - start, 2)})
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Note how long the body took."""
+        start = time.perf_counter()
+        yield
+        self.lap(phase, start)
+
+    def note_cameras(self, when: str, cameras: Sequence[PromptCamera]) -> None:
+        """Add estimates of where the pictures were taken from, by the field at some time."""
+        known = self.read().get("prompt_cameras", {})
+        self.note(prompt_cameras={**known, when: [camera.to_dict() for camera in cameras]})
+
+    def cameras(self, when: str) -> list[PromptCamera]:
+        """The estimates of some time; empty if there are none."""
+        return [PromptCamera.from_dict(one) for one in self.read().get("prompt_cameras", {}).get(when, ())]
+
+    def newest_cameras(self) -> list[PromptCamera]:
+        """The last estimates that were noted."""
+        known = self.read().get("prompt_cameras", {})
+        return self.cameras(list(known)[-1]) if known else []
+
+
+def write_trial_report(trial_dir: Path, record: RunRecord, cfg: Any) -> Path:
+    """Write `report.html` about what the folder holds by now, from this run or an earlier one.
+
+    Args:
+        trial_dir: the trial's folder.
+        record: its record.
+        cfg: the system's config.
+    """
+    from imagedream.report import write_report
+
+    save, noted = trial_dir / "save", record.read()
+    picture = cfg.prompt_processor.get("image_path") or trial_dir.name
+    parts: dict[str, Any] = {
+        "title": noted.get("caption") or Path(picture).stem,
+        "prompt_image": [save / "prompt.png", *sorted(save.glob("prompt-*.png"))],
+        "timings": noted.get("seconds"),
+        "settings": OmegaConf.to_container(cfg),
+        "warnings": noted.get("warnings", ()),
+        "prompt_cameras": noted.get("prompt_cameras", {}),
+    }
+    if (save / "views.npz").exists():
+        with np.load(save / "views.npz") as views:
+            parts["views"] = [PIL.Image.fromarray(image) for image in views["images"]]
+            parts["view_names"] = [view_name(float(azimuth)) for azimuth in views["azimuths_deg"]]
+    parts["snapshots"] = []
+    for step, path in by_step(save, r"it(\d+)-0\.png"):
+        with PIL.Image.open(path) as grid:  # colour is the leftmost square
+            parts["snapshots"].append((f"step {step}", grid.crop((0, 0, grid.height, grid.height))))
+    for key, pattern in (("turntable", r"it(\d+)-test\.mp4"), ("mesh", r"it(\d+)-export/.*\.glb")):
+        found = by_step(save, pattern)
+        if found:
+            parts[key] = found[-1][1]
+    name = re.escape(cfg.exporter.get("save_name", "model"))
+    exports = by_step(save, rf"it(\d+)-export/{name}\.json")
+    if exports:
+        newest = exports[-1][1]
+        parts["mesh_record"] = json.loads(newest.read_text(encoding="utf-8"))
+        levels = newest.with_name(f"{newest.stem}-levels.png")
+        parts["mesh_levels"] = levels if levels.exists() else None
+    return write_report(trial_dir / "report.html", **parts)
+
+
+def by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:
+    """(step, path) of the files below a folder whose relative name matches, earliest step first."""
+    files = [
+        (re.fullmatch(pattern, path.relative_to(folder).as_posix()), path) for path in folder.rglob("*.*")
+    ]
+    return sorted((int(match[1]), path) for match, path in files if match)
