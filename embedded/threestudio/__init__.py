@@ -77,27 +77,28 @@ def _find_one(name: str) -> type:
         _load_builtin_modules()
     if name not in __modules__:
         raise UnknownNameError(
-            f"nothing is registered as {name!r}; known: {', '.join(sorted(__modules__))} (threestudio itself has more "
-            "than this embedded host: launch.py --threestudio DIR)"
+            f"nothing is registered as {name!r}; known: {', '.join(sorted(__modules__))}; the rest is threestudio's "
+            "(launch.py --threestudio DIR)"
         )
     return __modules__[name]
 
 
-def _is_first_process() -> bool:
+def get_rank() -> int:
+    """This process's number among those of a distributed run."""
     variables = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-    return next((int(os.environ[v]) for v in variables if v in os.environ), 0) == 0
+    return next((int(os.environ[name]) for name in variables if name in os.environ), 0)
 
 
 def debug(message: object, *args: object) -> None:
-    if _is_first_process():
+    if get_rank() == 0:
         logger.debug(message, *args)
 
 
 def info(message: object, *args: object) -> None:
-    if _is_first_process():
+    if get_rank() == 0:
         logger.info(message, *args)
 
 
 def warn(message: object, *args: object) -> None:
-    if _is_first_process():
+    if get_rank() == 0:
         logger.warning(message, *args)

@@ -99,7 +99,7 @@ def run_phases(
     from threestudio.launching.stopping import PhaseEnded, StopOnSignal
     from threestudio.launching.trainer import check_options, make_trainer, training_extras
     from threestudio.systems.base import BaseLift3DSystem, BaseSystem
-    from threestudio.utils.callbacks import PhaseTimer, TimeLeftProgressBar
+    from threestudio.utils.callbacks import PhaseTimer, progress_callbacks
     from threestudio.utils.misc import get_rank
 
     check_options(cfg)
@@ -124,7 +124,7 @@ def run_phases(
         if training:
             loggers += system.get_loggers()
         if experiment.trainer.get("enable_progress_bar", True):
-            callbacks.append(TimeLeftProgressBar())
+            callbacks += progress_callbacks()
         trainer = make_trainer(experiment, arguments, callbacks, loggers)
         if type(system).predict_step is BaseLift3DSystem.predict_step and not experiment.system.get(
             "exporter", {}

@@ -28,21 +28,8 @@ class ArrowGeometry(BaseImplicitGeometry):
         return {"features": arrow.colour(points)}
 
 
-class ArrowDistance(BaseImplicitGeometry):
-    """The arrow as a signed distance field, as implicit-sdf is one."""
-
-    def forward_field(self, points):
-        return arrow.distance(points)[:, None], None
-
-    def forward_level(self, field, threshold):
-        return field - threshold
-
-    def export(self, points, **kwargs):
-        return {"features": arrow.colour(points)}
-
-
 class ArrowMesh(BaseExplicitGeometry):
-    """The arrow as a mesh, as tetrahedra-sdf-grid has one."""
+    """The arrow as a mesh, as implicit-sdf and tetrahedra-sdf-grid have one."""
 
     def isosurface(self):
         grid = meshing.sample_density(arrow.density(), 40, radius=1.0)
@@ -121,12 +108,8 @@ def test_obj_comes_with_its_material_and_pictures(exporter_class):
     assert outputs[-1].params["payload"]["level"] == 50.0
 
 
-@pytest.mark.parametrize("geometry_class", [ArrowDistance, ArrowMesh])
-def test_geometries_that_are_surfaces(exporter_class, tmp_path, geometry_class):
-    settings = {"radius": 0.6}
-    if geometry_class is ArrowDistance:
-        settings |= {"isosurface_method": "mc-cpu", "isosurface_resolution": 64}
-    folder = export(build(exporter_class, geometry_class(settings), fmt="obj", up="+z"), tmp_path)
+def test_geometries_that_are_surfaces(exporter_class, tmp_path):
+    folder = export(build(exporter_class, ArrowMesh({"radius": 0.6}), fmt="obj", up="+z"), tmp_path)
     numbers = json.loads((folder / "model.json").read_text())
     assert numbers["level"] is None
     assert not (folder / "model-levels.png").exists()

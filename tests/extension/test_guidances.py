@@ -472,16 +472,35 @@ def test_configs_take_two_steps(
 
 
 @pytest.mark.filterwarnings("ignore:.*treespec.*", "ignore:.*does not have many workers.*")
-def test_our_guidance_in_the_stock_system(extension, tmp_path, picture, weights):
+def test_our_guidance_in_another_system(extension, tmp_path, picture, weights, monkeypatch):
+    from threestudio.systems.base import BaseLift3DSystem
     from threestudio.utils.config import merge_config
 
+    class Plain(BaseLift3DSystem):
+        """The steps of threestudio's own systems."""
+
+        def on_fit_start(self):
+            self.prompt = threestudio.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
+            self.guidance = threestudio.find(self.cfg.guidance_type)(self.cfg.guidance)
+
+        def training_step(self, batch, batch_idx):
+            out = self.renderer(**batch)
+            answer = self.guidance(out["comp_rgb"], self.prompt(), **batch, rgb_as_latents=False)
+            for name, value in answer.items():
+                self.log(f"train/{name}", value)
+            return answer["loss_sds"]
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    monkeypatch.setitem(threestudio.__modules__, "plain-system", Plain)
     overrides = [
         *SMALL,
         f"system.guidance.weights={weights}",
         f"system.prompt_processor.image_path={picture}",
     ]
-    cfg = merge_config(CONFIGS / "imagedream.yaml", cli_args=[*overrides, "system_type=dreamfusion-system"])
+    cfg = merge_config(CONFIGS / "imagedream.yaml", cli_args=[*overrides, "system_type=plain-system"])
     for key in ("views", "prompt_camera"):  # imagedream-system's own
         del cfg.system[key]
     logged = train(cfg, tmp_path)
-    assert {"train/loss_sds", "train/timestep", "train/loss_orient", "train/loss_sparsity"} <= set(logged)
+    assert {"train/loss_sds", "train/timestep"} <= set(logged)

@@ -14,7 +14,7 @@ import threestudio
 from threestudio.launching.arguments import PROJECT, TRAINER_KEYS_OF_THE_HOST, Arguments
 from threestudio.launching.checkpoints import AtomicCheckpoints, checkpoint_callbacks
 from threestudio.launching.messages import UsageError
-from threestudio.utils.callbacks import CodeSnapshotCallback, ConfigSnapshotCallback
+from threestudio.utils.callbacks import Snapshot
 from threestudio.utils.config import config_to_primitive
 
 _KEYS_OF_RECENT_CHECKPOINTS = ("every_n_minutes", "keep")
@@ -64,8 +64,7 @@ def training_extras(cfg: Any, arguments: Arguments) -> tuple[list, list]:
     callbacks = [
         *checkpoint_callbacks(config_to_primitive(cfg.checkpoint), trial / "ckpts"),
         LearningRateMonitor(logging_interval="step"),
-        ConfigSnapshotCallback(arguments.config, cfg, trial / "configs"),
-        CodeSnapshotCallback(trial / "code", PROJECT),
+        Snapshot(arguments.config, cfg, PROJECT),
     ]
     loggers: list[Any] = [CSVLogger(str(trial), name="csv_logs")]
     if importlib.util.find_spec("tensorboard") is not None:

@@ -1,13 +1,10 @@
 """Where to put samples along rays (occupancy grid) and how to add them up (packed volume rendering).
 
-Samples are packed: those of all rays lie in one axis, sorted by ray, and `ray_indices` names each one's ray. The
-functions have nerfacc's signatures and use nerfacc where it is installed and the tensors are on CUDA.
+Samples are packed: those of all rays lie in one axis, sorted by ray, and `ray_indices` names each one's ray. Formulas,
+constants and names of buffers are nerfacc's, as threestudio uses it.
 """
 
-import functools
-import importlib.util
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -22,15 +19,12 @@ _LATTICE_CHUNK = 2**21
 _FIRST_SAMPLES = 16
 """Samples of each ray whose densities are looked at before those behind them."""
 
+LEAST_TRANSMITTANCE, LEAST_ALPHA = 1e-4, 0.01
+"""Of samples that are kept: those behind opaque ones, and transparent ones, are left out."""
 
-@functools.cache
-def _nerfacc() -> Any | None:
-    """The nerfacc module where it is installed and a CUDA device is there, else None."""
-    if torch.cuda.is_available() and importlib.util.find_spec("nerfacc") is not None:
-        import nerfacc
-
-        return nerfacc
-    return None
+UPDATE_EVERY, WARM_UP_STEPS, DECAY, OCCUPIED = 16, 256, 0.95, 0.01
+"""Of the grid: steps between updates; steps in which all cells are looked at; of the running maxima; density × step of
+an occupied cell."""
 
 
 def render_weight_from_density(
@@ -52,10 +46,6 @@ def render_weight_from_density(
     Returns:
         Weights, transmittances and alphas of the samples.
     """
-    if density.is_cuda and _nerfacc() is not None:
-        return _nerfacc().render_weight_from_density(
-            t_starts, t_ends, density, ray_indices=ray_indices, n_rays=n_rays
-        )
     optical_depth = density * (t_ends - t_starts)
     transmittance = torch.exp(-_sum_before_on_ray(optical_depth, ray_indices, n_rays))
     alpha = -torch.expm1(-optical_depth)
@@ -80,20 +70,9 @@ def accumulate_along_rays(
     n_rays: int,
 ) -> Float[Tensor, "ray channel"]:
     """Sum of weights × values over each ray's samples; without values, of the weights alone (one channel)."""
-    if weights.is_cuda and _nerfacc() is not None:
-        return _nerfacc().accumulate_along_rays(
-            weights, values=values, ray_indices=ray_indices, n_rays=n_rays
-        )
     weighted = weights[:, None] if values is None else weights[:, None] * values
     result = weighted.new_zeros(n_rays, weighted.shape[1])
     return result.scatter_add(0, ray_indices[:, None].expand_as(weighted), weighted)
-
-
-def occupancy_grid_estimator(aabb: Float[Tensor, " 6"], resolution: int = 32) -> nn.Module:
-    """Nerfacc's estimator where it runs, ours elsewhere: same methods, same buffers in checkpoints."""
-    if _nerfacc() is not None:
-        return _nerfacc().OccGridEstimator(roi_aabb=aabb.tolist(), resolution=resolution, levels=1)
-    return OccGridEstimator(aabb, resolution)
 
 
 class OccGridEstimator(nn.Module):
@@ -111,30 +90,23 @@ class OccGridEstimator(nn.Module):
         self.register_buffer("binaries", torch.zeros(1, *[resolution] * 3, dtype=torch.bool))
 
     @torch.no_grad()
-    def update_every_n_steps(
-        self,
-        step: int,
-        occ_eval_fn: Callable[[Float[Tensor, "point 3"]], Float[Tensor, "point 1"]],
-        occ_thre: float = 1e-2,
-        ema_decay: float = 0.95,
-        warmup_steps: int = 256,
-        n: int = 16,
+    def update(
+        self, step: int, occupancy: Callable[[Float[Tensor, "point 3"]], Float[Tensor, "point 1"]]
     ) -> None:
-        """Every `n` steps: look at one random point of each cell and update the maxima and the occupied cells.
+        """Every 16 steps: look at one random point of each cell and update the maxima and the occupied cells.
+
+        From step 256 on a random quarter of the cells and up to as many occupied ones are looked at. Occupied are cells
+        above min(0.01, the mean).
 
         Args:
             step: the training step.
-            occ_eval_fn: density × step size at world points.
-            occ_thre: cells above min(this, the mean) are occupied.
-            ema_decay: of the running maxima.
-            warmup_steps: from then on a random quarter of the cells and up to as many occupied ones are looked at.
-            n: steps between updates.
+            occupancy: density × step size at world points.
         """
-        if step % n != 0:
+        if step % UPDATE_EVERY != 0:
             return
         resolution, device = int(self.resolution[0]), self.occs.device
         cells = torch.arange(self.cells_per_level, device=device)
-        if step >= warmup_steps:
+        if step >= WARM_UP_STEPS:
             quarter = self.cells_per_level // 4
             occupied = self.binaries.flatten().nonzero()[:, 0]
             if len(occupied) > quarter:
@@ -146,49 +118,35 @@ class OccGridEstimator(nn.Module):
         low, high = self.aabbs[0, :3], self.aabbs[0, 3:]
         points = low + (corner + torch.rand_like(corner, dtype=torch.float32)) / resolution * (high - low)
         decayed = self.occs.clone()
-        decayed[cells] *= ema_decay  # a cell drawn twice decays once
-        self.occs.copy_(decayed.scatter_reduce(0, cells, occ_eval_fn(points)[:, 0], "amax"))
-        self.binaries.copy_((self.occs > self.occs.mean().clamp(max=occ_thre)).view_as(self.binaries))
+        decayed[cells] *= DECAY  # a cell drawn twice decays once
+        self.occs.copy_(decayed.scatter_reduce(0, cells, occupancy(points)[:, 0], "amax"))
+        self.binaries.copy_((self.occs > self.occs.mean().clamp(max=OCCUPIED)).view_as(self.binaries))
 
     @torch.no_grad()
     def sampling(
         self,
         rays_o: Float[Tensor, "ray 3"],
         rays_d: Float[Tensor, "ray 3"],
-        sigma_fn: DensityFunction | None = None,
-        near_plane: float = 0.0,
-        far_plane: float = 1e10,
-        render_step_size: float = 1e-3,
-        early_stop_eps: float = 1e-4,
-        alpha_thre: float = 0.0,
-        stratified: bool = False,
-        cone_angle: float = 0.0,
+        step: float,
+        density: DensityFunction | None = None,
+        jitter: bool = False,
     ) -> tuple[Int[Tensor, " sample"], Float[Tensor, " sample"], Float[Tensor, " sample"]]:
-        """Fixed steps from the near plane on; a step counts when its midpoint lies in an occupied cell.
+        """Fixed steps from the origin on; a step counts when its midpoint lies in an occupied cell.
 
         Args:
             rays_o: origins in world units.
             rays_d: directions; step sizes are in their length.
-            sigma_fn: where given, samples too transparent or behind too opaque ones are left out.
-            near_plane: distance at which the steps start.
-            far_plane: distance at which they end.
-            render_step_size: length of a step.
-            early_stop_eps: least transmittance of a sample that is kept.
-            alpha_thre: least alpha of a sample that is kept, or the grid's mean where that is smaller.
-            stratified: shift the steps of each ray by a random part of a step.
-            cone_angle: must be 0; growing steps are not made.
+            step: length of a step.
+            density: where given, samples too transparent or behind too opaque ones are left out.
+            jitter: shift the steps of each ray by a random part of a step.
 
         Returns:
             Ray indices (sorted), starts and ends of the samples' intervals.
         """
-        if cone_angle != 0.0:
-            raise ValueError(f"cone_angle is {cone_angle}, only 0 is possible here")
-        step = render_step_size
-        origin_t = torch.full_like(rays_o[:, 0], near_plane)
-        if stratified:
+        origin_t = torch.zeros_like(rays_o[:, 0])
+        if jitter:
             origin_t += torch.rand_like(origin_t) * step
         entry, leave = self._occupied_span(rays_o, rays_d)
-        leave = leave.clamp(max=far_plane)
         first = ((entry - origin_t) / step - 0.5).floor().clamp(min=0)
         steps = torch.where(leave > entry, ((leave - origin_t) / step - 0.5).ceil() - first + 1, 0).clamp(
             min=0
@@ -204,21 +162,17 @@ class OccGridEstimator(nn.Module):
             marched.append((ray + begin, start, start + step))
         ray_indices, t_starts, t_ends = (torch.cat(parts) for parts in zip(*marched, strict=True))
 
-        if sigma_fn is not None and (alpha_thre > 0 or early_stop_eps > 0):
-            alpha_thre = min(alpha_thre, self.occs.mean().item())
-            samples = (ray_indices, t_starts, t_ends)
-            keep = self._visible(*samples, sigma_fn, len(rays_o), early_stop_eps, alpha_thre)
-            ray_indices, t_starts, t_ends = (part[keep] for part in samples)
-        return ray_indices, t_starts, t_ends
+        if density is None:
+            return ray_indices, t_starts, t_ends
+        keep = self._visible(ray_indices, t_starts, t_ends, density, len(rays_o))
+        return ray_indices[keep], t_starts[keep], t_ends[keep]
 
-    @staticmethod
-    def _visible(
-        ray_indices, t_starts, t_ends, sigma_fn, n_rays, early_stop_eps, alpha_thre
-    ) -> Int[Tensor, " kept"]:
+    def _visible(self, ray_indices, t_starts, t_ends, density_at, n_rays) -> Int[Tensor, " kept"]:
         """Which samples are opaque enough and not hidden.
 
         Looks at each ray's first samples first, then at twice as many, and nowhere behind what is opaque.
         """
+        least_alpha = min(LEAST_ALPHA, self.occs.mean().item())
         counts = torch.bincount(ray_indices, minlength=n_rays)
         every = torch.arange(len(ray_indices), device=ray_indices.device)
         rank = every - (counts.cumsum(0) - counts).repeat_interleave(counts)
@@ -228,12 +182,13 @@ class OccGridEstimator(nn.Module):
             near = rank[waiting] < reach
             now, waiting = waiting[near], waiting[~near]
             rays, starts, ends = ray_indices[now], t_starts[now], t_ends[now]
-            density = sigma_fn(starts, ends, rays).view(-1)
+            density = density_at(starts, ends, rays).view(-1)
             _, transmittance, alpha = render_weight_from_density(starts, ends, density, rays, n_rays)
-            kept.append(now[(transmittance * transmitted[rays] >= early_stop_eps) & (alpha >= alpha_thre)])
+            is_lit = transmittance * transmitted[rays] >= LEAST_TRANSMITTANCE
+            kept.append(now[is_lit & (alpha >= least_alpha)])
             optical_depth = accumulate_along_rays(density * (ends - starts), None, rays, n_rays)[:, 0]
             transmitted = transmitted * torch.exp(-optical_depth)
-            waiting = waiting[transmitted[ray_indices[waiting]] >= early_stop_eps]
+            waiting = waiting[transmitted[ray_indices[waiting]] >= LEAST_TRANSMITTANCE]
             reach *= 2
         return torch.cat(kept).sort().values
 

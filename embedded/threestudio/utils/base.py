@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from torch import nn
 
 from threestudio.utils.config import parse_structured
-from threestudio.utils.misc import get_device, load_module_weights
+from threestudio.utils.misc import get_device
 
 _FRAMEWORKS = ("builtins", "torch", "pytorch_lightning", "lightning_fabric", "lightning_utilities")
 
@@ -19,18 +18,6 @@ def _framework_names(cls: type) -> frozenset[str]:
     """Names that PyTorch and Lightning define themselves: never ours, and some of their properties warn or raise."""
     bases = [base for base in cls.__mro__ if base.__module__.split(".")[0] in _FRAMEWORKS]
     return frozenset(name for base in bases for name in vars(base))
-
-
-class Configurable:
-    """Something with a config and nothing else."""
-
-    @dataclass
-    class Config:
-        pass
-
-    def __init__(self, cfg: dict | None = None) -> None:
-        super().__init__()
-        self.cfg = parse_structured(self.Config, cfg)
 
 
 class Updateable:
@@ -97,11 +84,11 @@ class BaseObject(Updateable):
 
 
 class BaseModule(nn.Module, Updateable):
-    """Built from a config; its parameters belong to the system. `weights` is `"file.ckpt:module_name"`."""
+    """Built from a config; its parameters belong to the system."""
 
     @dataclass
     class Config:
-        weights: str | None = None
+        pass
 
     cfg: Config
 
@@ -109,20 +96,7 @@ class BaseModule(nn.Module, Updateable):
         super().__init__()
         self.cfg = parse_structured(self.Config, cfg)
         self.device = get_device()
-        self.register_buffer("_dummy", torch.zeros(0), persistent=False)
         self.configure(*args, **kwargs)
-        if self.cfg.weights is not None:
-            self._load_weights(self.cfg.weights)
-
-    def _load_weights(self, weights: str) -> None:
-        path, _, module_name = weights.rpartition(":")
-        if not path:
-            raise ValueError(f"weights must be 'file.ckpt:module_name', got {weights!r}")
-        state_dict, epoch, global_step = load_module_weights(
-            path, module_name=module_name, map_location="cpu"
-        )
-        self.load_state_dict(state_dict)
-        self.do_update_step(epoch, global_step, on_load_weights=True)
 
     def configure(self, *args: Any, **kwargs: Any) -> None:
         """Build what the config asks for."""

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ProgressBar, TQDMProgressBar
 from tqdm import tqdm
 
 import threestudio
@@ -19,50 +20,39 @@ from threestudio.utils.config import dump_config
 from threestudio.utils.saving import atomic_path
 
 STEPS_BEFORE_TIME_LEFT = 20
+LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 _PACKAGES = ("torch", "pytorch-lightning", "diffusers", "open-clip-torch", "omegaconf", "numpy", "trimesh")
 
 
-class ConfigSnapshotCallback(Callback):
-    """`configs/parsed.yaml` (everything resolved) and `configs/raw.yaml` (the file as it was given)."""
+class Snapshot(Callback):
+    """What a run was made with, in the trial's folder.
 
-    def __init__(self, config_path: str | Path, config: Any, savedir: str | Path) -> None:
-        self.config_path = Path(config_path)
-        self.config = config
-        self.savedir = Path(savedir)
+    `configs/parsed.yaml` is the config with everything resolved, `configs/raw.yaml` the file as it was given;
+    `code/versions.txt` has versions and the commit, `code/changes.patch` what was not committed.
+    """
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage != "fit" or not trainer.is_global_zero:
-            return
-        self.savedir.mkdir(parents=True, exist_ok=True)
-        dump_config(self.savedir / "parsed.yaml", self.config)
-        raw = self.savedir / "raw.yaml"
-        if self.config_path.resolve() != raw.resolve():
-            shutil.copyfile(self.config_path, raw)
-
-
-class CodeSnapshotCallback(Callback):
-    """`code/versions.txt` with versions and the commit; `code/changes.patch` with what was not committed."""
-
-    def __init__(self, savedir: str | Path, project: str | Path) -> None:
-        self.savedir = Path(savedir)
-        self.project = Path(project)
+    def __init__(self, config_path: str | Path, config: Any, project: str | Path) -> None:
+        self.config_path, self.config, self.project = Path(config_path), config, Path(project)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit" or not trainer.is_global_zero:
             return
+        configs, code = (Path(self.config.trial_dir, name) for name in ("configs", "code"))
+        for folder in (configs, code):
+            folder.mkdir(parents=True, exist_ok=True)
+        dump_config(configs / "parsed.yaml", self.config)
+        if self.config_path.resolve() != (configs / "raw.yaml").resolve():
+            shutil.copyfile(self.config_path, configs / "raw.yaml")
+        commit = self._git("rev-parse", "HEAD") or "unknown"
         lines = [f"python {platform.python_version()}", f"platform {platform.platform()}"]
         for package in _PACKAGES:
-            try:
+            with suppress(metadata.PackageNotFoundError):
                 lines.append(f"{package} {metadata.version(package)}")
-            except metadata.PackageNotFoundError:
-                continue
-        commit = self._git("rev-parse", "HEAD")
-        lines.append(f"commit {commit.strip() if commit else 'unknown'}")
-        self.savedir.mkdir(parents=True, exist_ok=True)
-        (self.savedir / "versions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        text = "\n".join([*lines, f"commit {commit.strip()}", ""])
+        (code / "versions.txt").write_text(text, encoding="utf-8")
         patch = self._git("diff", "HEAD")
         if patch:
-            (self.savedir / "changes.patch").write_text(patch, encoding="utf-8")
+            (code / "changes.patch").write_text(patch, encoding="utf-8")
 
     def _git(self, *arguments: str) -> str | None:
         try:
@@ -72,130 +62,53 @@ class CodeSnapshotCallback(Callback):
             return None
 
 
-class _Lines:
-    """What `tqdm` shows, but as a line of the log now and then: for where stderr is no terminal."""
+class TimeLeft(Callback):
+    """One line after some steps: how long the optimisation will take."""
 
-    def __init__(self, desc: str, total: int | None, initial: int, seconds: float) -> None:
-        self.desc, self.total, self.n, self.initial = desc, total, initial, initial
-        self.seconds, self.postfix = seconds, ""
-        self.started = self.shown = time.time()
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started, self._first = time.time(), trainer.global_step
 
-    def set_postfix(self, values: dict[str, Any], refresh: bool = False) -> None:
-        self.postfix = ", ".join(
-            f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items()
-        )
-
-    def update(self, steps: int) -> None:
-        self.n += steps
-        now = time.time()
-        if now - self.shown >= self.seconds or self.n == self.total:
-            self.shown = now
-            threestudio.info(
-                tqdm.format_meter(
-                    self.n,
-                    self.total,
-                    now - self.started,
-                    initial=self.initial,
-                    prefix=self.desc,
-                    postfix=self.postfix,
-                    bar_format="{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
-                )
-            )
-
-    def close(self) -> None:
-        pass
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step - self._first == STEPS_BEFORE_TIME_LEFT and trainer.max_steps > 0:
+            a_step = (time.time() - self._started) / STEPS_BEFORE_TIME_LEFT
+            left = tqdm.format_interval(a_step * (trainer.max_steps - trainer.global_step))
+            threestudio.info(f"About {left} of training left at this pace, {a_step:.2f} s a step")
 
 
-class TimeLeftProgressBar(pl.callbacks.ProgressBar):
-    """One bar a phase with the time left; where stderr is no terminal, a line every few seconds instead."""
+class Bars(TQDMProgressBar):
+    """Lightning's bars, for a terminal; the endless dataset has as many batches as there are steps."""
+
+    @property
+    def total_train_batches(self) -> float:
+        return max(self.trainer.max_steps, 0) * self.trainer.accumulate_grad_batches or float("inf")
+
+
+class Lines(ProgressBar):
+    """A line of the log now and then, for where there is no terminal."""
 
     def __init__(self, seconds_between_lines: float = 15.0) -> None:
         super().__init__()
-        self._bars: dict[str, Any] = {}
-        self._enabled = True
-        self._seconds = seconds_between_lines
+        self._seconds, self._phase = seconds_between_lines, ""
 
-    def disable(self) -> None:
-        self._enabled = False
+    def _say(self, phase: str, done: int, total: float) -> None:
+        now = time.time()
+        if phase != self._phase:
+            self._phase, self._begun, self._first, self._shown = phase, now, done - 1, now
+        if now - self._shown >= self._seconds or done == total > 1:
+            self._shown = now
+            shown = {"prefix": phase, "initial": self._first, "bar_format": LINE}
+            threestudio.info(tqdm.format_meter(done, total, now - self._begun, **shown))
 
-    def enable(self) -> None:
-        self._enabled = True
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._say("Training", trainer.global_step, trainer.max_steps)
 
-    def _open(self, phase: str, total: float | None, initial: int = 0) -> None:
-        total = int(total) if total is not None and total not in (float("inf"), -1) else None
-        if not self._enabled or total == 1:
-            return
-        if sys.stderr.isatty():
-            leave = phase != "Validation"
-            self._bars[phase] = tqdm(
-                desc=phase, total=total, initial=initial, dynamic_ncols=True, leave=leave, file=sys.stderr
-            )
-        else:
-            self._bars[phase] = _Lines(phase, total, initial, self._seconds)
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int, *_: Any) -> None:
+        self._say("Rendering", batch_idx + 1, sum(trainer.num_test_batches))
 
-    def _close(self, phase: str) -> None:
-        bar = self._bars.pop(phase, None)
-        if bar is not None:
-            bar.close()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        total = trainer.max_steps if trainer.max_steps > 0 else None
-        self._open("Training", total, initial=trainer.global_step)
-        self._started = (time.time(), trainer.global_step)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        bar = self._bars.get("Training")
-        if bar is None:
-            return
-        started, first = self._started
-        if trainer.global_step - first == STEPS_BEFORE_TIME_LEFT and trainer.max_steps > 0:
-            a_step = (time.time() - started) / STEPS_BEFORE_TIME_LEFT
-            left = tqdm.format_interval(a_step * (trainer.max_steps - trainer.global_step))
-            threestudio.info(f"About {left} of training left at this pace, {a_step:.2f} s a step")
-        metrics = self.get_metrics(trainer, pl_module)
-        bar.set_postfix({k: v for k, v in metrics.items() if k != "v_num"}, refresh=False)
-        bar.update(trainer.global_step - bar.n)
-
-    def on_train_end(self, *_: Any) -> None:
-        self._close("Training")
-
-    def on_exception(self, *_: Any) -> None:
-        for phase in list(self._bars):
-            self._close(phase)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._open("Validation", sum(trainer.num_val_batches))
-
-    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
-        self._advance("Validation")
-
-    def on_validation_end(self, *_: Any) -> None:
-        self._close("Validation")
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._open("Rendering", sum(trainer.num_test_batches))
-
-    def on_test_batch_end(self, *_: Any, **__: Any) -> None:
-        self._advance("Rendering")
-
-    def on_test_end(self, *_: Any) -> None:
-        self._close("Rendering")
-
-    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._open("Exporting", sum(trainer.num_predict_batches))
-
-    def on_predict_batch_end(self, *_: Any, **__: Any) -> None:
-        self._advance("Exporting")
-
-    def on_predict_end(self, *_: Any) -> None:
-        self._close("Exporting")
-
-    def _advance(self, phase: str) -> None:
-        if phase in self._bars:
-            self._bars[phase].update(1)
+def progress_callbacks() -> list[Callback]:
+    """What shows how far the run is."""
+    return [TimeLeft(), Bars() if sys.stdout.isatty() else Lines()]
 
 
 class PhaseTimer:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import omegaconf
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from packaging.version import Version
 
 import threestudio
@@ -26,14 +26,12 @@ def C_max(value: Any) -> float:
     """The largest value that a schedule in `C`'s list form ever takes."""
     if isinstance(value, int | float):
         return value
-    _, segments = schedule_segments(value)
-    return max(v for _, v0, v1, _ in segments for v in (v0, v1))
+    return max(v for _, v0, v1, _ in schedule_segments(value) for v in (v0, v1))
 
 
-def schedule_segments(value: Any) -> tuple[list, list[tuple[Any, Any, Any, Any]]]:
-    """A schedule's plain list and its linear pieces `(begin, value there, value at end, end)`."""
-    if OmegaConf.is_config(value):
-        value = OmegaConf.to_container(value, resolve=True)
+def schedule_segments(value: Any) -> list[tuple[Any, Any, Any, Any]]:
+    """A schedule's linear pieces `(begin, value there, value at end, end)`."""
+    value = config_to_primitive(value)
     if not isinstance(value, list | tuple):
         raise TypeError(f"a schedule is a number or a list, got {value!r}")
     items = [0, *value] if len(value) == 3 else list(value)
@@ -47,7 +45,7 @@ def schedule_segments(value: Any) -> tuple[list, list[tuple[Any, Any, Any, Any]]
     for v1, end in zip(items[2::2], items[3::2], strict=False):
         segments.append((begin, v0, v1, end))
         begin, v0 = end, v1
-    return items, segments
+    return segments
 
 
 _resolvers = {
@@ -194,19 +192,3 @@ def load_config(
     return parse_structured(
         ExperimentConfig, merge_config(*yamls, cli_args=cli_args, from_string=from_string, **kwargs)
     )
-
-
-__all__ = [
-    "C_max",
-    "ConfigError",
-    "DictConfig",
-    "ExperimentConfig",
-    "ListConfig",
-    "OmegaConf",
-    "check_keys",
-    "config_to_primitive",
-    "dump_config",
-    "load_config",
-    "merge_config",
-    "parse_structured",
-]

@@ -1,7 +1,5 @@
 """Small functions on tensors: activations, rays and matrices of cameras, chunked evaluation."""
 
-import math
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +13,6 @@ ValidScale = tuple[float, float] | Float[Tensor, "2 D"]
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).sum(-1, keepdim=True)
-
-
-def reflect(x: Tensor, n: Tensor) -> Tensor:
-    """`x` mirrored at the unit direction `n`."""
-    return 2 * dot(x, n) * n - x
 
 
 def scale_tensor(dat: Tensor, inp_scale: ValidScale | None, tgt_scale: ValidScale | None) -> Tensor:
@@ -47,36 +40,13 @@ class _TruncatedExponential(torch.autograd.Function):
 trunc_exp = _TruncatedExponential.apply
 
 
-class SpecifyGradient(torch.autograd.Function):
-    """A loss of value 1 whose gradient is the given one."""
-
-    @staticmethod
-    def forward(ctx: Any, input_tensor: Tensor, gt_grad: Tensor) -> Tensor:
-        ctx.save_for_backward(gt_grad)
-        return torch.ones([1], device=input_tensor.device, dtype=input_tensor.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad_scale: Tensor) -> tuple[Tensor, None]:
-        (gt_grad,) = ctx.saved_tensors
-        return gt_grad * grad_scale, None
-
-
-def _linear_to_srgb(x: Tensor) -> Tensor:
-    curve = torch.pow(torch.clamp(x, min=0.0031308), 1.0 / 2.4) * 1.055 - 0.055
-    return torch.where(x > 0.0031308, curve, 12.92 * x).clamp(0.0, 1.0)
-
-
 _activations: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
-    "lin2srgb": _linear_to_srgb,
     "exp": torch.exp,
-    "shifted_exp": lambda x: torch.exp(x - 1.0),
+    "sigmoid": torch.sigmoid,
     "trunc_exp": trunc_exp,
     "shifted_trunc_exp": lambda x: trunc_exp(x - 1.0),
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
     "shifted_softplus": lambda x: F.softplus(x - 1.0),
-    "scale_-11_01": lambda x: x * 0.5 + 0.5,
 }
 
 
@@ -88,7 +58,8 @@ def get_activation(name: str | None) -> Callable[[Tensor], Tensor]:
     function = getattr(F, key, None)
     if not callable(function):
         raise ValueError(
-            f"unknown activation {name!r}; known: {', '.join(_activations)}, or a function of torch.nn.functional"
+            f"unknown activation {name!r}; known: {', '.join(_activations)} and the functions of torch.nn.functional; "
+            "the rest is threestudio's"
         )
     return function
 
@@ -110,52 +81,39 @@ def chunk_batch(func: Callable, chunk_size: int, *args: Any, **kwargs: Any) -> A
     tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
     if not tensors:
         raise ValueError("chunk_batch needs at least one tensor argument")
-    collected: dict[Any, list] = defaultdict(list)
-    kind: type | None = None
+    outputs = []
     for begin in range(0, max(1, tensors[0].shape[0]), chunk_size):
 
         def piece(a: Any, begin: int = begin) -> Any:
             return a[begin : begin + chunk_size] if isinstance(a, Tensor) else a
 
-        out = func(*map(piece, args), **{key: piece(value) for key, value in kwargs.items()})
-        if out is None:
-            continue
-        kind = type(out)
-        if isinstance(out, Tensor):
-            out = {0: out}
-        elif isinstance(out, tuple | list):
-            out = dict(enumerate(out))
-        elif not isinstance(out, dict):
-            raise TypeError(f"func returned {kind.__name__}, must return a tensor, tuple, list, dict or None")
-        for key, value in out.items():
-            collected[key].append(value if value is None or torch.is_grad_enabled() else value.detach())
-    if kind is None:
+        outputs.append(func(*map(piece, args), **{key: piece(value) for key, value in kwargs.items()}))
+    return _joined(outputs)
+
+
+def _joined(values: list) -> Any:
+    """One tensor, or one dict, tuple or list of tensors, of those of the pieces."""
+    first = values[0]
+    if first is None:
         return None
-    joined = {key: None if values[0] is None else torch.cat(values) for key, values in collected.items()}
-    if issubclass(kind, Tensor):
-        return joined[0]
-    return kind(joined.values()) if issubclass(kind, tuple | list) else joined
+    if isinstance(first, dict):
+        return {key: _joined([value[key] for value in values]) for key in first}
+    if isinstance(first, tuple | list):
+        return type(first)(_joined(list(column)) for column in zip(*values, strict=True))
+    joined = torch.cat(values)
+    return joined if torch.is_grad_enabled() else joined.detach()
 
 
 # ------------------------------------------------------------------------------------------------------- cameras
 
 
 def get_ray_directions(
-    H: int,
-    W: int,
-    focal: float | tuple[float, float],
-    principal: tuple[float, float] | None = None,
-    use_pixel_centers: bool = True,
+    H: int, W: int, focal: float | tuple[float, float], principal: tuple[float, float] | None = None
 ) -> Float[Tensor, "H W 3"]:
-    """Directions through all pixels in camera space (x right, y up, looking down −z); z is −1."""
-    offset = 0.5 if use_pixel_centers else 0.0
+    """Directions through the middles of all pixels in camera space (x right, y up, looking down −z); z is −1."""
     fx, fy = (focal, focal) if isinstance(focal, int | float) else focal
     cx, cy = (W / 2, H / 2) if principal is None else principal
-    j, i = torch.meshgrid(
-        torch.arange(H, dtype=torch.float32) + offset,
-        torch.arange(W, dtype=torch.float32) + offset,
-        indexing="ij",
-    )
+    j, i = torch.meshgrid(torch.arange(H) + 0.5, torch.arange(W) + 0.5, indexing="ij")
     return torch.stack([(i - cx) / fx, -(j - cy) / fy, -torch.ones_like(i)], -1)
 
 
@@ -163,7 +121,6 @@ def get_rays(
     directions: Float[Tensor, "... 3"],
     c2w: Float[Tensor, "... 4 4"],
     keepdim: bool = False,
-    noise_scale: float = 0.0,
     normalize: bool = True,
 ) -> tuple[Float[Tensor, "... 3"], Float[Tensor, "... 3"]]:
     """Origins and world directions of rays.
@@ -172,22 +129,16 @@ def get_rays(
         directions: (N, 3) one per camera or all of one camera; (H, W, 3) shared by all cameras; or (B, H, W, 3).
         c2w: (4, 4) or (B, 4, 4) camera-to-world.
         keepdim: keep the directions' axes; otherwise the result is (rays, 3).
-        noise_scale: standard deviation of noise on origins and directions.
         normalize: make the directions unit vectors.
     """
-    if directions.ndim == 2 and c2w.ndim == 2:
-        c2w = c2w[None]
-    elif directions.ndim in (3, 4):
-        if directions.ndim == 4 and c2w.ndim == 2:
-            c2w = c2w[None]
-        c2w = c2w[..., None, None, :, :]
-    elif directions.ndim != 2:
+    if directions.ndim not in (2, 3, 4):
         raise ValueError(f"directions must be (N,3), (H,W,3) or (B,H,W,3), got {tuple(directions.shape)}")
+    if directions.ndim in (2, 4) and c2w.ndim == 2:
+        c2w = c2w[None]
+    if directions.ndim > 2:
+        c2w = c2w[..., None, None, :, :]
     rays_d = (directions[..., None, :] * c2w[..., :3, :3]).sum(-1)
     rays_o = c2w[..., :3, 3].expand(rays_d.shape)
-    if noise_scale > 0:
-        rays_o = rays_o + torch.randn(3, device=rays_o.device) * noise_scale
-        rays_d = rays_d + torch.randn(3, device=rays_d.device) * noise_scale
     if normalize:
         rays_d = F.normalize(rays_d, dim=-1)
     if not keepdim:
@@ -228,22 +179,6 @@ def binary_cross_entropy(input: Tensor, target: Tensor) -> Float[Tensor, ""]:
     return -(target * torch.log(input) + (1 - target) * torch.log(1 - input)).mean()
 
 
-def perpendicular_component(
-    x: Float[Tensor, "B C H W"], y: Float[Tensor, "B C H W"]
-) -> Float[Tensor, "B C H W"]:
-    """The part of `x` perpendicular to `y`, per batch element."""
-    along = (x * y).sum((1, 2, 3)) / (y * y).sum((1, 2, 3)).clamp(min=1e-6)
-    return x - along.view(-1, 1, 1, 1) * y
-
-
-def shifted_expotional_decay(a: float, b: float, c: float, r: Tensor) -> Tensor:
-    return a * torch.exp(-b * r) + c
-
-
-def shifted_cosine_decay(a: float, b: float, c: float, d: float, r: Tensor) -> Tensor:
-    return a * torch.cos(b * r + c) + d
-
-
 def validate_empty_rays(
     ray_indices: Int[Tensor, "Ns"], t_start: Float[Tensor, "Ns"], t_end: Float[Tensor, "Ns"]
 ) -> tuple[Int[Tensor, "Ns"], Float[Tensor, "Ns"], Float[Tensor, "Ns"]]:
@@ -251,8 +186,3 @@ def validate_empty_rays(
     if ray_indices.nelement() == 0:
         ray_indices, t_start, t_end = ray_indices.new_zeros(1), t_start.new_zeros(1), t_end.new_zeros(1)
     return ray_indices, t_start, t_end
-
-
-def fovy_to_focal(fovy_rad: float, height: int) -> float:
-    """Focal length in pixels of a vertical field of view."""
-    return 0.5 * height / math.tan(0.5 * fovy_rad)

@@ -1,6 +1,7 @@
 """The names that threestudio's modules import with `from threestudio.utils.typing import *`."""
 
-from typing import (  # noqa: UP035
+# ruff: noqa: F401, UP035
+from typing import (
     Any,
     Callable,
     Dict,
@@ -25,10 +26,3 @@ from torch import Tensor
 def typechecker(function: Callable) -> Callable:
     """No check at run time; shapes are checked by the tests."""
     return function
-
-
-__all__ = [  # noqa: RUF022
-    "Any", "Callable", "Dict", "Iterable", "List", "Literal", "NamedTuple", "NewType", "Optional", "Sized", "Tuple",
-    "Type", "TypeVar", "Union", "Bool", "Complex", "Float", "Inexact", "Int", "Integer", "Num", "Shaped", "UInt",
-    "DictConfig", "Tensor", "typechecker",
-]  # fmt: skip

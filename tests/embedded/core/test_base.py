@@ -4,6 +4,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from threestudio.systems.base import BaseLift3DSystem
 from threestudio.systems.utils import parse_optimizer, parse_scheduler
 from threestudio.utils.base import BaseModule, BaseObject, Updateable, update_if_possible
 from threestudio.utils.misc import get_device, load_module_weights
@@ -68,27 +69,18 @@ def test_objects_and_modules_are_configured():
     assert Thing({}, 1).device == get_device()
     with pytest.raises(TypeError, match="unknown key sise"):
         Thing({"sise": 2}, 3)
-    assert "_dummy" not in Recorder({}).state_dict()
 
 
-def test_module_weights_from_a_checkpoint(tmp_path):
-    source = Recorder({}, label="source")
+def test_weights_of_a_checkpoint(tmp_path):
     path = tmp_path / "x.ckpt"
-    state = {f"part.{key}": value for key, value in source.state_dict().items()}
-    torch.save({"state_dict": {**state, "other.w": torch.ones(1)}, "epoch": 0, "global_step": 9}, path)
-    Recorder.log.clear()
-    copy = Recorder({"weights": f"{path}:part"}, label="copy")
-    assert torch.equal(copy.layer.weight, source.layer.weight)
-    assert Recorder.log == [("copy", 0, 9, True)]
-    assert set(load_module_weights(path, ignore_modules=["part"])[0]) == {"other.w"}
-    with pytest.raises(ValueError, match="no weights of 'prt'; it has those of other, part"):
-        load_module_weights(path, module_name="prt")
+    torch.save({"state_dict": {"w": torch.ones(1)}, "epoch": 0, "global_step": 9}, path)
+    weights, epoch, step = load_module_weights(path)
+    assert (weights, epoch, step) == ({"w": torch.ones(1)}, 0, 9)
     with pytest.raises(FileNotFoundError):
         load_module_weights(tmp_path / "y.ckpt")
-    with pytest.raises(ValueError, match=r"file\.ckpt:module_name"):
-        Recorder({"weights": "nocolon"})
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        Recorder({"weights": f"{path}:part", "width": 3})
+    torch.save({"w": torch.ones(1)}, path)
+    with pytest.raises(ValueError, match="it has no state_dict"):
+        load_module_weights(path)
 
 
 class Model(torch.nn.Module):
@@ -132,29 +124,34 @@ def test_optimizer_errors(config, message):
         parse_optimizer(OmegaConf.create(config), Model())
 
 
-def rates(config, steps):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
-    parsed = parse_scheduler(OmegaConf.create(config), optimizer)
-    values = []
-    for _ in range(steps):
-        values.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        parsed["scheduler"].step()
-    return parsed["interval"], values
-
-
 def test_schedulers():
-    exponential = {"name": "ExponentialLR", "args": {"gamma": 0.5}}
-    assert rates(exponential, 3) == ("epoch", [1.0, 0.5, 0.25])
-    constant = {"name": "ConstantLR", "args": {"factor": 0.1, "total_iters": 5}}
-    sequential = {"interval": "step", "schedulers": [constant, exponential], "milestones": [2]}
-    for name in ("SequentialLR", "Sequential"):
-        interval, values = rates({"name": name, **sequential}, 4)
-        assert interval == "step"
-        assert values == pytest.approx([0.1, 0.1, 1.0, 0.5])
-    chained = {"name": "ChainedScheduler", "schedulers": [exponential, exponential]}
-    assert rates(chained, 2)[1] == [1.0, 0.25]
+    def parse(**config):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        return parse_scheduler(OmegaConf.create(config), optimizer)
+
+    parsed = parse(name="ExponentialLR", args={"gamma": 0.5})
+    assert (parsed["interval"], parsed["scheduler"].gamma) == ("epoch", 0.5)
+    assert parse(name="MultiStepLR", interval="step", args={"milestones": [2]})["interval"] == "step"
     with pytest.raises(ValueError, match=r"scheduler\.name is 'ExpLR'; known: .*ExponentialLR"):
-        rates({"name": "ExpLR"}, 1)
+        parse(name="ExpLR")
     with pytest.raises(ValueError, match="must be 'epoch' or 'step'"):
-        rates({**exponential, "interval": "batch"}, 1)
+        parse(name="ExponentialLR", args={"gamma": 0.5}, interval="batch")
+
+
+LIFT3D = {
+    "geometry_type": "implicit-volume",
+    "material_type": "no-material",
+    "background_type": "neural-environment-map-background",
+    "renderer_type": "nerf-volume-renderer",
+}
+
+
+def test_what_only_threestudio_does_is_said_at_once():
+    system = BaseLift3DSystem(OmegaConf.create(LIFT3D))
+    assert system.renderer.geometry is system.geometry
+    with pytest.raises(
+        KeyError, match=r"nothing is registered as 'mesh-exporter'; known: .*dummy-exporter, "
+    ):
+        BaseLift3DSystem(OmegaConf.create({**LIFT3D, "exporter_type": "mesh-exporter"}))
+    with pytest.raises(ValueError, match="only threestudio itself converts geometries"):
+        BaseLift3DSystem(OmegaConf.create({**LIFT3D, "geometry_convert_from": "x.ckpt"}))

@@ -68,10 +68,6 @@ def test_a_float_end_counts_epochs():
     assert C([0, 0.0, 1.0, 10.0], 5, 0) == 0.5
 
 
-def test_exponential_interpolation():
-    assert C([0, 1.0, 0.01, 10], 0, 5, interpolation="exp") == pytest.approx(0.1)
-
-
 @pytest.mark.parametrize("schedule", [[1.0], [1.0, 2.0], [0, 1.0, 2.0, 3, 4.0]])
 def test_other_lengths_are_errors(schedule):
     with pytest.raises(ValueError, match=f"with {len(schedule)} elements"):

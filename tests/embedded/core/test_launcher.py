@@ -98,7 +98,7 @@ def test_train_then_resume_then_export(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["system.partt=1"], "ToySystem: unknown key partt (did you mean part?); allowed: "),
-        (["system.part.begin=1"], "ToyPart: unknown key begin; allowed: start, weights"),
+        (["system.part.begin=1"], "ToyPart: unknown key begin; allowed: start"),
         (["system_type=toy-sistem"], "nothing is registered as 'toy-sistem'; known: "),
         (["trainer.maxsteps=1"], "trainer: unknown key maxsteps; allowed: "),
         (["trainer.devices=2"], "trainer.devices is set by the launcher"),

@@ -31,15 +31,11 @@ def test_chunks_give_what_the_whole_gives():
         (None, -2.0, -2.0),
         ("none", 3.0, 3.0),
         ("exp", 1.0, math.e),
-        ("shifted_exp", 1.0, 1.0),
         ("trunc_exp", 1.0, math.e),
         ("shifted_trunc_exp", 2.0, math.e),
         ("Sigmoid", 0.0, 0.5),
         ("shifted_softplus", 1.0, math.log(2)),
         ("softplus", 0.0, math.log(2)),
-        ("scale_-11_01", -1.0, 0.0),
-        ("lin2srgb", 0.001, 0.01292),
-        ("lin2srgb", 0.5, 0.7353570),
         ("ReLU", -1.0, 0.0),
     ],
 )
@@ -48,20 +44,16 @@ def test_activations(name, x, expected):
 
 
 def test_unknown_activation():
-    with pytest.raises(ValueError, match="unknown activation 'softmin3'; known: none, lin2srgb"):
-        ops.get_activation("softmin3")
+    with pytest.raises(
+        ValueError, match=r"'lin2srgb'; known: none, .* torch\.nn\.functional; the rest is thr"
+    ):
+        ops.get_activation("lin2srgb")
 
 
 def test_truncated_exponential_gradient_stops_growing():
     x = torch.tensor([1.0, 20.0], requires_grad=True)
     ops.trunc_exp(x).sum().backward()
     assert x.grad.tolist() == pytest.approx([math.e, math.exp(15)], rel=1e-5)
-
-
-def test_specified_gradient():
-    x, gradient = torch.zeros(3, requires_grad=True), torch.tensor([1.0, -2.0, 3.0])
-    (2 * ops.SpecifyGradient.apply(x, gradient)).sum().backward()
-    assert torch.equal(x.grad, 2 * gradient)
 
 
 def test_ray_directions_of_a_2x4_image():
@@ -88,9 +80,8 @@ def test_ray_shapes():
         assert torch.allclose(rays.norm(dim=-1), torch.ones(shape[:-1]))
         assert (origins == torch.tensor([1.0, 2.0, 3.0])).all()
         assert ops.get_rays(directions, matrices)[0].ndim == 2
-    assert (
-        ops.get_rays(image, c2w[0], keepdim=True, normalize=False)[1][0, 0].tolist() == image[0, 0].tolist()
-    )
+    plain = ops.get_rays(image, c2w[0], keepdim=True, normalize=False)[1]
+    assert plain[0, 0].tolist() == image[0, 0].tolist()
 
 
 def test_projection():
@@ -107,19 +98,10 @@ def test_projection():
 def test_small_maths():
     x, n = torch.tensor([1.0, -1.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
     assert ops.dot(x, n).tolist() == [-1.0]
-    assert ops.reflect(-x, n).tolist() == [1.0, 1.0, 0.0]
     assert ops.scale_tensor(torch.tensor(0.5), None, (-1, 3)).item() == 1.0
-    assert ops.binary_cross_entropy(torch.tensor([0.5]), torch.tensor([1.0])).item() == pytest.approx(
-        math.log(2)
-    )
-    a, b = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-    assert torch.allclose((ops.perpendicular_component(a, b) * b).sum((1, 2, 3)), torch.zeros(2), atol=1e-4)
-
-
-def test_no_samples_become_one_without_length():
-    index, start, end = ops.validate_empty_rays(
-        torch.zeros(0, dtype=torch.long), torch.zeros(0), torch.zeros(0)
-    )
-    assert (index.tolist(), start.tolist(), end.tolist()) == ([0], [0.0], [0.0])
-    assert index.dtype == torch.long
-    assert start.dtype == torch.float32
+    half, one = torch.tensor([0.5]), torch.tensor([1.0])
+    assert ops.binary_cross_entropy(half, one).item() == pytest.approx(math.log(2))
+    # no samples become one without length
+    samples = ops.validate_empty_rays(torch.zeros(0, dtype=torch.long), torch.zeros(0), torch.zeros(0))
+    assert [value.tolist() for value in samples] == [[0], [0.0], [0.0]]
+    assert [value.dtype for value in samples] == [torch.long, torch.float32, torch.float32]

@@ -71,15 +71,13 @@ def test_ranges_and_seed():
         assert (batch["azimuth"].diff() > 0).all()  # one in each of 64 sectors
 
 
-@pytest.mark.parametrize("strategy", ["dreamfusion", "magic3d"])
-def test_lights(strategy):
-    (batch,) = batches(make(batch_size=200, light_sample_strategy=strategy, **EXACT).train_dataloader(), 1)
+def test_lights():
+    (batch,) = batches(make(batch_size=200, **EXACT).train_dataloader(), 1)
     distance = batch["light_positions"].norm(dim=-1)
     assert distance.min() >= 0.8 - 1e-4
     assert distance.max() <= 1.5 + 1e-4
-    if strategy == "magic3d":
-        cosine = torch.cosine_similarity(batch["light_positions"], batch["camera_positions"])
-        assert cosine.min() >= math.cos(math.radians(60)) - 1e-4
+    cosine = torch.cosine_similarity(batch["light_positions"], batch["camera_positions"])
+    assert cosine.mean() > 0.4  # more often on the camera's side
 
 
 def test_resolution_stages():
@@ -90,23 +88,6 @@ def test_resolution_stages():
     assert dataset.collate([])["rays_o"].shape == (3, 4, 4, 3)
     dataset.update_step(0, 10)
     assert dataset.collate([])["rays_o"].shape == (2, 8, 8, 3)
-
-
-def test_progressive_view():
-    dataset = RandomCameraIterableDataset(
-        make(progressive_until=9, elevation_range=[-10, 90], eval_elevation_deg=15.0).cfg
-    )
-    dataset.update_step(0, 0)
-    assert dataset.elevation_range == [15.0, 15.0]
-    assert dataset.azimuth_range == [0.0, 0.0]
-    dataset.update_step(0, 5)
-    assert dataset.elevation_range == [2.5, 52.5]
-    assert dataset.azimuth_range == [-90.0, 90.0]
-    dataset.update_step(0, 100)
-    assert dataset.elevation_range == [-10.0, 90.0]
-    switched_off = RandomCameraIterableDataset(make(progressive_until=0).cfg)
-    switched_off.update_step(0, 0)
-    assert switched_off.azimuth_range == [-180.0, 180.0]
 
 
 def test_evaluation_views():
@@ -128,11 +109,10 @@ def test_evaluation_views():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"height": [4, 8]}, "same number of stages, got 2, 1 and 1"),
+        ({"height": [4, 8]}, r"same number of stages, got \[2, 1, 1\]"),
         ({"height": 0}, "height must be a positive int"),
         ({"height": [4, 8], "width": [4, 8], "batch_size": [1, 1]}, "must be 1 ascending steps for 2 stages"),
         ({"fovy_range": [50, 40]}, "fovy_range must be"),
-        ({"light_sample_strategy": "sun"}, "must be 'dreamfusion' or 'magic3d'"),
         ({"n_view": 4}, "unknown key n_view"),
     ],
 )

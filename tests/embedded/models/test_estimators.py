@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from threestudio.models.estimators import OccGridEstimator, accumulate_along_rays, render_weight_from_density
@@ -66,8 +65,12 @@ def test_opacity_without_values():
     torch.testing.assert_close(opacity[:, 0], 1 - torch.exp(-depth))
 
 
-def _full_grid(resolution=4, radius=1.0):
-    grid = OccGridEstimator(torch.tensor([-radius] * 3 + [radius] * 3), resolution)
+def _grid(resolution):
+    return OccGridEstimator(torch.tensor([-1.0] * 3 + [1.0] * 3), resolution)
+
+
+def _full_grid(resolution=4):
+    grid = _grid(resolution)
     grid.binaries.fill_(True)
     grid.occs.fill_(1.0)
     return grid
@@ -80,18 +83,18 @@ def _rays(count=200, seed=0):
     return origins, torch.nn.functional.normalize(targets - origins, dim=-1)
 
 
-def test_steps_start_at_the_near_plane_and_count_where_their_midpoints_are_occupied():
+def test_steps_count_where_their_midpoints_are_occupied():
     torch.manual_seed(0)
     grid = _full_grid()
     grid.binaries[0] = torch.rand(4, 4, 4) > 0.6
     origins, directions = _rays()
     step = 0.07
-    rays, starts, ends = grid.sampling(origins, directions, render_step_size=step, near_plane=0.3)
-    got = set(zip(rays.tolist(), ((starts - 0.3) / step).round().int().tolist(), strict=True))
+    rays, starts, ends = grid.sampling(origins, directions, step)
+    got = set(zip(rays.tolist(), (starts / step).round().int().tolist(), strict=True))
     torch.testing.assert_close(ends - starts, torch.full_like(starts, step))
     wanted = set()
     for number in range(80):
-        middle = origins + directions * (0.3 + (number + 0.5) * step)
+        middle = origins + directions * (number + 0.5) * step
         cell = ((middle + 1) * 2).floor().int()
         for ray in ((cell >= 0) & (cell < 4)).all(dim=-1).nonzero()[:, 0].tolist():
             if grid.binaries[0][tuple(cell[ray].tolist())]:
@@ -100,10 +103,9 @@ def test_steps_start_at_the_near_plane_and_count_where_their_midpoints_are_occup
     assert (rays.diff() >= 0).all()
 
 
-def test_stratified_steps_shift_by_less_than_a_step():
+def test_jitter_shifts_the_steps_of_a_ray_by_less_than_a_step():
     torch.manual_seed(0)
-    origins, directions = _rays()
-    rays, starts, _ = _full_grid().sampling(origins, directions, render_step_size=0.1, stratified=True)
+    rays, starts, _ = _full_grid().sampling(*_rays(), 0.1, jitter=True)
     phase = (starts / 0.1) % 1
     same_ray = rays.diff() == 0
     distance = (phase.diff()[same_ray] + 0.5) % 1 - 0.5
@@ -112,26 +114,22 @@ def test_stratified_steps_shift_by_less_than_a_step():
 
 
 def test_marching_in_chunks_changes_nothing(monkeypatch):
-    origins, directions = _rays()
-    whole = _full_grid().sampling(origins, directions, render_step_size=0.05)
+    whole = _full_grid().sampling(*_rays(), 0.05)
     monkeypatch.setattr("threestudio.models.estimators._LATTICE_CHUNK", 500)
-    for one, other in zip(
-        whole, _full_grid().sampling(origins, directions, render_step_size=0.05), strict=True
-    ):
+    for one, other in zip(whole, _full_grid().sampling(*_rays(), 0.05), strict=True):
         assert torch.equal(one, other)
 
 
 def test_transparent_and_hidden_samples_are_left_out():
     origins, directions = torch.tensor([[0.0, 0.0, -3.0]]), torch.tensor([[0.0, 0.0, 1.0]])
 
-    def density(starts, ends, rays):  # clear in front of z = 0, then alpha ½ a step
-        return torch.where((starts + ends) / 2 > 3.0, torch.log(torch.tensor(2.0)) / 0.1, 0.0)
+    def density(starts, ends, rays):  # clear in front of z = 0, then alpha 0.95 a step
+        return torch.where((starts + ends) / 2 > 3.0, torch.log(torch.tensor(20.0)) / 0.1, 0.0)
 
-    arguments = {"render_step_size": 0.1, "early_stop_eps": 0.2, "alpha_thre": 0.01}
-    rays, starts, _ = _full_grid().sampling(origins, directions, sigma_fn=density, **arguments)
-    # transmittances 1, ½, ¼ stay, ⅛ is below 0.2
-    torch.testing.assert_close(starts, torch.tensor([3.0, 3.1, 3.2]))
-    assert rays.tolist() == [0, 0, 0]
+    rays, starts, _ = _full_grid().sampling(origins, directions, 0.1, density=density)
+    # transmittances 1, 0.05, 0.05², 0.05³ = 1.25e-4 stay, 0.05⁴ is below 1e-4
+    torch.testing.assert_close(starts, torch.tensor([3.0, 3.1, 3.2, 3.3]))
+    assert rays.tolist() == [0] * 4
 
 
 def test_looking_front_to_back_keeps_the_same_samples(monkeypatch):
@@ -141,17 +139,13 @@ def test_looking_front_to_back_keeps_the_same_samples(monkeypatch):
     def density(starts, ends, rays):
         asked.append(len(rays))
         points = origins[rays] + directions[rays] * ((starts + ends) / 2)[:, None]
-        return 30 * (torch.sin(20 * points).sum(dim=-1) > 1)
+        return 150 * (torch.sin(20 * points).sum(dim=-1) > 1)
 
     kept, counts = [], []
     for first in (4, 10_000):
         monkeypatch.setattr("threestudio.models.estimators._FIRST_SAMPLES", first)
         asked.clear()
-        kept.append(
-            _full_grid().sampling(
-                origins, directions, sigma_fn=density, render_step_size=0.03, alpha_thre=0.01
-            )
-        )
+        kept.append(_full_grid().sampling(origins, directions, 0.03, density=density))
         counts.append(sum(asked))
     for one, other in zip(*kept, strict=True):
         assert torch.equal(one, other)
@@ -159,15 +153,9 @@ def test_looking_front_to_back_keeps_the_same_samples(monkeypatch):
 
 
 def test_no_occupied_cell_and_no_ray():
-    grid = OccGridEstimator(torch.tensor([-1.0] * 3 + [1.0] * 3), 4)
     origins, directions = _rays(10)
-    assert len(grid.sampling(origins, directions, render_step_size=0.1)[0]) == 0
-    assert len(_full_grid().sampling(origins[:0], directions[:0], render_step_size=0.1)[0]) == 0
-
-
-def test_growing_steps_are_refused():
-    with pytest.raises(ValueError, match="cone_angle"):
-        _full_grid().sampling(*_rays(2), cone_angle=0.1)
+    assert len(_grid(4).sampling(origins, directions, 0.1)[0]) == 0
+    assert len(_full_grid().sampling(origins[:0], directions[:0], 0.1)[0]) == 0
 
 
 def _ball(points):
@@ -176,11 +164,11 @@ def _ball(points):
 
 def test_grid_learns_where_a_ball_is():
     torch.manual_seed(0)
-    grid = OccGridEstimator(torch.tensor([-1.0] * 3 + [1.0] * 3), 16)
-    grid.update_every_n_steps(1, _ball)
+    grid = _grid(16)
+    grid.update(1, _ball)
     assert not grid.binaries.any()  # only every 16th step
     for step in range(0, 64, 16):
-        grid.update_every_n_steps(step, _ball)
+        grid.update(step, _ball)
     centers = (torch.arange(16) + 0.5) / 8 - 1
     distance = torch.stack(torch.meshgrid(centers, centers, centers, indexing="ij")).norm(dim=0)
     half_diagonal = 3**0.5 / 16
@@ -190,21 +178,19 @@ def test_grid_learns_where_a_ball_is():
 
 def test_after_the_warm_up_some_cells_are_looked_at_and_all_forget():
     torch.manual_seed(0)
-    grid = OccGridEstimator(torch.tensor([-1.0] * 3 + [1.0] * 3), 8)
+    grid = _full_grid(8)
     looked = []
 
     def empty(points):
         looked.append(len(points))
         return torch.zeros(len(points), 1)
 
-    grid.occs.fill_(1.0)
-    grid.binaries.fill_(True)
-    grid.update_every_n_steps(256, empty)
+    grid.update(256, empty)
     assert looked == [128 + 128]
     assert set(grid.occs.unique().tolist()) == {1.0, torch.tensor(0.95).item()}
 
 
 def test_buffers_have_nerfaccs_names():
-    grid = OccGridEstimator(torch.tensor([-1.0] * 3 + [1.0] * 3), 32)
+    grid = _grid(32)
     shapes = {key: tuple(value.shape) for key, value in grid.state_dict().items()}
     assert shapes == {"resolution": (3,), "aabbs": (1, 6), "occs": (32768,), "binaries": (1, 32, 32, 32)}

@@ -10,17 +10,21 @@ from omegaconf import OmegaConf
 import threestudio
 
 
+def processor(path, **settings):
+    settings = {"pretrained_model_name_or_path": path, **settings}
+    return threestudio.find("stable-diffusion-prompt-processor")(OmegaConf.create(settings))
+
+
 @pytest.fixture
 def prompt(stable_diffusion, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    settings = {"prompt": "a dog", "pretrained_model_name_or_path": stable_diffusion}
-    return threestudio.find("stable-diffusion-prompt-processor")(OmegaConf.create(settings))()
+    return processor(stable_diffusion, prompt="a dog")()
 
 
-def cameras(azimuth=(0.0, 180.0)):
+def cameras(azimuth=(0.0, 180.0), elevation=10.0):
     azimuth = torch.tensor(azimuth)
     return {
-        "elevation": torch.full_like(azimuth, 10.0),
+        "elevation": torch.full_like(azimuth, elevation),
         "azimuth": azimuth,
         "camera_distances": torch.full_like(azimuth, 1.5),
     }
@@ -31,19 +35,21 @@ def sd(path, **settings):
     return threestudio.find("stable-diffusion-guidance")(OmegaConf.create(settings))
 
 
-def test_captions_are_worded_for_each_side(prompt):
-    both = prompt.get_text_embeddings(*cameras().values())
-    assert both.shape == (4, 77, 16)
-    torch.testing.assert_close(both[0], prompt.text_embeddings_vd[1])
-    torch.testing.assert_close(both[1], prompt.text_embeddings_vd[2])
-    assert not torch.equal(both[0], both[1])
-
-
-def test_captions_that_are_too_long_are_errors(stable_diffusion, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    settings = {"prompt": "a" * 100, "pretrained_model_name_or_path": stable_diffusion}
+def test_captions_are_worded_for_each_side(prompt, stable_diffusion):
+    sides = ("side", "front", "back", "overhead")
+    assert prompt.prompts_vd == [f"a dog, {side} view" for side in sides]
+    both = prompt.get_text_embeddings(*cameras((0.0, 90.0, 180.0, -170.0)).values())
+    assert both.shape == (8, 77, 16)
+    torch.testing.assert_close(both[:4], prompt.text_embeddings_vd[[1, 0, 2, 2]])
+    above = prompt.get_text_embeddings(*cameras(elevation=80.0).values())
+    torch.testing.assert_close(above[:2], prompt.text_embeddings_vd[[3, 3]])
+    plain = prompt.get_text_embeddings(*cameras().values(), view_dependent_prompting=False)
+    torch.testing.assert_close(plain[:2], prompt.text_embeddings.expand(2, -1, -1))
+    # a second time they come from the cache
+    again = processor(stable_diffusion, prompt="a dog", spawn=False)()
+    assert torch.equal(again.text_embeddings_vd, prompt.text_embeddings_vd)
     with pytest.raises(ValueError, match="a prompt has 102 tokens, at most 77 fit: 'aaa"):
-        threestudio.find("stable-diffusion-prompt-processor")(OmegaConf.create(settings))
+        processor(stable_diffusion, prompt="a" * 100)
 
 
 def test_gradient_of_stable_diffusion_by_hand(stable_diffusion, prompt):
@@ -66,25 +72,12 @@ def test_gradient_of_stable_diffusion_by_hand(stable_diffusion, prompt):
     expected = (1 - alpha) * (4 * text - 3 * nothing - noise) / 2
     torch.testing.assert_close(latents.grad, expected.permute(0, 2, 3, 1), atol=1e-5, rtol=1e-4)
 
-
-def test_renders_get_a_gradient(stable_diffusion, prompt):
     rgb = torch.rand(2, 10, 10, 3, requires_grad=True)
-    sd(stable_diffusion)(rgb, prompt, **cameras())["loss_sds"].backward()
+    guidance(rgb, prompt, **cameras())["loss_sds"].backward()
     assert (rgb.grad.abs().sum((1, 2, 3)) > 0).all()
 
 
-def test_perpendicular_negatives(stable_diffusion, prompt):
-    prompt.use_perp_neg = True
-    rgb = torch.rand(2, 10, 10, 3, requires_grad=True)
-    sd(stable_diffusion)(rgb, prompt, **cameras())["loss_sds"].backward()
-    assert rgb.grad.isfinite().all()
-
-
-def test_bad_settings_are_errors(stable_diffusion, tmp_path):
-    with pytest.raises(
-        ValueError, match="weighting_strategy is 'none', must be one of sds, uniform, fantasia3d"
-    ):
-        sd(stable_diffusion, weighting_strategy="none")
+def test_models_of_another_layout_are_errors(tmp_path):
     file = tmp_path / "model.ckpt"
     file.write_bytes(b"")
     with pytest.raises(ValueError, match="is a file; the embedded host reads models in diffusers' layout"):

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 
 import pytest
@@ -7,6 +6,7 @@ from omegaconf import OmegaConf
 
 import threestudio
 from imagedream import cameras
+from threestudio.models.background.base import BaseBackground
 from threestudio.models.geometry.base import BaseImplicitGeometry
 from threestudio.models.renderers.nerf_volume_renderer import NeRFVolumeRenderer
 
@@ -31,7 +31,12 @@ class Ball(BaseImplicitGeometry):
         return self.density * (points.norm(dim=-1, keepdim=True) < RADIUS)
 
 
-def scene(density=100.0, material="no-material", material_cfg=None, background=None, **renderer_cfg):
+class White(BaseBackground):
+    def forward(self, dirs):
+        return torch.ones_like(dirs)
+
+
+def scene(density=100.0, material="no-material", material_cfg=None, **renderer_cfg):
     geometry = Ball({}, density)
     if material_cfg is None:
         material_cfg = {"color_activation": "none", "requires_normal": True}
@@ -39,9 +44,9 @@ def scene(density=100.0, material="no-material", material_cfg=None, background=N
         OmegaConf.create({"num_samples_per_ray": 256} | renderer_cfg),
         geometry=geometry,
         material=threestudio.find(material)(OmegaConf.create(material_cfg)),
-        background=threestudio.find("solid-color-background")(background or {}),
+        background=White({}),
     )
-    if renderer.cfg.grid_prune and density > 0:  # the cells that the ball touches
+    if density > 0:  # the cells that the ball touches
         centers = (torch.arange(32) + 0.5) / 16 - 1
         distance = torch.stack(torch.meshgrid(centers, centers, centers, indexing="ij")).norm(dim=0)
         renderer.estimator.binaries[0] = distance < RADIUS + 3**0.5 / 32
@@ -66,20 +71,6 @@ def chords(rays_d, rays_o):
     off_axis = (rays_o + along[..., None] * rays_d).norm(dim=-1)
     half = (RADIUS**2 - off_axis**2).clamp(min=0).sqrt()
     return along - half, 2 * half
-
-
-def test_registered_with_the_hosts_fields():
-    assert threestudio.find("nerf-volume-renderer") is NeRFVolumeRenderer
-    assert {field.name for field in dataclasses.fields(NeRFVolumeRenderer.Config)} == {
-        "weights", "radius", "num_samples_per_ray", "eval_chunk_size", "randomized", "near_plane", "far_plane",
-        "return_comp_normal", "return_normal_perturb", "estimator", "grid_prune", "prune_alpha_threshold",
-        "proposal_network_config", "prop_optimizer_config", "prop_scheduler_config", "num_samples_per_ray_proposal",
-        "num_samples_per_ray_importance",
-    }  # fmt: skip
-    with pytest.raises(TypeError, match="num_samples"):
-        scene(num_samples=3)
-    with pytest.raises(ValueError, match="occgrid"):
-        scene(estimator="proposal")
 
 
 def test_opaque_ball_has_its_silhouette_depth_and_normals():
@@ -110,7 +101,7 @@ def test_opaque_ball_has_its_silhouette_depth_and_normals():
 def test_thin_ball_dims_by_the_length_of_the_way_through_it():
     rays = batch(azimuths=(30.0,))
     _, length = chords(rays["rays_d"], rays["rays_o"])
-    renderer = scene(density=2.0, num_samples_per_ray=1024, prune_alpha_threshold=False).eval()
+    renderer = scene(density=2.0, num_samples_per_ray=1024).eval()
     opacity = renderer(**rays)["opacity"][..., 0]
     torch.testing.assert_close(
         opacity, 1 - torch.exp(-2 * length), atol=2 * 2 * renderer.render_step_size, rtol=0
@@ -119,7 +110,7 @@ def test_thin_ball_dims_by_the_length_of_the_way_through_it():
 
 def test_depth_variance_of_a_uniform_slab():
     # nearly transparent: samples weigh the same, so the variance of t is length²/12; below opacity ½ it is masked
-    renderer = scene(density=1.0, num_samples_per_ray=1024, prune_alpha_threshold=False).eval()
+    renderer = scene(density=1.0, num_samples_per_ray=1024).eval()
     output = renderer(**batch(azimuths=(0.0,)))
     centre = output["z_variance"][0, 16, 16]
     t = torch.linspace(0, 1, 100_000)
@@ -132,9 +123,8 @@ def test_depth_variance_of_a_uniform_slab():
 
 def test_skipping_empty_space_does_not_change_the_picture():
     rays = batch(size=24)
-    pruned = scene().eval()
-    full = scene(grid_prune=False).eval()
-    assert full.estimator.binaries.all()
+    pruned, full = scene().eval(), scene().eval()
+    full.estimator.binaries.fill_(True)
     assert pruned.estimator.binaries.float().mean() < 0.2
     one, other = pruned(**rays), full(**rays)
     for key in one:
@@ -157,7 +147,7 @@ def test_the_grid_finds_the_ball_by_itself():
 
 def test_training_tells_what_the_samples_were():
     torch.manual_seed(0)
-    renderer = scene(return_normal_perturb=True, return_comp_normal=True).train()
+    renderer = scene(return_comp_normal=True).train()
     output = renderer(**batch(size=9), elevation=torch.zeros(2), height=9)
     samples = len(output["weights"])
     shapes = {key: tuple(value.shape) for key, value in output.items()}
@@ -171,7 +161,7 @@ def test_training_tells_what_the_samples_were():
         "density": 1,
         "features": 3,
     }
-    sample |= {"normal": 3, "shading_normal": 3, "normal_perturb": 3}
+    sample |= {"normal": 3, "shading_normal": 3}
     expected = {key: (2, 9, 9, channels) for key, channels in (picture | {"z_variance": 1}).items()}
     expected |= {key: (samples, channels) for key, channels in sample.items()} | {"ray_indices": (samples,)}
     assert shapes == expected
@@ -183,9 +173,7 @@ def test_training_tells_what_the_samples_were():
 
 
 def test_gradient_of_opacity_reaches_the_density():
-    renderer = scene(
-        density=2.0, randomized=False, num_samples_per_ray=512, prune_alpha_threshold=False
-    ).train()
+    renderer = scene(density=2.0, randomized=False, num_samples_per_ray=512).train()
     rays = batch(size=9)
     renderer(**rays)["opacity"].sum().backward()
     _, length = chords(rays["rays_d"], rays["rays_o"])
@@ -203,15 +191,6 @@ def test_samples_shift_at_random_in_training_only():
     assert torch.equal(*depths)
     assert not any(value.requires_grad for value in renderer(**rays).values())
     assert renderer.train().randomized
-
-
-@pytest.mark.parametrize("shape", [(2, 3), (2, 9, 9, 3), (162, 3)])
-def test_background_colour_can_be_given(shape):
-    renderer = scene().eval()
-    output = renderer(**batch(size=9), bg_color=torch.full(shape, 0.25))
-    assert (output["comp_rgb"][:, 0, 0] == 0.25).all()
-    assert (output["comp_rgb_bg"] == 1).all()
-    torch.testing.assert_close(output["comp_rgb"], output["comp_rgb_fg"] + 0.25 * (1 - output["opacity"]))
 
 
 def test_chunks_do_not_change_the_picture():
@@ -233,9 +212,10 @@ def test_nothing_there_is_all_background():
 
 def test_material_gets_the_light_of_its_own_picture_and_the_batch():
     # light at the camera: the nearest point faces it, so diffuse light alone gives full albedo in each picture's middle
-    config = {"ambient_only_steps": 0, "albedo_activation": "none"}
+    config = {"diffuse_prob": 1.0, "textureless_prob": 1.0, "ambient_light_color": [0] * 3}
+    config |= {"ambient_only_steps": 0, "diffuse_light_color": [1] * 3}
     renderer = scene(material="diffuse-with-point-light-material", material_cfg=config).train()
-    output = renderer(**batch(), ambient_ratio=0.0, shading="textureless")
+    output = renderer(**batch())
     torch.testing.assert_close(output["comp_rgb"][:, 16, 16], torch.ones(2, 3), atol=0.01, rtol=0)
     outer = output["comp_rgb_fg"][0, 16, 7]  # near the rim the light comes in flat
     assert outer.max() < 0.8

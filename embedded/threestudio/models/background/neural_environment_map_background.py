@@ -1,7 +1,6 @@
 """neural-environment-map-background: a small network of the direction."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,7 +14,7 @@ from threestudio.utils.ops import get_activation
 
 @threestudio.register("neural-environment-map-background")
 class NeuralEnvironmentMapBackground(BaseBackground):
-    """The network's colour; in evaluation `eval_color` where given; in training sometimes a random colour an image."""
+    """The network's colour; in training sometimes a random colour an image."""
 
     @dataclass
     class Config(BaseBackground.Config):
@@ -34,7 +33,6 @@ class NeuralEnvironmentMapBackground(BaseBackground):
         )
         random_aug: bool = False
         random_aug_prob: float = 0.5
-        eval_color: Any = None
 
     cfg: Config
 
@@ -49,9 +47,6 @@ class NeuralEnvironmentMapBackground(BaseBackground):
         self, dirs: Float[Tensor, "batch height width 3"]
     ) -> Float[Tensor, "batch height width color"]:
         """Colours in unit directions."""
-        if not self.training and self.cfg.eval_color is not None:
-            color = torch.tensor([float(channel) for channel in self.cfg.eval_color])
-            return color.to(dirs).expand(*dirs.shape[:-1], -1)
         encoded = self.encoding((dirs.reshape(-1, 3) + 1) / 2)
         color = self.color_activation(self.network(encoded)).view(*dirs.shape[:-1], -1)
         if self.training and self.cfg.random_aug and torch.rand(()) < self.cfg.random_aug_prob:

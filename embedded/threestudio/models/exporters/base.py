@@ -7,7 +7,7 @@ import threestudio
 from threestudio.models.background.base import BaseBackground
 from threestudio.models.geometry.base import BaseGeometry
 from threestudio.models.materials.base import BaseMaterial
-from threestudio.models.renderers.base import SubModules
+from threestudio.models.renderers.base import SubModules, WithSubModules
 from threestudio.utils.base import BaseObject
 
 
@@ -20,7 +20,7 @@ class ExporterOutput:
     params: dict[str, Any]
 
 
-class Exporter(BaseObject):
+class Exporter(WithSubModules, BaseObject):
     @dataclass
     class Config(BaseObject.Config):
         save_video: bool = False
@@ -29,18 +29,6 @@ class Exporter(BaseObject):
 
     def configure(self, geometry: BaseGeometry, material: BaseMaterial, background: BaseBackground) -> None:
         self.sub_modules = SubModules(geometry, material, background)
-
-    @property
-    def geometry(self) -> BaseGeometry:
-        return self.sub_modules.geometry
-
-    @property
-    def material(self) -> BaseMaterial:
-        return self.sub_modules.material
-
-    @property
-    def background(self) -> BaseBackground:
-        return self.sub_modules.background
 
     def __call__(self, *args, **kwargs) -> list[ExporterOutput]:
         raise NotImplementedError

@@ -24,7 +24,6 @@ class LatentDiffusionGuidance(BaseObject):
     class Config(BaseObject.Config):
         pretrained_model_name_or_path: str = ""
         guidance_scale: float = 5.0
-        grad_clip: Any = None
         half_precision_weights: bool = True
         min_step_percent: Any = 0.02
         max_step_percent: Any = 0.98
@@ -67,11 +66,8 @@ class LatentDiffusionGuidance(BaseObject):
         low, high = (
             C(value, epoch, global_step) for value in (self.cfg.min_step_percent, self.cfg.max_step_percent)
         )
-        self.min_step, self.max_step = (
-            int(self.num_train_timesteps * low),
-            int(self.num_train_timesteps * high),
-        )
-        self.grad_clip_val = None if self.cfg.grad_clip is None else C(self.cfg.grad_clip, epoch, global_step)
+        count = self.num_train_timesteps
+        self.min_step, self.max_step = int(count * low), int(count * high)
 
     def encode_images(self, rgb: Float[Tensor, "B H W C"], rgb_as_latents: bool) -> Float[Tensor, "B c h w"]:
         """Latents at the network's own size."""
@@ -91,13 +87,12 @@ class LatentDiffusionGuidance(BaseObject):
             latents.to(dtype), timesteps, encoder_hidden_states=embeddings.to(dtype)
         ).sample.float()
 
-    def distil(self, latents: Float[Tensor, "B c h w"], denoise: Any, weight: Any = None) -> dict[str, Any]:
+    def distil(self, latents: Float[Tensor, "B c h w"], denoise: Any) -> dict[str, Any]:
         """The loss of a step.
 
         Args:
             latents: of the renders.
             denoise: (noisy latents, timesteps) -> guided noise.
-            weight: of the cumulated α at a timestep; by default 1 − α.
         """
         batch = len(latents)
         timesteps = torch.randint(self.min_step, self.max_step + 1, (batch,), device=self.device)
@@ -105,10 +100,7 @@ class LatentDiffusionGuidance(BaseObject):
             noise = torch.randn_like(latents)
             noisy = self.scheduler.add_noise(latents, noise, timesteps)
             alpha = self.alphas[timesteps].view(-1, 1, 1, 1)
-            factor = 1 - alpha if weight is None else weight(alpha)
-            grad = torch.nan_to_num(factor * (denoise(noisy, timesteps) - noise))
-            if self.grad_clip_val is not None:
-                grad = grad.clamp(-self.grad_clip_val, self.grad_clip_val)
+            grad = torch.nan_to_num((1 - alpha) * (denoise(noisy, timesteps) - noise))
             target = latents - grad
         return {
             "loss_sds": 0.5 * F.mse_loss(latents, target, reduction="sum") / batch,

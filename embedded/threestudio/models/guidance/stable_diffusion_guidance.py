@@ -10,7 +10,6 @@ from torch import Tensor
 import threestudio
 from threestudio.models.guidance.latent_diffusion import LatentDiffusionGuidance
 from threestudio.models.prompt_processors.base import PromptProcessorOutput
-from threestudio.utils.ops import perpendicular_component
 
 
 @threestudio.register("stable-diffusion-guidance")
@@ -22,16 +21,8 @@ class StableDiffusionGuidance(LatentDiffusionGuidance):
         pretrained_model_name_or_path: str = "runwayml/stable-diffusion-v1-5"
         guidance_scale: float = 100.0
         view_dependent_prompting: bool = True
-        weighting_strategy: str = "sds"
 
     cfg: Config
-
-    def configure(self) -> None:
-        if self.cfg.weighting_strategy not in WEIGHTS:
-            raise ValueError(
-                f"weighting_strategy is {self.cfg.weighting_strategy!r}, must be one of {', '.join(WEIGHTS)}"
-            )
-        super().configure()
 
     def __call__(
         self,
@@ -43,33 +34,14 @@ class StableDiffusionGuidance(LatentDiffusionGuidance):
         rgb_as_latents: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        cameras = (elevation, azimuth, camera_distances, self.cfg.view_dependent_prompting)
-        scale, batch = self.cfg.guidance_scale, len(rgb)
+        embeddings = prompt_utils.get_text_embeddings(
+            elevation, azimuth, camera_distances, self.cfg.view_dependent_prompting
+        )
 
         def guided(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            if prompt_utils.use_perp_neg:
-                embeddings, weights = prompt_utils.get_text_embeddings_perp_neg(*cameras)
-                noise = self.predict(noisy.repeat(4, 1, 1, 1), timesteps.repeat(4), embeddings)
-                text, unconditional = noise[:batch], noise[batch : 2 * batch]
-                direction = text - unconditional
-                for number in range(weights.shape[1]):  # the two negatives of an image lie side by side
-                    away = noise[2 * batch :][number :: weights.shape[1]] - unconditional
-                    away = perpendicular_component(away, text - unconditional)
-                    direction = direction + weights[:, number].view(-1, 1, 1, 1) * away
-                return unconditional + scale * direction
-            embeddings = prompt_utils.get_text_embeddings(*cameras)
             noise = self.predict(noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), embeddings)
             text, unconditional = noise.chunk(2)
-            return text + scale * (text - unconditional)
+            return text + self.cfg.guidance_scale * (text - unconditional)
 
         with torch.autocast(rgb.device.type, enabled=False):
-            latents = self.encode_images(rgb.float(), rgb_as_latents)
-            return self.distil(latents, guided, WEIGHTS[self.cfg.weighting_strategy])
-
-
-WEIGHTS = {
-    "sds": lambda alpha: 1 - alpha,
-    "uniform": torch.ones_like,
-    "fantasia3d": lambda alpha: alpha.sqrt() * (1 - alpha),
-}
-"""Of the cumulated α at a timestep."""
+            return self.distil(self.encode_images(rgb.float(), rgb_as_latents), guided)

@@ -45,7 +45,6 @@ class Zero123Guidance(LatentDiffusionGuidance):
     class Config(LatentDiffusionGuidance.Config):
         pretrained_model_name_or_path: str = "load/zero123/105000.ckpt"
         pretrained_config: str = "load/zero123/sd-objaverse-finetune-c_concat-256.yaml"  # not read here
-        vram_O: bool = True  # without effect here
         cond_image_path: str = "load/images/hamburger_rgba.png"
         cond_elevation_deg: float = 0.0
         cond_azimuth_deg: float = 0.0
@@ -111,8 +110,7 @@ class Zero123Guidance(LatentDiffusionGuidance):
             return unconditional + self.cfg.guidance_scale * (conditional - unconditional)
 
         with torch.autocast(rgb.device.type, enabled=False):
-            latents = self.encode_images(rgb.float(), rgb_as_latents)
-            return self.distil(latents, guided)
+            return self.distil(self.encode_images(rgb.float(), rgb_as_latents), guided)
 
 
 @threestudio.register("stable-zero123-guidance")

@@ -12,8 +12,6 @@ import threestudio
 from threestudio.models.materials.base import BaseMaterial
 from threestudio.utils.ops import dot, get_activation
 
-_SHADINGS = ("albedo", "textureless", "diffuse")
-
 
 @threestudio.register("diffuse-with-point-light-material")
 class DiffuseWithPointLightMaterial(BaseMaterial):
@@ -28,18 +26,13 @@ class DiffuseWithPointLightMaterial(BaseMaterial):
         textureless_prob: float = 0.5
         albedo_activation: str = "sigmoid"
         soft_shading: bool = False
-        ambient_only_on_test: bool = False
 
     cfg: Config
     requires_normal = True
 
     def configure(self) -> None:
-        self.register_buffer(
-            "ambient_light_color", torch.tensor([float(c) for c in self.cfg.ambient_light_color])
-        )
-        self.register_buffer(
-            "diffuse_light_color", torch.tensor([float(c) for c in self.cfg.diffuse_light_color])
-        )
+        for name in ("ambient_light_color", "diffuse_light_color"):
+            self.register_buffer(name, torch.tensor([float(channel) for channel in self.cfg[name]]))
         self.albedo_activation = get_activation(self.cfg.albedo_activation)
         self.ambient_only = False
 
@@ -49,8 +42,6 @@ class DiffuseWithPointLightMaterial(BaseMaterial):
         positions: Float[Tensor, "*batch 3"],
         shading_normal: Float[Tensor, "*batch 3"],
         light_positions: Float[Tensor, "*batch 3"],
-        ambient_ratio: float | None = None,
-        shading: str | None = None,
         **kwargs,
     ) -> Float[Tensor, "*batch 3"]:
         """Colours of surface points.
@@ -60,24 +51,21 @@ class DiffuseWithPointLightMaterial(BaseMaterial):
             positions: in world units.
             shading_normal: unit.
             light_positions: in world units.
-            ambient_ratio: of a white light whose rest is diffuse; instead of the configured lights.
-            shading: "albedo", "textureless" (albedo 1) or "diffuse"; drawn by the configured chances if not given.
             **kwargs: not used.
         """
         albedo = self.albedo_activation(features[..., :3])
-        shading = self._draw_shading() if shading is None else shading
-        if shading not in _SHADINGS:
-            raise ValueError(f"shading is {shading!r}, must be one of {_SHADINGS}")
+        shading = self._draw_shading()
         if shading == "albedo":
             return albedo + shading_normal.sum() * 0  # the zeros keep unused networks in the graph, for DDP
 
         to_light = F.normalize(light_positions - positions, dim=-1)
-        ambient, diffuse = self._lights(ambient_ratio)
+        ambient, diffuse = self._lights()
         light = (ambient + dot(shading_normal, to_light).clamp(min=0) * diffuse).clamp(0, 1)
         return light + albedo * 0 if shading == "textureless" else albedo.clamp(0, 1) * light
 
     def _draw_shading(self) -> str:
-        if self.ambient_only or (not self.training and self.cfg.ambient_only_on_test):
+        """What is shown: `albedo`, `textureless` (albedo 1) or `diffuse`."""
+        if self.ambient_only:
             return "albedo"
         if not self.training:
             return "diffuse"
@@ -85,10 +73,8 @@ class DiffuseWithPointLightMaterial(BaseMaterial):
             return "albedo"
         return "textureless" if torch.rand(()) < self.cfg.textureless_prob else "diffuse"
 
-    def _lights(self, ambient_ratio: float | None) -> tuple[Tensor | float, Tensor | float]:
+    def _lights(self) -> tuple[Tensor, Tensor]:
         """Colours of the ambient and of the diffuse light."""
-        if ambient_ratio is not None:
-            return ambient_ratio, 1 - ambient_ratio
         if self.training and self.cfg.soft_shading:
             diffuse = torch.rand(()).to(self.ambient_light_color)
             return 1 - diffuse, diffuse

@@ -13,27 +13,17 @@ from threestudio.utils.base import BaseModule
 
 
 class SubModules(NamedTuple):
-    """What is rendered; held so that the renderer does not register the system's modules a second time."""
+    """What is rendered or exported; held so that nobody registers the system's modules a second time."""
 
     geometry: BaseGeometry
     material: BaseMaterial
     background: BaseBackground
 
 
-class Renderer(BaseModule):
-    @dataclass
-    class Config(BaseModule.Config):
-        radius: float = 1.0
+class WithSubModules:
+    """Properties of those who hold `sub_modules`."""
 
-    cfg: Config
-
-    def configure(self, geometry: BaseGeometry, material: BaseMaterial, background: BaseBackground) -> None:
-        self.sub_modules = SubModules(geometry, material, background)
-        radius = self.cfg.radius
-        self.register_buffer("bbox", torch.tensor([[-radius] * 3, [radius] * 3], dtype=torch.float32))
-
-    def forward(self, *args, **kwargs) -> dict[str, Tensor]:
-        raise NotImplementedError
+    sub_modules: SubModules
 
     @property
     def geometry(self) -> BaseGeometry:
@@ -47,14 +37,21 @@ class Renderer(BaseModule):
     def background(self) -> BaseBackground:
         return self.sub_modules.background
 
-    def set_geometry(self, geometry: BaseGeometry) -> None:
-        self.sub_modules = self.sub_modules._replace(geometry=geometry)
 
-    def set_material(self, material: BaseMaterial) -> None:
-        self.sub_modules = self.sub_modules._replace(material=material)
+class Renderer(WithSubModules, BaseModule):
+    @dataclass
+    class Config(BaseModule.Config):
+        radius: float = 1.0
 
-    def set_background(self, background: BaseBackground) -> None:
-        self.sub_modules = self.sub_modules._replace(background=background)
+    cfg: Config
+
+    def configure(self, geometry: BaseGeometry, material: BaseMaterial, background: BaseBackground) -> None:
+        self.sub_modules = SubModules(geometry, material, background)
+        radius = self.cfg.radius
+        self.register_buffer("bbox", torch.tensor([[-radius] * 3, [radius] * 3], dtype=torch.float32))
+
+    def forward(self, *args, **kwargs) -> dict[str, Tensor]:
+        raise NotImplementedError
 
 
 class VolumeRenderer(Renderer):

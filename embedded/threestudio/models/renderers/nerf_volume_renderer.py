@@ -10,8 +10,8 @@ from torch import Tensor
 import threestudio
 from threestudio.models.background.base import BaseBackground
 from threestudio.models.estimators import (
+    OccGridEstimator,
     accumulate_along_rays,
-    occupancy_grid_estimator,
     render_weight_from_density,
 )
 from threestudio.models.geometry.base import BaseImplicitGeometry
@@ -20,7 +20,6 @@ from threestudio.models.renderers.base import VolumeRenderer
 from threestudio.utils.ops import chunk_batch, validate_empty_rays
 
 _GRID_RESOLUTION = 32
-_ALPHA_THRESHOLD = 0.01
 
 
 @threestudio.register("nerf-volume-renderer")
@@ -30,26 +29,8 @@ class NeRFVolumeRenderer(VolumeRenderer):
         num_samples_per_ray: int = 512
         eval_chunk_size: int = 160000
         randomized: bool = True
-
-        near_plane: float = 0.0
-        far_plane: float = 1e10
-
         return_comp_normal: bool = False
-        return_normal_perturb: bool = False
-
-        # in training and in evaluation alike
-        estimator: str = "occgrid"
-
-        # for occgrid
-        grid_prune: bool = True
-        prune_alpha_threshold: bool = True
-
-        # for the estimators "proposal" and "importance", which the embedded host does not have
-        proposal_network_config: dict | None = None
-        prop_optimizer_config: dict | None = None
-        prop_scheduler_config: dict | None = None
-        num_samples_per_ray_proposal: int = 64
-        num_samples_per_ray_importance: int = 64
+        """Also in training, where the material asks for normals."""
 
     cfg: Config
 
@@ -57,12 +38,7 @@ class NeRFVolumeRenderer(VolumeRenderer):
         self, geometry: BaseImplicitGeometry, material: BaseMaterial, background: BaseBackground
     ) -> None:
         super().configure(geometry, material, background)
-        if self.cfg.estimator != "occgrid":
-            raise ValueError(f"estimator is {self.cfg.estimator!r}, the embedded host can do 'occgrid' only")
-        self.estimator = occupancy_grid_estimator(self.bbox.view(-1), _GRID_RESOLUTION)
-        if not self.cfg.grid_prune:
-            self.estimator.occs.fill_(True)
-            self.estimator.binaries.fill_(True)
+        self.estimator = OccGridEstimator(self.bbox.view(-1), _GRID_RESOLUTION)
         # as long as the box's diagonal is divided into
         self.render_step_size = 1.732 * 2 * self.cfg.radius / self.cfg.num_samples_per_ray
         self.randomized = self.cfg.randomized
@@ -72,7 +48,6 @@ class NeRFVolumeRenderer(VolumeRenderer):
         rays_o: Float[Tensor, "batch height width 3"],
         rays_d: Float[Tensor, "batch height width 3"],
         light_positions: Float[Tensor, "batch 3"],
-        bg_color: Tensor | None = None,
         **kwargs,
     ) -> dict[str, Tensor]:
         """Render the rays.
@@ -81,7 +56,6 @@ class NeRFVolumeRenderer(VolumeRenderer):
             rays_o: origins in world units.
             rays_d: unit directions.
             light_positions: one point light an image, in world units.
-            bg_color: (batch, color), (batch, height, width, color) or (ray, color); replaces the background's.
             **kwargs: the rest of the batch; in training the material gets it.
 
         Returns:
@@ -115,10 +89,9 @@ class NeRFVolumeRenderer(VolumeRenderer):
         comp_rgb_fg, depth = summed[:2]
         mean_t = depth / opacity.clamp(min=1e-5)
         variance = composite((t_points - mean_t.index_select(0, ray_indices)) ** 2) / opacity.clamp(min=1e-5)
-        background = self._flat_background(comp_rgb_bg if bg_color is None else bg_color, image_shape)
 
         output = {
-            "comp_rgb": comp_rgb_fg + background * (1 - opacity),
+            "comp_rgb": comp_rgb_fg + comp_rgb_bg.reshape(n_rays, -1) * (1 - opacity),
             "comp_rgb_fg": comp_rgb_fg,
             "comp_rgb_bg": comp_rgb_bg,
             "opacity": opacity,
@@ -130,9 +103,6 @@ class NeRFVolumeRenderer(VolumeRenderer):
         output = {key: value.reshape(*image_shape, -1) for key, value in output.items()}
         if not self.training:
             return {key: value.detach() for key, value in output.items()}
-        if self.cfg.return_normal_perturb:
-            perturbed = self.geometry(points + torch.randn_like(points) * 1e-2, output_normal=True)
-            output["normal_perturb"] = perturbed["normal"]
         samples = {
             "weights": weights[:, None],
             "t_points": t_points,
@@ -159,20 +129,9 @@ class NeRFVolumeRenderer(VolumeRenderer):
                 return self.geometry.forward_density(points)[:, 0]
             return chunk_batch(self.geometry.forward_density, self.cfg.eval_chunk_size, points)[:, 0]
 
-        prune = self.cfg.grid_prune and self.cfg.prune_alpha_threshold
-        with torch.no_grad():
-            samples = self.estimator.sampling(
-                origins,
-                directions,
-                sigma_fn=density_at if prune else None,
-                near_plane=self.cfg.near_plane,
-                far_plane=self.cfg.far_plane,
-                render_step_size=self.render_step_size,
-                early_stop_eps=1e-4 if prune else 0.0,
-                alpha_thre=_ALPHA_THRESHOLD if prune else 0.0,
-                stratified=self.randomized,
-                cone_angle=0.0,
-            )
+        samples = self.estimator.sampling(
+            origins, directions, self.render_step_size, density=density_at, jitter=self.randomized
+        )
         if len(samples[0]) == 0:
             threestudio.warn("no ray meets anything: the picture is all background")
         return validate_empty_rays(*samples)
@@ -195,19 +154,11 @@ class NeRFVolumeRenderer(VolumeRenderer):
             return self.background(dirs=rays_d)
         return chunk_batch(self.background, self.cfg.eval_chunk_size, dirs=rays_d)
 
-    @staticmethod
-    def _flat_background(color: Tensor, image_shape: torch.Size) -> Float[Tensor, "ray color"]:
-        if color.ndim == 2 and len(color) == image_shape[0] != image_shape.numel():
-            color = color[:, None, None, :].expand(*image_shape, -1)
-        return color.reshape(image_shape.numel(), -1)
-
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
-        if not (self.cfg.grid_prune and self.training) or on_load_weights:
-            return
-        self.estimator.update_every_n_steps(
-            step=global_step,
-            occ_eval_fn=lambda points: self.geometry.forward_density(points) * self.render_step_size,
-        )
+        if self.training and not on_load_weights:
+            self.estimator.update(
+                global_step, lambda points: self.geometry.forward_density(points) * self.render_step_size
+            )
 
     def train(self, mode: bool = True) -> "NeRFVolumeRenderer":
         """Also: samples are shifted at random in training only."""
