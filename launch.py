@@ -6,8 +6,8 @@ A real threestudio is used when `--threestudio DIR` or $THREESTUDIO_ROOT names o
 otherwise the embedded host, which needs neither CUDA nor threestudio. Configs and commands of the official ImageDream
 fork run too.
 
-One flag is added to threestudio's, `--preset NAME`: it becomes ordinary overrides, which are printed; overrides that are
-given win over it.
+A config may be a change of another (`base:`), and one flag is added to threestudio's, `--preset NAME`. Both are merged into
+one plain config file for the host; what a preset sets is printed, and overrides that are given win over it.
 """
 
 import importlib.util
@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -108,20 +109,33 @@ def take_preset(argv: list[str]) -> tuple[list[str], str | None]:
     return rest, name
 
 
-def preset_overrides(names: str, arguments, cfg, host: str, read_config) -> list[str]:
-    """Presets, joined by +, as overrides, without those that are given; says what it chose and why."""
-    sys.path.append(str(EXTENSION))
-    from imagedream.preset_choice import choose
+def with_one_config(arguments, presets: str | None, host: str, folder: Path):
+    """The arguments, their config a file in `folder` into which its bases and the presets are merged.
 
+    A config without either stays as it is. Says what each preset sets and why, overrides that are given left out.
+    """
+    sys.path.append(str(EXTENSION))
+    from omegaconf import OmegaConf
+
+    from imagedream.runs.settings import apply_presets, read_with_bases
+
+    files = read_with_bases(arguments.config)
+    names = [] if presets is None else presets.split("+")
+    if not names and len(files) == 1:
+        return arguments
+    settings, chosen = apply_presets(files, names, PROJECT / "configs" / "presets", host, arguments.gpu)
     given = {override.partition("=")[0] for override in arguments.overrides}
-    result: list[str] = []
-    for name in names.split("+"):
-        lines, found = choose(name, cfg, host, arguments.gpu)
-        found = [override for override in found if override.partition("=")[0] not in given]
-        result += found
-        sys.stdout.write("".join(f"preset: {line}\n" for line in [*lines, *filter(None, [" ".join(found)])]))
-        cfg = read_config(replace(arguments, overrides=[*result, *arguments.overrides]))
-    return result
+    for about, changes in chosen:
+        sys.stdout.write(f"preset: {about}\n")
+        words = [f"{key}={_as_yaml(value)}" for key, value in changes.items() if key not in given]
+        sys.stdout.write(f"preset: {' '.join(words)}\n" if words else "")
+    path = folder / arguments.config.name
+    OmegaConf.save(settings, path)
+    return replace(arguments, config=path)
+
+
+def _as_yaml(value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
@@ -193,7 +207,9 @@ def problem(argv: list[str]) -> str | None:
     from threestudio.launching.messages import is_user_error, one_line
 
     try:
-        read_config(parse_arguments(take_preset(argv)[0]))
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = parse_arguments(take_preset(argv)[0])
+            read_config(with_one_config(arguments, None, "embedded", Path(folder)))
     except Exception as error:
         if not is_user_error(error):
             raise
@@ -220,25 +236,25 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(f"host: {where}\n")
         sys.stdout.flush()
         note = real_threestudio.check_folder(*found) if found else None
-        cfg = launcher.read_config(arguments)
-        renamed = fork_overrides(cfg)
-        if renamed:
-            sys.stderr.write(f"note: a config of the official ImageDream fork; added {' '.join(renamed)}\n")
-            arguments = replace(arguments, overrides=[*arguments.overrides, *renamed])
-            cfg = launcher.read_config(arguments)
-        if preset is not None:
+        with tempfile.TemporaryDirectory() as folder:
             host = "threestudio" if found else "embedded"
-            turned_down = preset_overrides(preset, arguments, cfg, host, launcher.read_config)
-            argv = [*turned_down, *argv]
-            arguments = replace(arguments, overrides=[*turned_down, *arguments.overrides])
+            arguments = with_one_config(arguments, preset, host, Path(folder))
+            sys.stdout.flush()
             cfg = launcher.read_config(arguments)
-        sys.stdout.flush()
-        if note:
-            sys.stderr.write(f"note: {note}\n")
-        if found is None:
-            return launcher.main([*argv, *renamed])
-        return run_in_threestudio(found[0], arguments, launcher, cfg)
-    except KeyboardInterrupt:
+            renamed = fork_overrides(cfg)
+            if renamed:
+                sys.stderr.write(
+                    f"note: a config of the official ImageDream fork; added {' '.join(renamed)}\n"
+                )
+                arguments = replace(arguments, overrides=[*arguments.overrides, *renamed])
+                cfg.merge_with_dotlist(renamed)
+            if note:
+                sys.stderr.write(f"note: {note}\n")
+            if found is None:
+                return launcher.run(arguments)
+            return run_in_threestudio(found[0], arguments, launcher, cfg)
+    except (KeyboardInterrupt, launcher.Quit):
+        sys.stderr.write("interrupted\n")
         return 130
     except Exception as error:
         if not launcher.is_user_error(error):

@@ -126,7 +126,7 @@ def read_config(arguments: Arguments, n_gpus: int = 1) -> Any:
     _check_trial_folder(cfg)
     for key in ("data_type", "system_type"):
         if not cfg.get(key):
-            raise ConfigError(f"{arguments.config}: {key} is missing")
+            raise ConfigError(f"{arguments.config.name}: {key} is missing")
     taken = [key for key in TRAINER_KEYS_OF_THE_HOST if key in (cfg.get("trainer") or {})]
     if taken:
         raise ConfigError(f"trainer.{taken[0]} is set by the launcher; remove it from the config")
