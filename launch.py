@@ -6,23 +6,34 @@ A real threestudio is used when `--threestudio DIR` or $THREESTUDIO_ROOT names o
 otherwise the embedded host, which needs neither CUDA nor threestudio. Configs and commands of the official ImageDream
 fork run too.
 
-A config may be a change of another (`base:`), and one flag is added to threestudio's, `--preset NAME`. Both are merged into
-one plain config file for the host; what a preset sets is printed, and overrides that are given win over it.
+One flag is added to threestudio's, `--preset NAME`: it becomes ordinary overrides, which are printed; overrides that are
+given win over it.
 """
 
 import importlib.util
+import logging
 import os
 import signal
 import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from datetime import datetime
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent
 EXTENSION = PROJECT / "custom" / "threestudio-imagedream"
+INSTALLED = importlib.util.find_spec("threestudio")  # before the embedded one hides it
+sys.path.insert(0, str(PROJECT / "embedded"))
+sys.path.append(str(EXTENSION))
+
+import real_threestudio  # noqa: E402
+
+from imagedream.runs.errors import Quit, is_user_error, one_line, report_error  # noqa: E402
+from imagedream.runs.space import LEAST_FREE_BYTES, MIB, check_folder, checkpoint_bytes  # noqa: E402
+from threestudio.launching.arguments import parse_arguments, read_config  # noqa: E402
+from threestudio.launching.messages import set_up_logging  # noqa: E402
 
 PRESET_HELP = """\
 --preset NAME  preview, default or paper: how long a run takes and how good it gets; 8g, 12g, 16g, 24g, 40g or 80g: the
@@ -38,10 +49,9 @@ def find_threestudio(folder: str | None) -> tuple[Path, str] | None:
     ):
         if named:
             return Path(named).resolve(), f"{source}={named}"
-    spec = importlib.util.find_spec("threestudio")
-    if spec is None or spec.origin is None:
+    if INSTALLED is None or INSTALLED.origin is None:
         return None
-    found = Path(spec.origin).resolve().parents[1]
+    found = Path(INSTALLED.origin).resolve().parents[1]
     return (found, str(found)) if (found / "launch.py").is_file() else None
 
 
@@ -109,41 +119,23 @@ def take_preset(argv: list[str]) -> tuple[list[str], str | None]:
     return rest, name
 
 
-def with_one_config(arguments, presets: str | None, host: str, folder: Path):
-    """The arguments, their config a file in `folder` into which its bases and the presets are merged.
+def preset_overrides(names: str, arguments, cfg, host: str, read_config) -> list[str]:
+    """Presets, joined by +, as overrides, without those that are given; says what it chose and why."""
+    from imagedream.preset_choice import choose
 
-    A config without either stays as it is. Says what each preset sets and why, overrides that are given left out.
-    """
-    sys.path.append(str(EXTENSION))
-    from omegaconf import OmegaConf
-
-    from imagedream.runs.settings import apply_presets, read_with_bases
-
-    files = read_with_bases(arguments.config)
-    names = [] if presets is None else presets.split("+")
-    if not names and len(files) == 1:
-        return arguments
-    settings, chosen = apply_presets(files, names, PROJECT / "configs" / "presets", host, arguments.gpu)
     given = {override.partition("=")[0] for override in arguments.overrides}
-    for about, changes in chosen:
-        sys.stdout.write(f"preset: {about}\n")
-        words = [f"{key}={_as_yaml(value)}" for key, value in changes.items() if key not in given]
-        sys.stdout.write(f"preset: {' '.join(words)}\n" if words else "")
-    path = folder / arguments.config.name
-    OmegaConf.save(settings, path)
-    return replace(arguments, config=path)
+    result: list[str] = []
+    for name in names.split("+"):
+        lines, found = choose(name, cfg, host, arguments.gpu)
+        found = [override for override in found if override.partition("=")[0] not in given]
+        result += found
+        sys.stdout.write("".join(f"preset: {line}\n" for line in [*lines, *filter(None, [" ".join(found)])]))
+        cfg = read_config(replace(arguments, overrides=[*result, *arguments.overrides]))
+    return result
 
 
-def _as_yaml(value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
+def run_in_threestudio(folder: Path, arguments, cfg) -> int:
     """Run threestudio's own launch.py; training is followed by an export, as everywhere else."""
-    from datetime import datetime
-
-    import real_threestudio
-
     for note in real_threestudio.check(folder, registered_names(cfg)):
         sys.stderr.write(f"note: {note}\n")
     for entry in real_threestudio.registering(folder, "imagedream-system"):
@@ -153,20 +145,10 @@ def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
             )
         if entry.resolve() != EXTENSION:
             sys.stderr.write(f"note: using the extension that is already at {entry}\n")
-
-    from threestudio.launching.messages import set_up_logging
-    from threestudio.launching.resuming import newest_checkpoint, resume_automatically, set_aside
-
-    set_up_logging(arguments.verbose)
-    if arguments.estimate:
-        raise ValueError(
-            "--estimate works in the embedded host only; leave --threestudio and THREESTUDIO_ROOT out"
-        )
-    root = Path(cfg.get("exp_root_dir", "outputs")).resolve()
-    cfg.exp_root_dir = str(root)
-    resume_automatically(cfg)
     if cfg.get("resume") is not None:
         real_threestudio.check_checkpoint(cfg.resume)
+
+    root = Path(cfg.get("exp_root_dir", "outputs")).resolve()
     given = [override for override in arguments.overrides if not override.startswith("resume=")]
     overrides = [*absolute_paths(given), f"exp_root_dir={root}"]
     timestamp = cfg.get("timestamp")
@@ -178,12 +160,14 @@ def run_in_threestudio(folder: Path, arguments, launcher, cfg) -> int:
     command = [sys.executable, "launch.py", "--config", str(arguments.config), *flags]
     cache = Path(".threestudio_cache").resolve()
     trial = root / str(cfg.get("name", "default")) / f"{cfg.get('tag', '')}{timestamp}"
-    if arguments.mode == "train" and not resume:
-        set_aside(trial)
+    if arguments.mode == "train":
+        begin_trial(trial, cfg)
     with real_threestudio.working_folder(folder, EXTENSION, cache) as working_folder:
         code = call([*command, f"--{arguments.mode}", *overrides, *resume], working_folder)
         if code or arguments.mode != "train":
             return code
+        from imagedream.runs.checkpoints import newest_checkpoint
+
         last = newest_checkpoint(trial / "ckpts") or trial / "ckpts" / "last.ckpt"
         return call([*command, "--export", *overrides, f"resume={last}"], working_folder)
 
@@ -200,16 +184,47 @@ def call(command: list[str], folder: Path) -> int:
             signal.signal(number, handler)
 
 
+def run_here(arguments, cfg, project: Path) -> int:
+    """Run the embedded host."""
+    from threestudio import launcher
+    from threestudio.utils.misc import get_rank
+
+    started = time.monotonic()
+    run = launcher.build(arguments, cfg, project)
+    if arguments.mode == "train" and get_rank() == 0:
+        check_space(run.trial, cfg, checkpoint_bytes(run.system))
+        begin_trial(run.trial, cfg)
+    run.start()
+    logging.getLogger("imagedream").info("Done in %.0f s: %s", time.monotonic() - started, run.trial)
+    return 0
+
+
+def check_space(trial: Path, cfg, bytes_of_checkpoint: int) -> None:
+    """Raise an OSError unless the trial's folders can be written and the disk has room for all of a training run."""
+    from imagedream.runs.trials import checkpoint_count, picture_bytes
+
+    checkpoints, pictures = bytes_of_checkpoint * checkpoint_count(cfg), picture_bytes(cfg)
+    parts = {"checkpoints": checkpoints, "pictures": pictures, "other files": LEAST_FREE_BYTES}
+    what = ", ".join(f"{size / MIB:.0f} of {name}" for name, size in parts.items())
+    check_folder(trial, sum(parts.values()), what)
+    for name in ("ckpts", "save", "configs", "code", "csv_logs"):
+        check_folder(trial / name)
+
+
+def begin_trial(trial: Path, cfg) -> None:
+    """Move an earlier run out of a new one's folder, and note what the new one is made with."""
+    from imagedream.runs.records import write_versions
+    from imagedream.runs.trials import set_aside
+
+    if cfg.get("resume") is None:
+        set_aside(trial)
+    write_versions(trial / "code")
+
+
 def problem(argv: list[str]) -> str | None:
     """What is wrong with a command line and its config, as far as can be seen without loading anything."""
-    sys.path.insert(0, str(PROJECT / "embedded"))
-    from threestudio.launching.arguments import parse_arguments, read_config
-    from threestudio.launching.messages import is_user_error, one_line
-
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            arguments = parse_arguments(take_preset(argv)[0])
-            read_config(with_one_config(arguments, None, "embedded", Path(folder)))
+        read_config(parse_arguments(take_preset(argv)[0]))
     except Exception as error:
         if not is_user_error(error):
             raise
@@ -217,49 +232,58 @@ def problem(argv: list[str]) -> str | None:
     return None
 
 
-def main(argv: list[str]) -> int:
-    """Choose the host, say which, run it."""
+def run(argv: list[str], project: Path) -> int:
+    """Read the config, choose the host, say which, run it."""
     argv, preset = take_preset(argv)
     if {"-h", "--help"} & set(argv):
         sys.stdout.write(f"{PRESET_HELP}\n\n")
-    named = [b for a, b in pairwise(argv) if a == "--threestudio"]
-    named += [a.partition("=")[2] for a in argv if a.startswith("--threestudio=")]
-    found = find_threestudio(named[-1] if named else None)
-    sys.path.insert(0, str(PROJECT / "embedded"))
-    import real_threestudio
+    arguments = parse_arguments(argv, project)
+    found = find_threestudio(arguments.threestudio)
+    where = f"threestudio at {found[0]}" if found else "embedded threestudio (plain PyTorch)"
+    sys.stdout.write(f"host: {where}\n")
+    note = real_threestudio.check_folder(*found) if found else None
+    if note:
+        sys.stderr.write(f"note: {note}\n")
 
-    from threestudio import launcher
+    cfg = read_config(arguments)
+    renamed = fork_overrides(cfg)
+    if renamed:
+        sys.stderr.write(f"note: a config of the official ImageDream fork; added {' '.join(renamed)}\n")
+        arguments = replace(arguments, overrides=[*arguments.overrides, *renamed])
+        cfg.merge_with_dotlist(renamed)
+    if preset is not None:
+        host = "threestudio" if found else "embedded"
+        turned_down = preset_overrides(preset, arguments, cfg, host, read_config)
+        arguments = replace(arguments, overrides=[*turned_down, *arguments.overrides])
+        cfg = read_config(arguments)
+    sys.stdout.flush()
 
+    set_up_logging(arguments.verbose)
+    logging.getLogger("imagedream").setLevel(logging.INFO)
+    check_folder(Path(cfg.get("exp_root_dir", "outputs")), LEAST_FREE_BYTES)
+    if cfg.get("resume") is not None:
+        from imagedream.runs.trials import resolve_resume
+
+        resolve_resume(cfg)
+    return run_in_threestudio(found[0], arguments, cfg) if found else run_here(arguments, cfg, project)
+
+
+def main(argv: list[str], project: Path = PROJECT) -> int:
+    """Run a command line; mistakes of the user end in one line on stderr and exit code 2.
+
+    Args:
+        argv: the flags and overrides.
+        project: whose `configs/` and, in the embedded host, `custom/` are used.
+    """
     try:
-        arguments = launcher.parse_arguments(argv)
-        where = f"threestudio at {found[0]}" if found else "embedded threestudio (plain PyTorch)"
-        sys.stdout.write(f"host: {where}\n")
-        sys.stdout.flush()
-        note = real_threestudio.check_folder(*found) if found else None
-        with tempfile.TemporaryDirectory() as folder:
-            host = "threestudio" if found else "embedded"
-            arguments = with_one_config(arguments, preset, host, Path(folder))
-            sys.stdout.flush()
-            cfg = launcher.read_config(arguments)
-            renamed = fork_overrides(cfg)
-            if renamed:
-                sys.stderr.write(
-                    f"note: a config of the official ImageDream fork; added {' '.join(renamed)}\n"
-                )
-                arguments = replace(arguments, overrides=[*arguments.overrides, *renamed])
-                cfg.merge_with_dotlist(renamed)
-            if note:
-                sys.stderr.write(f"note: {note}\n")
-            if found is None:
-                return launcher.run(arguments)
-            return run_in_threestudio(found[0], arguments, launcher, cfg)
-    except (KeyboardInterrupt, launcher.Quit):
+        return run(argv, project)
+    except (KeyboardInterrupt, Quit):
         sys.stderr.write("interrupted\n")
         return 130
     except Exception as error:
-        if not launcher.is_user_error(error):
+        if not is_user_error(error):
             raise
-        return launcher.report_error(error, verbose="--verbose" in argv)
+        return report_error(error, "error", verbose="--verbose" in argv)
 
 
 if __name__ == "__main__":

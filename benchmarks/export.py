@@ -72,7 +72,7 @@ def export(checkout: Path, toy: Path, settings: Settings, folder: Path) -> dict:
 def read_export(save: Path) -> dict:
     """What a run exported last."""
     glb = max(save.glob("it*-export/model.glb"), key=lambda path: path.stat().st_mtime_ns)
-    seconds = json.loads((save / "timings.json").read_text())["seconds"]["export"]
+    seconds = json.loads((save / "run.json").read_text())["seconds"]["export"]
     return {"glb": glb, "seconds": seconds, "record": json.loads(glb.with_suffix(".json").read_text())}
 
 

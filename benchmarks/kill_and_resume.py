@@ -26,7 +26,7 @@ SHORT = (
     *("--config", "imagedream-toybox.yaml", "use_timestamp=false", "data.height=32", "data.width=32"),
     *("data.n_val_views=1", "data.n_test_views=1", "system.views.steps=1", "trainer.log_every_n_steps=5"),
     *("system.exporter.resolution=16", "system.exporter.texture_size=64", "system.exporter.target_faces=200"),
-    *("checkpoint.save_top_k=2", "checkpoint.every_n_minutes=null"),
+    *("checkpoint.save_top_k=2", "system.checkpoints.every_n_minutes=null"),
     f"system.prompt_processor.image_path={ROOT / 'launch_examples' / 'robot.png'}",
 )
 
@@ -80,14 +80,13 @@ def run(
     return process.exitcode != 0
 
 
-def tensors(tree, prefix: str = "") -> dict:
+def tensors(tree) -> dict:
     """All tensors of nested dicts and lists."""
     import torch
+    from torch.utils._pytree import keystr, tree_flatten_with_path
 
-    if isinstance(tree, torch.Tensor):
-        return {prefix: tree.double()}
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    return {name: value for key, part in items for name, value in tensors(part, f"{prefix}.{key}").items()}
+    leaves, _ = tree_flatten_with_path(tree)
+    return {keystr(path): leaf.double() for path, leaf in leaves if isinstance(leaf, torch.Tensor)}
 
 
 def compared(first: Path, second: Path) -> tuple[int, float, float]:

@@ -207,7 +207,7 @@ def score_trial(case: HeldOutCase, trial: Path, pixels: int = 64) -> dict:
     mesh_views = novel.on_white(mesh, pixels, lit=False)
     true_four, true_novel = (orbit.on_white(case.toy.mesh, pixels) for orbit in (four, novel))
     save_sheet_row(trial, case, four_views, field, mesh_views, true_novel)
-    timings = trial / "save" / "timings.json"
+    record = trial / "save" / "run.json"
     return {
         "four views": image_scores(four_views, true_four),
         "field": image_scores(field, true_novel),
@@ -222,7 +222,7 @@ def score_trial(case: HeldOutCase, trial: Path, pixels: int = 64) -> dict:
         },
         "ellipsoid chamfer": chamfer_distance(ellipsoid(case.toy), case.toy.mesh),
         "faces": len(mesh.faces),
-        "phases": json.loads(timings.read_text())["seconds"] if timings.exists() else {},
+        "phases": json.loads(record.read_text())["seconds"] if record.exists() else {},
     }
 
 

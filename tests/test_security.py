@@ -94,7 +94,7 @@ def test_a_folder_of_weights_and_convert_run_nothing(tmp_path, marker, capsys):
 
 @pytest.mark.parametrize("name", ["model.ckpt", "bare.ckpt", "legacy.pt", "array.npy", "arrays.npz"])
 def test_checkpoints_of_runs_run_nothing(name, tmp_path, marker):
-    from threestudio.launching.resuming import read_status
+    from threestudio.launcher import read_status
     from threestudio.utils.misc import load_module_weights
 
     malicious_files(tmp_path, marker)
@@ -171,13 +171,13 @@ def test_the_source_unpickles_nowhere_else():
 def test_yaml_makes_no_objects(tmp_path, marker, capsys):
     import yaml
 
-    from threestudio import launcher
+    import launch
 
     trap = f"name: !!python/object/apply:builtins.open ['{marker}', 'w']\n"
     (tmp_path / "trap.yaml").write_text(trap)
     with pytest.raises(yaml.YAMLError):
         OmegaConf.load(tmp_path / "trap.yaml")
-    assert launcher.main(["--config", str(tmp_path / "trap.yaml")]) == 2
+    assert launch.main(["--config", str(tmp_path / "trap.yaml")]) == 2
     assert main(["train", "--config", str(tmp_path / "trap.yaml")]) == 2
     assert "could not determine a constructor" in capsys.readouterr().err
 

@@ -181,9 +181,7 @@ class ImageDreamSystem(BaseLift3DSystem):
         return render_in_chunks(self.renderer, batch, most_rays)
 
     def configure_callbacks(self) -> list[Any]:
-        """What keeps a run from being lost, where none of the host's callbacks does."""
-        if any(hasattr(callback, "interrupted") for callback in self.trainer.callbacks):
-            return []
+        """What keeps a run from being lost, in either host."""
         return [self.stop, self.checkpoints]
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int, unused: int = 0) -> None:
@@ -250,6 +248,12 @@ class ImageDreamSystem(BaseLift3DSystem):
     def on_train_end(self) -> None:
         """Note how long the optimisation took; see the pictures in the field; free the guidances."""
         self.record.lap("optimisation", self._started)
+        self.record.note(
+            steps=self.true_global_step,
+            interrupted=self.stop.signal is not None,
+            device=str(self.device),
+            threads=torch.get_num_threads(),
+        )
         self.estimate_prompt_cameras("field")
         self.mix.free()
 
@@ -307,7 +311,9 @@ class ImageDreamSystem(BaseLift3DSystem):
         self._save_grid(f"it{self.true_global_step}-test/{index}.png", self(batch), "test_step")
 
     def on_test_epoch_end(self) -> None:
-        """Make the turntable video."""
+        """Make the turntable video, unless a signal ended the turntable."""
+        if self.stop.ends_test:
+            return
         name = f"it{self.true_global_step}-test"
         self.save_img_sequence(
             name, name, r"(\d+)\.png", save_format="mp4", fps=30, name="test", step=self.true_global_step

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from imagedream.cameras import view_name
 from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.runs.files import atomic_path
+from imagedream.runs.records import peak_memory_bytes
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class RunRecord:
             path.write_text(json.dumps({**self.read(), **entries}), encoding="utf-8")
 
     def lap(self, phase: str, start: float) -> None:
-        """Note a phase's seconds, since a time of `time.perf_counter`."""
-        seconds = self.read().get("seconds", {})
-        self.note(seconds={**seconds, phase: round(time.perf_counter() - start, 2)})
+        """Note a phase's seconds, since a time of `time.perf_counter`, and the most memory that was held so far."""
+        seconds = {**self.read().get("seconds", {}), phase: round(time.perf_counter() - start, 2)}
+        self.note(seconds=seconds, peak_memory_bytes=peak_memory_bytes())
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:

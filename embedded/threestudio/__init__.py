@@ -18,7 +18,7 @@ _builtin_packages = ("data", "models", "systems")
 _builtin_state = {"loaded": False}
 
 
-class UnknownNameError(KeyError):
+class UnknownNameError(KeyError, ValueError):
     """A name that nothing is registered under; the message lists what is."""
 
     def __str__(self) -> str:

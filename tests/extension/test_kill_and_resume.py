@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from threestudio import launcher
+import launch
 
 ROOT = Path(__file__).parents[2]
 KILLED_AFTER = 4
@@ -63,8 +63,8 @@ def test_killed_once(extension, tmp_path, picture, weights):
         process.kill()
     assert process.wait() == -signal.SIGKILL
 
-    assert launcher.main(arguments("killed", "--resume", "auto")) == 0
-    assert launcher.main(arguments("alone")) == 0
+    assert launch.main(arguments("killed", "--resume", "auto")) == 0
+    assert launch.main(arguments("alone")) == 0
     field, moments = state("alone")
     killed_field, killed_moments = state("killed")
     assert field["renderer.estimator.occs"].any()

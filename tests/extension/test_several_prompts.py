@@ -180,13 +180,11 @@ def test_a_real_threestudio_finds_the_pictures_from_its_own_folder(pictures, tmp
 
 
 def test_a_trial_without_a_main_picture_asks_for_a_name():
-    from threestudio import launcher
+    from threestudio.launching.arguments import parse_arguments, read_config
 
     overrides = ["system.prompt_processor.image_path=null"]
-    arguments = launcher.parse_arguments(["--config", "imagedream-toybox.yaml", *overrides])
-    assert launcher.read_config(arguments).tag == ""  # named by its timestamp
-    arguments = launcher.parse_arguments(
-        ["--config", "imagedream-toybox.yaml", *overrides, "use_timestamp=false"]
-    )
+    arguments = parse_arguments(["--config", "imagedream-toybox.yaml", *overrides])
+    assert read_config(arguments).tag == ""  # named by its timestamp
+    arguments = parse_arguments(["--config", "imagedream-toybox.yaml", *overrides, "use_timestamp=false"])
     with pytest.raises(ValueError, match="give tag="):
-        launcher.read_config(arguments)
+        read_config(arguments)

@@ -1,1 +1,1 @@
-"""What the launcher is made of: command line, extensions, checkpoints, stopping, cost."""
+"""What the launcher is made of: command line, extensions, log, trainer."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from threestudio.launching.messages import UsageError, one_line
+from threestudio.launching.messages import UsageError
 
 PROJECT = Path(__file__).resolve().parents[3]
 MODES = ("train", "validate", "test", "export")
-TRAINER_KEYS_OF_THE_HOST = ("callbacks", "logger", "inference_mode", "accelerator", "devices", "plugins")
+TRAINER_KEYS_OF_THE_HOST = ("callbacks", "logger", "inference_mode", "accelerator", "devices")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,6 @@ class Arguments:
     gpu: str = "0"
     verbose: bool = False
     threestudio: str | None = None
-    estimate: bool = False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,12 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume",
         metavar="auto|CKPT",
-        help="go on from this checkpoint; auto: the trial's newest, if there is one",
-    )
-    parser.add_argument(
-        "--estimate",
-        action="store_true",
-        help="try a few steps and say what the whole run would take; leaves nothing",
+        help="resume this checkpoint; auto: the trial's newest, if there is one",
     )
     parser.add_argument("--verbose", action="store_true", help="more messages, and tracebacks of errors")
     parser.add_argument("--threestudio", metavar="DIR", help="folder of a real threestudio to run in")
@@ -91,8 +85,6 @@ def parse_arguments(argv: Sequence[str], project: Path = PROJECT) -> Arguments:
     if known.config is None:
         raise UsageError(f"--config is missing; configs: {_known_configs(project)}")
     given = [mode for mode in MODES if getattr(known, mode)]
-    if known.estimate and given not in ([], ["train"]):
-        raise UsageError(f"--estimate is about training; it does not go with --{given[0]}")
     return Arguments(
         config=find_config(known.config, project),
         mode=given[0] if given else "train",
@@ -100,17 +92,17 @@ def parse_arguments(argv: Sequence[str], project: Path = PROJECT) -> Arguments:
         gpu=known.gpu,
         verbose=known.verbose,
         threestudio=known.threestudio,
-        estimate=known.estimate,
     )
 
 
-def read_config(arguments: Arguments, n_gpus: int = 1) -> Any:
+def read_config(arguments: Arguments) -> Any:
     """The merged config, checked as far as possible without building anything; `resume` may still be `auto`."""
     from omegaconf import OmegaConf
 
     from threestudio.utils.config import ConfigError, ExperimentConfig, check_keys, merge_config
 
     _check_overrides(arguments.overrides)
+    n_gpus = len((os.environ.get("CUDA_VISIBLE_DEVICES") or arguments.gpu).split(","))
     cfg = merge_config(arguments.config, cli_args=arguments.overrides, n_gpus=n_gpus, resolve=False)
     check_keys(ExperimentConfig, cfg, "the config")
     missing = _open_keys(OmegaConf.to_container(cfg))
@@ -120,13 +112,11 @@ def read_config(arguments: Arguments, n_gpus: int = 1) -> Any:
     OmegaConf.resolve(cfg)
     if not cfg.get("tag") and not cfg.get("use_timestamp", True):
         raise ConfigError("a trial without a timestamp needs a tag, so that it has a name: give tag=...")
-    OmegaConf.merge(
-        OmegaConf.structured(ExperimentConfig), cfg
-    )  # checks types; the class itself makes no folder
+    OmegaConf.merge(OmegaConf.structured(ExperimentConfig), cfg)  # checks types
     _check_trial_folder(cfg)
     for key in ("data_type", "system_type"):
         if not cfg.get(key):
-            raise ConfigError(f"{arguments.config.name}: {key} is missing")
+            raise ConfigError(f"{arguments.config}: {key} is missing")
     taken = [key for key in TRAINER_KEYS_OF_THE_HOST if key in (cfg.get("trainer") or {})]
     if taken:
         raise ConfigError(f"trainer.{taken[0]} is set by the launcher; remove it from the config")
@@ -152,7 +142,7 @@ def _check_trial_folder(cfg: Any) -> None:
 
 
 def _open_keys(node: Any, prefix: str = "") -> list[str]:
-    """Paths of the values that are `???`."""
+    """Paths of the values that are `???`; OmegaConf.missing_keys names what refers to them too."""
     if isinstance(node, dict):
         return [path for key, value in node.items() for path in _open_keys(value, f"{prefix}{key}.")]
     return [prefix.removesuffix(".")] if node == "???" else []
@@ -167,7 +157,7 @@ def _check_overrides(overrides: list[str]) -> None:
         try:
             OmegaConf.from_dotlist([override])
         except Exception as error:
-            raise UsageError(f"override {override!r} cannot be read: {one_line(error)}") from error
+            raise UsageError(f"override {override!r} cannot be read: {str(error).splitlines()[0]}") from error
         names_a_file = key.endswith("_path") and not key.endswith(
             "_or_path"
         )  # the latter may name a hub's model

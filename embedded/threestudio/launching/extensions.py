@@ -1,7 +1,6 @@
 """Extensions: everything in `custom/`."""
 
 import importlib.util
-import logging
 import sys
 import time
 import traceback
@@ -36,10 +35,6 @@ def load_custom_modules(folder: str | Path) -> dict[str, float]:
         if getattr(sys.modules.get(name), "__file__", None) != str(source):
             _import_from(name, source, search)
         seconds[name] = time.time() - begin
-        for inner in entry.glob("*/__init__.py") if entry.is_dir() else ():
-            logging.getLogger(inner.parent.name).setLevel(
-                logging.INFO
-            )  # libraries that come with the extension
     threestudio.debug("Custom modules: " + ", ".join(f"{name} in {s:.1f} s" for name, s in seconds.items()))
     return seconds
 

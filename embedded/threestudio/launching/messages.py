@@ -1,8 +1,7 @@
-"""What the user gets to read: the log, and mistakes as one line."""
+"""What the user gets to read while a run goes on."""
 
 import logging
 import sys
-import traceback
 
 import threestudio
 
@@ -13,10 +12,6 @@ class UsageError(ValueError):
 
 class CustomModuleError(ImportError):
     """An extension in `custom/` that cannot be imported."""
-
-
-class Quit(BaseException):
-    """The user wants the program to end now; Lightning would swallow a KeyboardInterrupt."""
 
 
 class _StderrHandler(logging.StreamHandler):
@@ -51,40 +46,3 @@ def drop_lightning_handlers() -> None:
         for handler in list(logging.getLogger(name).handlers):
             logging.getLogger(name).removeHandler(handler)
         logging.getLogger(name).propagate = True
-
-
-def is_user_error(error: BaseException) -> bool:
-    """Whether the message alone tells the user what to do."""
-    if isinstance(
-        error, ValueError | OSError | MemoryError | CustomModuleError | threestudio.UnknownNameError
-    ):
-        return True
-    if type(error).__module__.split(".")[0] in ("omegaconf", "yaml"):
-        return True
-    is_config_error = type(error).__name__ == "MisconfigurationException"
-    return is_config_error or _is_weights_mismatch(error)
-
-
-def _is_weights_mismatch(error: BaseException) -> bool:
-    return isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error)
-
-
-def one_line(error: BaseException) -> str:
-    """The error's message on one line."""
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror + (f": {error.filename}" if error.filename else "")
-    elif getattr(error, "full_key", None):  # omegaconf: the rest of its message is about its own types
-        text = f"{error.full_key}: {str(error).splitlines()[0]}"
-    else:
-        text = str(error) or type(error).__name__
-    if _is_weights_mismatch(error):
-        text = "the checkpoint does not fit this config: " + text
-    return " ".join(text.split())
-
-
-def report_error(error: BaseException, verbose: bool) -> int:
-    """One line on stderr, with `--verbose` the traceback before it; the exit code."""
-    if verbose:
-        traceback.print_exception(error)
-    sys.stderr.write(f"error: {one_line(error)}\n")
-    return 2

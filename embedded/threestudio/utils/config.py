@@ -162,7 +162,6 @@ class ExperimentConfig:
         self.trial_name += self.timestamp
         self.exp_dir = os.path.join(self.exp_root_dir, self.name)
         self.trial_dir = os.path.join(self.exp_dir, self.trial_name)
-        os.makedirs(self.trial_dir, exist_ok=True)
 
 
 def merge_config(
@@ -188,7 +187,7 @@ def merge_config(
 def load_config(
     *yamls: str | Path, cli_args: list[str] | None = None, from_string: bool = False, **kwargs: Any
 ) -> ExperimentConfig:
-    """`merge_config` as an `ExperimentConfig`, which makes the trial's folder."""
+    """`merge_config` as an `ExperimentConfig`."""
     return parse_structured(
         ExperimentConfig, merge_config(*yamls, cli_args=cli_args, from_string=from_string, **kwargs)
     )

@@ -36,7 +36,7 @@ def write_trial(trial, case, mesh, lit=True):
     exported = mesh.copy()
     exported.vertices = to_gltf_axes(mesh.vertices)
     exported.export(export / "model.glb")
-    (trial / "save" / "timings.json").write_text(json.dumps({"seconds": {"optimisation": 3.5}}))
+    (trial / "save" / "run.json").write_text(json.dumps({"seconds": {"optimisation": 3.5}}))
 
 
 def test_a_perfect_run_scores_perfectly(case, tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from imagedream.cli import main
 from imagedream.workshop.training.objects import StepBatches
@@ -46,16 +47,10 @@ def checkpoint(out):
     }
 
 
-def leaves(tree, name=""):
-    if isinstance(tree, dict | list):
-        for key, branch in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from leaves(branch, f"{name}.{key}")
-    else:
-        yield name, tree
-
-
 def assert_same(found, expected, when=""):
-    found, expected = dict(leaves(found)), dict(leaves(expected))
+    found, expected = (
+        {keystr(path): leaf for path, leaf in tree_flatten_with_path(tree)[0]} for tree in (found, expected)
+    )
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         same = torch.equal(found[name], value) if isinstance(value, torch.Tensor) else found[name] == value

@@ -4,10 +4,11 @@ import errno
 import os
 import shutil
 from pathlib import Path
-
-from torch import nn
+from typing import Any
 
 MIB = 2**20
+LEAST_FREE_BYTES = 200 * MIB
+"""For the mesh, its textures, the report and the logs."""
 
 
 def check_folder(folder: str | Path, needed_bytes: int = 0, what: str = "") -> None:
@@ -31,11 +32,11 @@ def check_folder(folder: str | Path, needed_bytes: int = 0, what: str = "") -> N
         raise OSError(errno.ENOSPC, f"only {free / MIB:.0f} MiB free at {nearest}, the run needs {wanted}")
 
 
-def checkpoint_bytes(module: nn.Module, copies: int = 2) -> int:
+def checkpoint_bytes(module: Any, copies: int = 2) -> int:
     """Size of a module's checkpoint.
 
     Args:
-        module: what is trained; its parameters and buffers are in the checkpoint.
+        module: the `torch.nn.Module` that is trained; its parameters and buffers are in the checkpoint.
         copies: of all that learns, besides: two moments as with Adam, and an average where there is one.
     """
     state = sum(value.nbytes for value in module.state_dict().values())

@@ -166,8 +166,7 @@ class Launch:
             code = load_launcher(self.launcher).main(command)
         if code:
             raise ValueError(_reason(folder / "log.txt") or f"launch.py ended with code {code}")
-        save = folder / RUN / "save"
-        if _timings(save).get("interrupted"):
+        if _record(folder / RUN / "save").get("interrupted"):
             raise ValueError("it was told to stop before its last step")
         exported = exported_files(folder)
         if not exported:
@@ -200,9 +199,9 @@ def _copied(picture: Path, folder: Path) -> Path:
     return copy
 
 
-def _timings(save: Path) -> dict[str, Any]:
+def _record(save: Path) -> dict[str, Any]:
     try:
-        return json.loads((save / "timings.json").read_text(encoding="utf-8"))
+        return json.loads((save / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

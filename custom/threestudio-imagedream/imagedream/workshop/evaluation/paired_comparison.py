@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from imagedream.runs.records import flatten
 from imagedream.workshop.evaluation.bootstrap_intervals import Scores
 from imagedream.workshop.evaluation.tables import markdown_table
 
@@ -143,19 +144,14 @@ def read_measurement(path: str | Path) -> Measurement:
     raise ValueError(f"{path} holds no objects with scores; it must have a list called {' or '.join(LISTS)}")
 
 
-def numbers(entry: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+def numbers(entry: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of nested mappings, by their path.
 
     >>> numbers({"toy": "mug-6", "field": {"psnr_db": 18.5}, "seconds": 90})
     {'field psnr_db': 18.5, 'seconds': 90.0}
     """
-    found: dict[str, float] = {}
-    for key, value in entry.items():
-        if isinstance(value, Mapping):
-            found |= numbers(value, f"{prefix}{key} ")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[f"{prefix}{key}"] = float(value)
-    return found
+    values = flatten(entry, separator=" ").items()
+    return {name: float(x) for name, x in values if isinstance(x, int | float) and not isinstance(x, bool)}
 
 
 def _some(objects: Mapping[str, Any]) -> str:

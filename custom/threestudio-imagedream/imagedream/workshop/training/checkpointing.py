@@ -26,14 +26,7 @@ class TrainingCheckpoints(Checkpoints):
         snapshot: called with trainer and module after each checkpoint but those before a stop, and at the end.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        minutes: float,
-        steps: int,
-        keep: int,
-        snapshot: Callable[[pl.Trainer, pl.LightningModule], None],
-    ) -> None:
+    def __init__(self, folder: Path, minutes: float, steps: int, keep: int, snapshot: Callable) -> None:
         super().__init__(folder, minutes, steps, keep, prefix="step-")
         self.snapshot = snapshot
 
@@ -72,14 +65,9 @@ def check_finite(trainer: pl.Trainer) -> None:
         if parameter.requires_grad and not parameter.detach().isfinite().all()
     ]
     if any_process(trainer, bool(broken))[0]:
-        told = (
-            f"{len(broken)} parameters, the first is {broken[0]}"
-            if broken
-            else "parameters of another process"
-        )
-        raise FloatingPointError(
-            f"weights are not finite after step {trainer.global_step}: {told}; no checkpoint was written"
-        )
+        told = f"{len(broken)} parameters, first {broken[0]}" if broken else "parameters of another process"
+        problem = f"weights are not finite after step {trainer.global_step}: {told}"
+        raise FloatingPointError(f"{problem}; no checkpoint was written")
 
 
 def slurm_job() -> str | None:

@@ -2,11 +2,14 @@
 
 import signal
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 
 import threestudio
+from imagedream.runs.checkpoints import Checkpoints
+from imagedream.runs.signals import StopOnSignal
 from threestudio.systems.base import BaseSystem
 from threestudio.utils.base import BaseModule
 
@@ -33,6 +36,7 @@ class ToySystem(BaseSystem):
         part: dict = field(default_factory=dict)
         picture: str | None = None
         ballast_bytes: int = 0
+        checkpoints: dict = field(default_factory=dict)
         signals: dict = field(default_factory=dict)
         """Step, test or export -> the signal that comes then, such as {3: SIGINT}."""
 
@@ -44,6 +48,14 @@ class ToySystem(BaseSystem):
     def configure(self) -> None:
         self.part = ToyPart(self.cfg.part)
         self.register_buffer("ballast", torch.zeros(self.cfg.ballast_bytes, dtype=torch.uint8))
+
+    def set_save_dir(self, save_dir):
+        super().set_save_dir(save_dir)
+        self.stop = StopOnSignal("--resume auto resumes")
+        self.checkpoints = Checkpoints(Path(save_dir).parent / "ckpts", **self.cfg.checkpoints)
+
+    def configure_callbacks(self):
+        return [self.stop, self.checkpoints]
 
     def note(self, event: str) -> None:
         ToySystem.events.append(event)
