@@ -5,13 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
-from threestudio.utils.config import (
-    C_max,
-    ConfigError,
-    ExperimentConfig,
-    load_config,
-    parse_structured,
-)
+from threestudio.utils.config import C_max, ExperimentConfig, load_config, parse_structured
 from threestudio.utils.misc import C, find_last_path
 
 
@@ -68,15 +62,17 @@ def test_a_float_end_counts_epochs():
     assert C([0, 0.0, 1.0, 10.0], 5, 0) == 0.5
 
 
-@pytest.mark.parametrize("schedule", [[1.0], [1.0, 2.0], [0, 1.0, 2.0, 3, 4.0]])
-def test_other_lengths_are_errors(schedule):
-    with pytest.raises(ValueError, match=f"with {len(schedule)} elements"):
+@pytest.mark.parametrize(
+    ("schedule", "error", "message"),
+    [
+        ([1.0], ValueError, "with 1 elements"),
+        ([0, 1.0, 2.0, 3, 4.0], ValueError, "with 5 elements"),
+        ("0.5", TypeError, "a number or a list"),
+    ],
+)
+def test_other_schedules_are_errors(schedule, error, message):
+    with pytest.raises(error, match=message):
         C(schedule, 0, 0)
-
-
-def test_schedule_of_the_wrong_type():
-    with pytest.raises(TypeError, match="a number or a list"):
-        C("0.5", 0, 0)
 
 
 def test_schedule_maximum():
@@ -100,25 +96,22 @@ def test_structured_config():
     assert parsed.free.a == 1
     assert list(parsed.range) == [0.0, 1.0]
     # a schedule where a number is declared, as all configs of threestudio do
-    assert list(parse_structured(Sample, OmegaConf.create({"rate": [0, 1.0, 0.5, 10]})).rate) == [
-        0,
-        1.0,
-        0.5,
-        10,
-    ]
+    schedule = [0, 1.0, 0.5, 10]
+    assert list(parse_structured(Sample, OmegaConf.create({"rate": schedule})).rate) == schedule
 
 
-def test_structured_config_errors():
-    with pytest.raises(
-        ConfigError, match=r"Sample: unknown key rat \(did you mean rate\?\); allowed: free, name, ra"
-    ):
-        parse_structured(Sample, {"rat": 1})
-    with pytest.raises(TypeError, match="unknown keys x, y"):
-        parse_structured(Sample, {"x": 1, "y": 1})
-    with pytest.raises(ValueError, match="must be a mapping, got None"):
-        parse_structured(Sample, None)
-    with pytest.raises(ValidationError):
-        parse_structured(Sample, {"rate": "fast"})
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        ({"rat": 1}, ValueError, r"Sample: unknown key rat \(did you mean rate\?\); allowed: free, name, ra"),
+        ({"x": 1, "y": 1}, TypeError, "unknown keys x, y"),
+        (None, ValueError, "must be a mapping, got None"),
+        ({"rate": "fast"}, ValidationError, "rate"),
+    ],
+)
+def test_structured_config_errors(config, error, message):
+    with pytest.raises(error, match=message):
+        parse_structured(Sample, config)
 
 
 def test_experiment_directories(tmp_path):

@@ -25,25 +25,20 @@ def test_chunks_give_what_the_whole_gives():
         assert not ops.chunk_batch(lambda a: a, 2, x.clone().requires_grad_()).requires_grad
 
 
-@pytest.mark.parametrize(
-    ("name", "x", "expected"),
-    [
-        (None, -2.0, -2.0),
-        ("none", 3.0, 3.0),
-        ("exp", 1.0, math.e),
-        ("trunc_exp", 1.0, math.e),
-        ("shifted_trunc_exp", 2.0, math.e),
-        ("Sigmoid", 0.0, 0.5),
-        ("shifted_softplus", 1.0, math.log(2)),
-        ("softplus", 0.0, math.log(2)),
-        ("ReLU", -1.0, 0.0),
-    ],
-)
-def test_activations(name, x, expected):
-    assert ops.get_activation(name)(torch.tensor(x)).item() == pytest.approx(expected, rel=1e-5)
+ACTIVATIONS = {
+    None: (-2.0, -2.0),
+    "exp": (1.0, math.e),
+    "shifted_trunc_exp": (2.0, math.e),
+    "Sigmoid": (0.0, 0.5),
+    "shifted_softplus": (1.0, math.log(2)),
+    "softplus": (0.0, math.log(2)),
+    "ReLU": (-1.0, 0.0),
+}
 
 
-def test_unknown_activation():
+def test_activations():
+    for name, (x, expected) in ACTIVATIONS.items():
+        assert ops.get_activation(name)(torch.tensor(x)).item() == pytest.approx(expected, rel=1e-5), name
     with pytest.raises(
         ValueError, match=r"'lin2srgb'; known: none, .* torch\.nn\.functional; the rest is thr"
     ):
@@ -64,24 +59,21 @@ def test_ray_directions_of_a_2x4_image():
     assert directions[1, 3].tolist() == [0.75, -0.25, -1.0]
 
 
-def test_ray_shapes():
-    c2w = torch.eye(4).repeat(5, 1, 1)
-    c2w[:, :3, 3] = torch.tensor([1.0, 2.0, 3.0])
-    image = ops.get_ray_directions(2, 4, focal=1.0)
-    for directions, matrices, shape in (
-        (image, c2w, (5, 2, 4, 3)),
-        (image, c2w[0], (2, 4, 3)),
-        (image.expand(5, 2, 4, 3), c2w, (5, 2, 4, 3)),
-        (torch.randn(5, 3), c2w, (5, 3)),
-        (torch.randn(7, 3), c2w[0], (7, 3)),
-    ):
-        origins, rays = ops.get_rays(directions, matrices, keepdim=True)
-        assert origins.shape == rays.shape == shape
-        assert torch.allclose(rays.norm(dim=-1), torch.ones(shape[:-1]))
-        assert (origins == torch.tensor([1.0, 2.0, 3.0])).all()
-        assert ops.get_rays(directions, matrices)[0].ndim == 2
-    plain = ops.get_rays(image, c2w[0], keepdim=True, normalize=False)[1]
-    assert plain[0, 0].tolist() == image[0, 0].tolist()
+@pytest.mark.parametrize(
+    ("directions", "cameras"),
+    [((2, 4, 3), (5,)), ((2, 4, 3), ()), ((5, 2, 4, 3), (5,)), ((5, 3), (5,)), ((7, 3), ())],
+)
+def test_ray_shapes(directions, cameras):
+    c2w = torch.eye(4).expand(*cameras, 4, 4).clone()
+    c2w[..., :3, 3] = torch.tensor([1.0, 2.0, 3.0])
+    directions = torch.randn(directions)
+    origins, rays = ops.get_rays(directions, c2w, keepdim=True)
+    shape = (*cameras, *directions.shape) if directions.ndim == 3 else directions.shape
+    assert origins.shape == rays.shape == shape
+    torch.testing.assert_close(rays.norm(dim=-1), torch.ones(shape[:-1]))
+    assert (origins == torch.tensor([1.0, 2.0, 3.0])).all()
+    plain = ops.get_rays(directions, c2w, normalize=False)[1]
+    assert torch.equal(plain, directions.expand(shape).reshape(-1, 3))
 
 
 def test_projection():

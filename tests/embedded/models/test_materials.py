@@ -67,7 +67,7 @@ def test_chances_of_the_kinds_of_shading():
 @pytest.mark.parametrize("shading", CHANCES)
 def test_gradients_reach_everything_whatever_the_shading(shading):
     arguments = _point()
-    leaves = [arguments["features"].requires_grad_(), arguments["shading_normal"].requires_grad_()]
+    leaves = [arguments[name].requires_grad_() for name in ("features", "shading_normal")]
     _diffuse(shading)(**arguments).sum().backward()
     assert all(leaf.grad is not None for leaf in leaves)
 

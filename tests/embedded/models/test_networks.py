@@ -63,29 +63,6 @@ def test_grid_sample_equals_gathering_corners(threads):
         torch.testing.assert_close(fast, plain)
 
 
-def test_hashed_level_without_collisions_equals_the_dense_one():
-    # a table too small for 9³ = 729 vertices hashes them; give every row the value that its vertex has when dense
-    dense = _random_grid(base_resolution=9, log2_hashmap_size=10)
-    hashed = _random_grid(base_resolution=9, log2_hashmap_size=9)
-    level = hashed.levels[0]
-    assert dense.levels[0].is_dense
-    assert not level.is_dense
-    points = torch.rand(200, 3, dtype=torch.float64) * 0.9
-    corner = (points * level.scale + 0.5).floor().long()
-    compared = 0
-    for point, first in zip(points, corner, strict=True):  # one at a time: 8 corners of a cell hardly collide
-        corners = torch.cartesian_prod(*[torch.tensor([c, c + 1]) for c in first.tolist()])
-        rows = hashed._rows_of(corners, level)
-        if rows.unique().numel() < 8:
-            continue
-        with torch.no_grad():
-            rows_when_dense = dense._rows_of(corners, dense.levels[0])
-            hashed.params.view(-1, 2)[rows] = dense.params.view(-1, 2)[rows_when_dense]
-        torch.testing.assert_close(hashed(point[None]), dense(point[None]))
-        compared += 1
-    assert compared > 100
-
-
 def test_hash_is_the_published_one():
     grid = _random_grid(base_resolution=64)
     expected = ((3 ^ (5 * 2654435761 % 2**32)) ^ (7 * 805459861 % 2**32)) % 2**12
