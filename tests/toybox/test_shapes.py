@@ -5,7 +5,8 @@ import pytest
 import trimesh
 
 from imagedream.toybox import shapes
-from imagedream.toybox.shapes import Builder, Shape
+from imagedream.toybox.builder import Builder, frame, moved
+from imagedream.toybox.shapes import Shape
 
 
 def solid(shape: Shape) -> trimesh.Trimesh:
@@ -19,12 +20,16 @@ def polygon_area(corners: int, radius: float) -> float:
     return corners / 2 * radius**2 * math.sin(2 * math.pi / corners)
 
 
+def empty() -> Builder:
+    return Builder(np.random.default_rng(0), "red", "none")
+
+
 @pytest.mark.parametrize(
     ("shape", "volume"),
     [
         (shapes.box(), 1.0),
         (shapes.cylinder(sections=20), polygon_area(20, 0.5)),
-        (shapes.cylinder(0.0, 12), polygon_area(12, 0.5) / 3),
+        (shapes.cone(12), polygon_area(12, 0.5) / 3),
         # frustum of a square pyramid: (1 + 1/4 + 1/2) / 3
         (shapes.tapered_box((0.5, 0.5), (0.2, 0.0)), 7 / 12),
         (shapes.prism(((0, 0), (0, 1), (1, 0)), "x"), 0.5),
@@ -75,14 +80,14 @@ def test_cached_shapes_cannot_be_changed():
 
 
 def test_turns_go_about_x_then_y_then_z():
-    toy = Builder()
+    toy = empty()
     # the tip of a cone along z: about x by 90 to -y, about z by 90 to +x
-    toy.add(shapes.cylinder(0.0), (1, 2, 3), turn=(90, 0, 90), at=(0, 0, 5))
+    toy.add(shapes.cone(), (1, 2, 3), turn=(90, 0, 90), at=(0, 0, 5))
     np.testing.assert_allclose(toy.parts[0].vertices[-1], [0.5, 0, 5], atol=1e-9)
 
 
 def test_a_pair_is_mirrored_and_still_faces_outwards():
-    toy = Builder()
+    toy = empty()
     toy.pair(shapes.tapered_box((0.5, 0.5), (0.3, 0.2)), (9, 9, 9), at=(0, 2, 0))
     left, right = toy.parts
     np.testing.assert_allclose(left.vertices * [1, -1, 1], right.vertices)
@@ -90,10 +95,17 @@ def test_a_pair_is_mirrored_and_still_faces_outwards():
 
 
 def test_a_mesh_is_normalised_and_keeps_colours_by_part():
-    toy = Builder()
+    toy = empty()
     toy.add(shapes.box(), (255, 0, 0), (4, 1, 1), (10, 0, 0))
     toy.add(shapes.box(), (0, 0, 255), 1, (10, 0, 1))
     mesh = toy.mesh()
     np.testing.assert_allclose(mesh.bounds, [[-0.5, -0.125, -0.25], [0.5, 0.125, 0.25]])
     np.testing.assert_array_equal(mesh.visual.face_colors[:12], [[255, 0, 0, 255]] * 12)
     np.testing.assert_array_equal(mesh.visual.face_colors[12:], [[0, 0, 255, 255]] * 12)
+
+
+def test_parts_find_their_places_by_shares_of_another_ones_box():
+    box = empty().add(shapes.box(), (255, 0, 0), (4, 2, 1), (10, 0, 5))
+    np.testing.assert_allclose(box.at(0.5, -0.5, 0.25), [12, -1, 5.25])
+    np.testing.assert_allclose(frame(2, (0, 1, 0)).at(0.5, 0.5, 0.5), [1, 2, 1])
+    np.testing.assert_allclose(moved((1, 2, 3), 0.5, up=-1), [1.5, 2, 2])

@@ -7,7 +7,7 @@ from PIL import Image
 
 from imagedream.image_prompt.prompt import composite
 from imagedream.toybox import FIRST_KINDS
-from imagedream.toybox.splits import is_held_out
+from imagedream.toybox.toys import is_held_out
 from imagedream.workshop.evaluation.held_out_toys import (
     Orbit,
     ellipsoid,

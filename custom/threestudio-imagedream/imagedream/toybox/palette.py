@@ -2,7 +2,10 @@
 
 import numpy as np
 
-PALETTE: dict[str, tuple[int, int, int]] = {
+Colour = tuple[int, int, int]
+"""8-bit sRGB."""
+
+PALETTE: dict[str, Colour] = {
     "red": (212, 38, 38),
     "orange": (245, 130, 28),
     "yellow": (250, 208, 48),
@@ -17,20 +20,13 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 }
 """Colours a caption may name."""
 
-DARK = (34, 34, 40)
-"""Eyes, tyres, mouths."""
-WHITE = (246, 246, 246)
-"""Whites of eyes, headlights, plates."""
-METAL = (176, 182, 190)
-"""Bumpers, hinges, antennas."""
-GLASS = (150, 205, 235)
-"""Windows and screens."""
-GLOW = (255, 240, 170)
-"""Bulbs."""
+# colours of parts that no caption mentions
+DARK = (34, 34, 40)  # eyes, tyres, mouths
+WHITE = (246, 246, 246)  # whites of eyes, headlights, plates
+METAL = (176, 182, 190)  # bumpers, hinges, antennas
+GLASS = (150, 205, 235)  # windows and screens
+GLOW = (255, 240, 170)  # bulbs
 TAIL_LIGHT = (200, 20, 30)
-"""Rear lights."""
-
-Colour = tuple[int, int, int]
 
 
 def jitter(colour: Colour, generator: np.random.Generator) -> Colour:

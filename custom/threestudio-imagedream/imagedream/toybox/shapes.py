@@ -1,21 +1,20 @@
-"""Closed primitives with outward normals, cached, and the builder that puts them together.
+"""Closed primitives with outward normals, cached.
 
-A shape is read-only vertices and triangles around the origin, of size 1 unless its function says otherwise. Parts
-never share vertices, so a colour belongs to one part and edges between parts stay sharp.
+A shape is read-only vertices and triangles around the origin, of size 1 unless its function says otherwise. They are
+built here and not by `trimesh.creation`, whose `revolve` and `torus` put vertices and triangles in another order: the
+small model was trained on these meshes to the bit.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
 import trimesh
 
-from imagedream.toybox.palette import Colour
-
 Number = int | float
-Vector = tuple[Number, Number, Number]
+Vector = Sequence[Number] | np.ndarray
 Outline = tuple[tuple[Number, Number], ...]
 
 
@@ -41,6 +40,14 @@ def _grid_faces(index: np.ndarray) -> np.ndarray:
     return faces[~collapsed]
 
 
+def _skin(rings: Sequence[np.ndarray], loop: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and triangles of a tube through rings of equally many points; a ring of one point is a tip."""
+    corner = np.arange(max(len(ring) for ring in rings))
+    starts = np.cumsum([0, *(len(ring) for ring in rings[:-1])])
+    rows = np.stack([start + corner % len(ring) for start, ring in zip(starts, rings, strict=True)])
+    return np.concatenate(rings), _grid_faces(np.concatenate([rows, rows[:1]]) if loop else rows)
+
+
 @lru_cache(maxsize=512)
 def lathe(profile: Outline, sections: int = 20, loop: bool = False) -> Shape:
     """Turns a profile around the z axis.
@@ -58,19 +65,11 @@ def lathe(profile: Outline, sections: int = 20, loop: bool = False) -> Shape:
         points = [(0.0, points[0][1]), *points] if points[0][0] > 0 else points
         points = [*points, (0.0, points[-1][1])] if points[-1][0] > 0 else points
     angles = np.arange(sections) * (2 * math.pi / sections)
-    rings, index, count = [], [], 0
+    rings = []
     for radius, height in points:
-        if radius > 0:
-            rings.append(
-                np.stack([radius * np.cos(angles), radius * np.sin(angles), np.full(sections, height)], -1)
-            )
-            index.append(np.arange(count, count + sections))
-        else:
-            rings.append(np.array([[0.0, 0.0, height]]))
-            index.append(np.full(sections, count))
-        count += len(rings[-1])
-    rows = np.stack(index)
-    return _shape(np.concatenate(rings), _grid_faces(np.concatenate([rows, rows[:1]]) if loop else rows))
+        ring = np.stack([radius * np.cos(angles), radius * np.sin(angles), np.full(sections, height)], -1)
+        rings.append(ring if radius > 0 else np.array([[0.0, 0.0, height]]))
+    return _shape(*_skin(rings, loop))
 
 
 def arc(profile: Outline, start_deg: Number, end_deg: Number, steps: int = 10) -> Shape:
@@ -85,23 +84,25 @@ def arc(profile: Outline, start_deg: Number, end_deg: Number, steps: int = 10) -
     Returns:
         The closed shape, in the profile's own units.
     """
-    points, angles = np.array(profile, np.float64), np.radians(np.linspace(start_deg, end_deg, steps + 1))
-    count = len(points)
-    radius, height = points[:, 0], np.tile(points[:, 1], (steps + 1, 1))
-    vertices = np.stack(
-        [np.outer(np.cos(angles), radius), np.outer(np.sin(angles), radius), height], -1
-    ).reshape(-1, 3)
-    rows = np.arange(len(vertices)).reshape(steps + 1, count)
-    sides = _grid_faces(rows)[:, ::-1]
-    corner = np.arange(1, count - 1)
+    radius, height = np.array(profile, np.float64).T
+    angles = np.radians(np.linspace(start_deg, end_deg, steps + 1))
+    x, y = np.outer(np.cos(angles), radius), np.outer(np.sin(angles), radius)
+    vertices = np.stack([x, y, np.tile(height, (steps + 1, 1))], -1).reshape(-1, 3)
+    rows = np.arange(len(vertices)).reshape(x.shape)
+    corner = np.arange(1, len(radius) - 1)
     start_cap = np.stack([np.zeros_like(corner), corner, corner + 1], -1)
     end_cap = start_cap[:, ::-1] + rows[-1, 0]
-    return _shape(vertices, np.concatenate([sides, start_cap, end_cap]))
+    return _shape(vertices, np.concatenate([_grid_faces(rows)[:, ::-1], start_cap, end_cap]))
 
 
-def cylinder(top: Number = 1.0, sections: int = 20) -> Shape:
-    """Cylinder along z, diameter and height 1; `top` is the upper diameter (0 makes a cone)."""
+def cylinder(sections: int = 20, top: Number = 1.0) -> Shape:
+    """Cylinder along z, diameter and height 1; `top` is the upper diameter."""
     return lathe(((0.5, -0.5), (0.5 * top, 0.5)), sections)
+
+
+def cone(sections: int = 20) -> Shape:
+    """Cone along z, diameter and height 1."""
+    return cylinder(sections, 0.0)
 
 
 @lru_cache(maxsize=8)
@@ -115,9 +116,8 @@ def sphere(subdivisions: int = 2) -> Shape:
 def dome(sections: int = 20, rings: int = 5) -> Shape:
     """Upper half of a sphere of diameter 1, its flat side at z = 0."""
     angles = [math.pi / 2 * ring / rings for ring in range(rings)]
-    return lathe(
-        (*((0.5 * math.cos(angle), 0.5 * math.sin(angle)) for angle in angles), (0.0, 0.5)), sections
-    )
+    profile = (*((0.5 * math.cos(angle), 0.5 * math.sin(angle)) for angle in angles), (0.0, 0.5))
+    return lathe(profile, sections)
 
 
 @lru_cache(maxsize=64)
@@ -132,19 +132,16 @@ def ring(thickness: Number = 0.2, sections: int = 20, corners: int = 8) -> Shape
 @lru_cache(maxsize=16)
 def rounded_box(exponent: Number = 4.0, cells: int = 5) -> Shape:
     """Superellipsoid of size 1: exponent 2 is a sphere, larger is boxier."""
-    mesh = trimesh.creation.box()
-    steps = np.linspace(-math.pi / 4, math.pi / 4, cells + 1)
-    side, up = np.meshgrid(np.tan(steps), np.tan(steps), indexing="ij")
+    steps = np.tan(np.linspace(-math.pi / 4, math.pi / 4, cells + 1))
+    side, up = np.meshgrid(steps, steps, indexing="ij")
     corner = np.arange((cells + 1) ** 2).reshape(cells + 1, cells + 1)
     a, b, c, d = corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:]
     quads = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
     face = np.stack([side.ravel(), up.ravel(), np.ones(side.size)], -1)  # seen from outside at +z
     turned = [np.roll(face, shift, axis=1) for shift in range(3)]
     vertices = np.concatenate(turned + [-points for points in turned])
-    faces = np.concatenate(
-        [quads + k * len(face) for k in range(3)] + [quads[:, ::-1] + k * len(face) for k in range(3, 6)]
-    )
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    faces = [quads + k * len(face) for k in range(3)] + [quads[:, ::-1] + k * len(face) for k in range(3, 6)]
+    mesh = trimesh.Trimesh(vertices, np.concatenate(faces), process=False)
     mesh.merge_vertices()
     scale = (np.abs(mesh.vertices) ** exponent).sum(axis=1, keepdims=True) ** (1 / exponent)
     return _shape(0.5 * mesh.vertices / scale, mesh.faces)
@@ -156,9 +153,8 @@ def tapered_box(top: tuple[Number, Number] = (1.0, 1.0), shift: tuple[Number, Nu
     square = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
     lower = np.column_stack([square, np.full(4, -0.5)])
     upper = np.column_stack([square * np.array(top) + np.array(shift), np.full(4, 0.5)])
-    sides = _grid_faces(np.arange(8).reshape(2, 4))
-    caps = np.array([[0, 2, 1], [0, 3, 2], [4, 5, 6], [4, 6, 7]])
-    return _shape(np.concatenate([lower, upper]), np.concatenate([sides, caps]))
+    vertices, sides = _skin([lower, upper])
+    return _shape(vertices, np.concatenate([sides, [[0, 2, 1], [0, 3, 2], [4, 5, 6], [4, 6, 7]]]))
 
 
 def box() -> Shape:
@@ -181,16 +177,9 @@ def prism(outline: Outline, axis: Literal["x", "y", "z"] = "z") -> Shape:
     following = np.roll(points, -1, axis=0)
     if (points[:, 0] * following[:, 1] - following[:, 0] * points[:, 1]).sum() < 0:
         points = points[::-1]
-    count = len(points)
-    lower, upper = (
-        np.column_stack([points, np.full(count, -0.5)]),
-        np.column_stack([points, np.full(count, 0.5)]),
-    )
-    centre = points.mean(axis=0)
-    vertices = np.concatenate([[[*centre, -0.5]], lower, upper, [[*centre, 0.5]]])
-    rows = np.arange(1, 2 * count + 1).reshape(2, count)
-    rows = np.concatenate([np.zeros((1, count), int), rows, np.full((1, count), 2 * count + 1)])
-    faces = _grid_faces(rows)
+    centre = points.mean(axis=0, keepdims=True)
+    layers = ((centre, -0.5), (points, -0.5), (points, 0.5), (centre, 0.5))
+    vertices, faces = _skin([np.column_stack([flat, np.full(len(flat), z)]) for flat, z in layers])
     if axis == "x":
         vertices = vertices[:, [2, 0, 1]]
     elif axis == "y":
@@ -222,7 +211,7 @@ def disc(sections: int = 20) -> Shape:
 
 
 def tube(
-    path: tuple[Vector, ...], radius: Number, end_radius: Number | None = None, corners: int = 10
+    path: Sequence[Vector], radius: Number, end_radius: Number | None = None, corners: int = 10
 ) -> Shape:
     """Round tube along a polyline, in the path's own units.
 
@@ -242,19 +231,14 @@ def tube(
     tangents = np.concatenate([steps[:1], steps[:-1] + steps[1:], steps[-1:]])
     tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
     side = np.eye(3)[np.abs(tangents[0]).argmin()]
-    angles = np.arange(corners) * (2 * math.pi / corners)
-    rings = [points[:1]]
+    angles = (np.arange(corners) * (2 * math.pi / corners))[:, None]
+    rings = []
     for point, tangent, r in zip(points, tangents, radii, strict=True):
         # carry the frame along the path, so the tube does not twist
         side = side - tangent * (side @ tangent)
         side = side / np.linalg.norm(side)
-        other = np.cross(tangent, side)
-        rings.append(point + r * (np.cos(angles)[:, None] * side + np.sin(angles)[:, None] * other))
-    rings.append(points[-1:])
-    rows = np.arange(1, len(points) * corners + 1).reshape(len(points), corners)
-    last = len(points) * corners + 1
-    rows = np.concatenate([np.zeros((1, corners), int), rows, np.full((1, corners), last)])
-    return _shape(np.concatenate(rings), _grid_faces(rows))
+        rings.append(point + r * (np.cos(angles) * side + np.sin(angles) * np.cross(tangent, side)))
+    return _shape(*_skin([points[:1], *rings, points[-1:]]))
 
 
 def limb(start: Vector, end: Vector, radius: Number) -> Shape:
@@ -280,9 +264,9 @@ def _seam_sphere(sections: int = 10, rings: int = 3) -> Shape:
     return lathe((*((r, -z) for r, z in reversed(half)), *half), sections)
 
 
-def _rotation(turn: Vector) -> np.ndarray:
-    """Rotates about x, then y, then z, by degrees."""
-    (cx, sx), (cy, sy), (cz, sz) = ((math.cos(math.radians(a)), math.sin(math.radians(a))) for a in turn)
+def rotation(turn_deg: Vector) -> np.ndarray:
+    """The matrix (3, 3) that turns about x, then y, then z."""
+    (cx, sx), (cy, sy), (cz, sz) = ((math.cos(math.radians(a)), math.sin(math.radians(a))) for a in turn_deg)
     return np.array(
         [
             [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
@@ -290,64 +274,3 @@ def _rotation(turn: Vector) -> np.ndarray:
             [-sy, cy * sx, cy * cx],
         ]
     )
-
-
-@dataclass(frozen=True)
-class Part:
-    """One closed, one-coloured piece of a toy; `front` marks what tells the front from the other sides."""
-
-    vertices: np.ndarray
-    faces: np.ndarray
-    colour: Colour
-    front: bool
-
-
-@dataclass
-class Builder:
-    """Collects parts; all lengths are in units of the toy's own choice until `mesh` normalises them."""
-
-    parts: list[Part] = field(default_factory=list)
-
-    def add(
-        self,
-        shape: Shape,
-        colour: Colour,
-        size: Vector | Number = 1.0,
-        at: Vector = (0, 0, 0),
-        turn: Vector = (0, 0, 0),
-        front: bool = False,
-    ) -> None:
-        """Adds a shape: scaled by `size`, turned about x, y, z by degrees, moved to `at`."""
-        vertices = shape.vertices * np.array(size, np.float64)
-        if any(turn):
-            vertices = vertices @ _rotation(turn).T
-        self.parts.append(Part(vertices + np.array(at, np.float64), shape.faces, colour, front))
-
-    def pair(
-        self,
-        shape: Shape,
-        colour: Colour,
-        size: Vector | Number = 1.0,
-        at: Vector = (0, 0, 0),
-        turn: Vector = (0, 0, 0),
-        front: bool = False,
-    ) -> None:
-        """Adds a shape and its mirror image on the other side of the xz plane."""
-        self.add(shape, colour, size, at, turn, front)
-        part = self.parts[-1]
-        self.parts.append(
-            Part(part.vertices * np.array([1.0, -1.0, 1.0]), part.faces[:, ::-1], colour, front)
-        )
-
-    def mesh(self) -> trimesh.Trimesh:
-        """The parts in one mesh with face colours: bounding box centred at 0, longest side 1."""
-        offsets = np.cumsum([0] + [len(part.vertices) for part in self.parts[:-1]])
-        vertices = np.concatenate([part.vertices for part in self.parts])
-        faces = np.concatenate(
-            [part.faces + offset for part, offset in zip(self.parts, offsets, strict=True)]
-        )
-        colours = np.array([(*part.colour, 255) for part in self.parts], np.uint8)
-        low, high = vertices.min(axis=0), vertices.max(axis=0)
-        vertices = (vertices - (low + high) / 2) / (high - low).max()
-        face_colours = np.repeat(colours, [len(part.faces) for part in self.parts], axis=0)
-        return trimesh.Trimesh(vertices, faces, face_colors=face_colours, process=False, validate=False)

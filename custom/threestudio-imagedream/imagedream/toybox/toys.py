@@ -1,21 +1,27 @@
 """Toys by number: everything about a toy follows from its seed, kind and split."""
 
+import zlib
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import trimesh
 
-from imagedream.toybox.draw import Draw
+from imagedream.toybox.builder import Builder
 from imagedream.toybox.kinds import RECIPES
 from imagedream.toybox.palette import PALETTE
-from imagedream.toybox.splits import SPLITS, is_held_out
 
 KINDS: tuple[str, ...] = tuple(RECIPES)
 """Every kind of toy."""
 
 FIRST_KINDS: tuple[str, ...] = KINDS[:8]
 """The kinds that tables are about unless they name others; every training of the small model had them."""
+
+SPLITS = ("train", "heldout")
+"""Disjoint random streams; a split's place here is a word of its seeds."""
+
+HELD_OUT_SHARE = 10
+"""One in this many combinations of kind, body colour and accessory never appears in the train split."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,11 @@ class Toy:
     """What it was made from."""
     attributes: dict[str, str]
     """Palette names of the named parts, "body" and "accessory" among them."""
+
+
+def is_held_out(kind: str, body: str, accessory: str) -> bool:
+    """Whether a combination is kept from training: a fixed hash of its three words, the same on every machine."""
+    return zlib.crc32(f"{kind}|{body}|{accessory}".encode()) % HELD_OUT_SHARE == 0
 
 
 def make_toy(
@@ -56,23 +67,20 @@ def make_toy(
         ValueError: for a negative seed, an unknown name, or held-out combinations asked of the train split.
     """
     _check(seed, kind, split, combinations)
-    name = (
-        kind
-        if kind is not None
-        else KINDS[int(np.random.default_rng((seed, SPLITS.index(split))).integers(len(KINDS)))]
-    )
+    if kind is None:
+        kind = KINDS[int(np.random.default_rng((seed, SPLITS.index(split))).integers(len(KINDS)))]
     # the kind's words seed its own stream, so that adding a kind leaves the others' toys as they were
-    generator = np.random.default_rng((seed, SPLITS.index(split), *name.encode()))
-    recipe, colours = RECIPES[name], tuple(PALETTE)
+    generator = np.random.default_rng((seed, SPLITS.index(split), *kind.encode()))
+    recipe, colours = RECIPES[kind], tuple(PALETTE)
     wanted = {"train": (False,), "heldout": (True,) if combinations == "heldout" else (False, True)}[split]
     while True:
         body = colours[int(generator.integers(len(colours)))]
         accessory = recipe.accessories[int(generator.integers(len(recipe.accessories)))]
-        if is_held_out(name, body, accessory) in wanted:
+        if is_held_out(kind, body, accessory) in wanted:
             break
-    draw = Draw(generator, body, accessory)
-    mesh = recipe.build(draw).mesh()
-    return Toy(mesh, draw.caption(recipe.noun or name), name, seed, draw.attributes)
+    builder = Builder(generator, body, accessory)
+    recipe.build(builder)
+    return Toy(builder.mesh(), builder.caption(recipe.noun), kind, seed, builder.attributes)
 
 
 def _check(seed: int, kind: str | None, split: str, combinations: str) -> None:

@@ -1,70 +1,23 @@
-"""Recipes of the toybox: one file a kind builds it from a `Draw`, front towards +x, left +y, up +z.
+"""Recipes of the toybox: a function a kind, which adds its parts to a `Builder`.
 
-A new kind is a file with `ACCESSORIES` and `build`, and a line in `RECIPES`; the other kinds' toys stay as they are.
+A new kind is a function with `@recipe` and a line at the end of `RECIPES`; the other kinds' toys stay as they are.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
-from imagedream.toybox.draw import Draw
-from imagedream.toybox.kinds import (
-    bear,
-    bird,
-    boat,
-    car,
-    chair,
-    dog,
-    fish,
-    hammer,
-    house,
-    lamp,
-    monster,
-    mug,
-    plane,
-    plant,
-    robot,
-    rocket,
-    sculpture,
-    snowman,
-    table,
-    teapot,
-    television,
-    truck,
-)
-from imagedream.toybox.shapes import Builder
-
-
-class Recipe(NamedTuple):
-    """How to build a kind and which accessories it may carry."""
-
-    build: Callable[[Draw], Builder]
-    accessories: tuple[str, ...]
-    noun: str | None = None
-    """What captions call it, where that is more than the kind's own name."""
-
+from imagedream.toybox.builder import Recipe
+from imagedream.toybox.kinds.animals import bird, dog, fish
+from imagedream.toybox.kinds.figures import bear, robot, snowman
+from imagedream.toybox.kinds.furniture import chair, lamp, table, television
+from imagedream.toybox.kinds.house import house
+from imagedream.toybox.kinds.household import hammer, mug, plant, teapot
+from imagedream.toybox.kinds.invented import monster, sculpture
+from imagedream.toybox.kinds.vehicles import boat, car, plane, rocket, truck
 
 RECIPES: dict[str, Recipe] = {
-    "robot": Recipe(robot.build, robot.ACCESSORIES),
-    "dog": Recipe(dog.build, dog.ACCESSORIES),
-    "car": Recipe(car.build, car.ACCESSORIES),
-    "house": Recipe(house.build, house.ACCESSORIES),
-    "chair": Recipe(chair.build, chair.ACCESSORIES),
-    "lamp": Recipe(lamp.build, lamp.ACCESSORIES),
-    "mug": Recipe(mug.build, mug.ACCESSORIES),
-    "bird": Recipe(bird.build, bird.ACCESSORIES),
-    "truck": Recipe(truck.build, truck.ACCESSORIES),
-    "plant": Recipe(plant.build, plant.ACCESSORIES, noun="potted plant"),
-    "television": Recipe(television.build, television.ACCESSORIES),
-    "teapot": Recipe(teapot.build, teapot.ACCESSORIES),
-    "table": Recipe(table.build, table.ACCESSORIES),
-    "fish": Recipe(fish.build, fish.ACCESSORIES),
-    "rocket": Recipe(rocket.build, rocket.ACCESSORIES),
-    "boat": Recipe(boat.build, boat.ACCESSORIES),
-    "bear": Recipe(bear.build, bear.ACCESSORIES),
-    "snowman": Recipe(snowman.build, snowman.ACCESSORIES),
-    "plane": Recipe(plane.build, plane.ACCESSORIES),
-    "hammer": Recipe(hammer.build, hammer.ACCESSORIES),
-    "sculpture": Recipe(sculpture.build, sculpture.ACCESSORIES),
-    "monster": Recipe(monster.build, monster.ACCESSORIES),
+    recipe.kind: recipe
+    for recipe in (
+        *(robot, dog, car, house, chair, lamp, mug, bird),
+        *(truck, plant, television, teapot, table, fish, rocket, boat),
+        *(bear, snowman, plane, hammer, sculpture, monster),
+    )
 }
 """Kinds in the order they joined; those that the small model was trained on are noted in its config (`trained_on`)."""
