@@ -6,8 +6,8 @@ A real threestudio is used when `--threestudio DIR` or $THREESTUDIO_ROOT names o
 otherwise the embedded host, which needs neither CUDA nor threestudio. Configs and commands of the official ImageDream
 fork run too.
 
-One flag is added to threestudio's, `--preset NAME`: it becomes ordinary overrides, which are printed; overrides that are
-given win over it.
+A config may be a change of another (`base:`), and one flag is added to threestudio's, `--preset NAME`. Both are merged into
+one plain config file for the host; what a preset sets is printed, and overrides that are given win over it.
 """
 
 import importlib.util
@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,16 +30,13 @@ sys.path.insert(0, str(PROJECT / "embedded"))
 sys.path.append(str(EXTENSION))
 
 import real_threestudio  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
 
 from imagedream.runs.errors import Quit, is_user_error, one_line, report_error  # noqa: E402
+from imagedream.runs.settings import apply_presets, read_with_bases  # noqa: E402
 from imagedream.runs.space import LEAST_FREE_BYTES, MIB, check_folder, checkpoint_bytes  # noqa: E402
 from threestudio.launching.arguments import parse_arguments, read_config  # noqa: E402
 from threestudio.launching.messages import set_up_logging  # noqa: E402
-
-PRESET_HELP = """\
---preset NAME  preview, default or paper: how long a run takes and how good it gets; 8g, 12g, 16g, 24g, 40g or 80g: the
-               config turned down to what a CUDA card of that memory holds; auto: chosen from the memory that is free;
-               preview+8g: both"""
 
 
 def find_threestudio(folder: str | None) -> tuple[Path, str] | None:
@@ -105,33 +103,28 @@ def fork_overrides(cfg) -> list[str]:
     return [f"system.{key}={name}" for key, name in renamed.items()]
 
 
-def take_preset(argv: list[str]) -> tuple[list[str], str | None]:
-    """The command line without `--preset NAME`, and the name."""
-    rest, name = [], None
-    arguments = iter(argv)
-    for argument in arguments:
-        if argument == "--preset":
-            name = next(arguments, "")
-        elif argument.startswith("--preset="):
-            name = argument.partition("=")[2]
-        else:
-            rest.append(argument)
-    return rest, name
+def with_one_config(arguments, host: str, folder: Path):
+    """The arguments, their config a file in `folder` into which its bases and the presets are merged.
 
-
-def preset_overrides(names: str, arguments, cfg, host: str, read_config) -> list[str]:
-    """Presets, joined by +, as overrides, without those that are given; says what it chose and why."""
-    from imagedream.preset_choice import choose
-
+    A config without either stays as it is. Says what each preset sets and why, overrides that are given left out.
+    """
+    files = read_with_bases(arguments.config)
+    names = [] if arguments.preset is None else arguments.preset.split("+")
+    if not names and len(files) == 1:
+        return arguments
+    settings, chosen = apply_presets(files, names, PROJECT / "configs" / "presets", host, arguments.gpu)
     given = {override.partition("=")[0] for override in arguments.overrides}
-    result: list[str] = []
-    for name in names.split("+"):
-        lines, found = choose(name, cfg, host, arguments.gpu)
-        found = [override for override in found if override.partition("=")[0] not in given]
-        result += found
-        sys.stdout.write("".join(f"preset: {line}\n" for line in [*lines, *filter(None, [" ".join(found)])]))
-        cfg = read_config(replace(arguments, overrides=[*result, *arguments.overrides]))
-    return result
+    for about, changes in chosen:
+        sys.stdout.write(f"preset: {about}\n")
+        words = [f"{key}={_as_yaml(value)}" for key, value in changes.items() if key not in given]
+        sys.stdout.write(f"preset: {' '.join(words)}\n" if words else "")
+    path = folder / arguments.config.name
+    OmegaConf.save(settings, path)
+    return replace(arguments, config=path)
+
+
+def _as_yaml(value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def run_in_threestudio(folder: Path, arguments, cfg) -> int:
@@ -224,7 +217,9 @@ def begin_trial(trial: Path, cfg) -> None:
 def problem(argv: list[str]) -> str | None:
     """What is wrong with a command line and its config, as far as can be seen without loading anything."""
     try:
-        read_config(parse_arguments(take_preset(argv)[0]))
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = replace(parse_arguments(argv), preset=None)  # which may have to ask a device
+            read_config(with_one_config(arguments, "embedded", Path(folder)))
     except Exception as error:
         if not is_user_error(error):
             raise
@@ -232,11 +227,14 @@ def problem(argv: list[str]) -> str | None:
     return None
 
 
-def run(argv: list[str], project: Path) -> int:
-    """Read the config, choose the host, say which, run it."""
-    argv, preset = take_preset(argv)
-    if {"-h", "--help"} & set(argv):
-        sys.stdout.write(f"{PRESET_HELP}\n\n")
+def run(argv: list[str], project: Path, folder: Path) -> int:
+    """Choose the host, say which, read the config, run it.
+
+    Args:
+        argv: the command line.
+        project: whose `configs/` and, in the embedded host, `custom/` are used.
+        folder: for files that are needed until the end.
+    """
     arguments = parse_arguments(argv, project)
     found = find_threestudio(arguments.threestudio)
     where = f"threestudio at {found[0]}" if found else "embedded threestudio (plain PyTorch)"
@@ -245,18 +243,14 @@ def run(argv: list[str], project: Path) -> int:
     if note:
         sys.stderr.write(f"note: {note}\n")
 
+    arguments = with_one_config(arguments, "threestudio" if found else "embedded", folder)
+    sys.stdout.flush()
     cfg = read_config(arguments)
     renamed = fork_overrides(cfg)
     if renamed:
         sys.stderr.write(f"note: a config of the official ImageDream fork; added {' '.join(renamed)}\n")
         arguments = replace(arguments, overrides=[*arguments.overrides, *renamed])
         cfg.merge_with_dotlist(renamed)
-    if preset is not None:
-        host = "threestudio" if found else "embedded"
-        turned_down = preset_overrides(preset, arguments, cfg, host, read_config)
-        arguments = replace(arguments, overrides=[*turned_down, *arguments.overrides])
-        cfg = read_config(arguments)
-    sys.stdout.flush()
 
     set_up_logging(arguments.verbose)
     logging.getLogger("imagedream").setLevel(logging.INFO)
@@ -276,7 +270,8 @@ def main(argv: list[str], project: Path = PROJECT) -> int:
         project: whose `configs/` and, in the embedded host, `custom/` are used.
     """
     try:
-        return run(argv, project)
+        with tempfile.TemporaryDirectory() as folder:
+            return run(argv, project, Path(folder))
     except (KeyboardInterrupt, Quit):
         sys.stderr.write("interrupted\n")
         return 130

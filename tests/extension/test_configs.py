@@ -7,7 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import threestudio
-from threestudio.utils.config import merge_config, parse_structured
+from imagedream.runs.settings import flatten, read_settings
+from threestudio.utils.config import parse_structured
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -27,17 +28,11 @@ REAL_ONLY = {
 
 def load(path):
     """The config, everything that the user has to give filled in."""
-    missing = {
-        ".".join(map(str, keys)): "given.png"
-        for keys in missing_keys(OmegaConf.to_container(OmegaConf.load(path)))
-    }
-    return merge_config(str(path), cli_args=[f"{key}={value}" for key, value in missing.items()])
-
-
-def missing_keys(node, path=()):
-    if isinstance(node, dict):
-        return [keys for key, value in node.items() for keys in missing_keys(value, (*path, key))]
-    return [path] if node == "???" else []
+    cfg = read_settings(path)
+    missing = [key for key, value in flatten(OmegaConf.to_container(cfg)).items() if value == "???"]
+    cfg.merge_with_dotlist([f"{key}=given.png" for key in missing])
+    OmegaConf.resolve(cfg)
+    return cfg
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -441,7 +441,7 @@ MIXED = sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name not in 
 def test_configs_take_two_steps(
     extension, tmp_path, monkeypatch, picture, weights, stable_diffusion, zero123, name
 ):
-    from threestudio.utils.config import merge_config
+    from imagedream.runs.settings import read_settings
 
     monkeypatch.chdir(tmp_path)
     sources = {
@@ -461,7 +461,8 @@ def test_configs_take_two_steps(
     prompts = ["front_path", "back_path"] if "several" in name else ["image_path"]
     overrides = [*SMALL, f"system.guidance.weights={weights}", "system.prompt_processor.prompt=a brick"]
     overrides += [f"system.prompt_processor.{key}={picture}" for key in prompts]
-    cfg = merge_config(CONFIGS / name, cli_args=overrides)
+    cfg = OmegaConf.merge(read_settings(CONFIGS / name), OmegaConf.from_cli(overrides))
+    OmegaConf.resolve(cfg)
     extra = list(cfg.system.get("guidances", {}))
     cfg = OmegaConf.merge(cfg, {"system": {"guidances": {key: sources[key] for key in extra}}})
     logged = train(cfg, tmp_path)

@@ -24,6 +24,7 @@ class Arguments:
     gpu: str = "0"
     verbose: bool = False
     threestudio: str | None = None
+    preset: str | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of threestudio's launch.py, and `--threestudio`."""
+    """The flags of threestudio's launch.py, and `--resume`, `--preset` and `--threestudio`."""
     parser = _Parser(
         prog="launch.py",
         allow_abbrev=False,
@@ -50,6 +51,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--resume",
         metavar="auto|CKPT",
         help="resume this checkpoint; auto: the trial's newest, if there is one",
+    )
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="preview, default or paper: how long a run takes and how good it gets; 8g, 12g, 16g, 24g, 40g or 80g: the "
+        "config turned down to what a CUDA card of that memory holds; auto: chosen from the memory that is free; "
+        "preview+8g: both",
     )
     parser.add_argument("--verbose", action="store_true", help="more messages, and tracebacks of errors")
     parser.add_argument("--threestudio", metavar="DIR", help="folder of a real threestudio to run in")
@@ -92,6 +100,7 @@ def parse_arguments(argv: Sequence[str], project: Path = PROJECT) -> Arguments:
         gpu=known.gpu,
         verbose=known.verbose,
         threestudio=known.threestudio,
+        preset=known.preset,
     )
 
 
@@ -116,7 +125,7 @@ def read_config(arguments: Arguments) -> Any:
     _check_trial_folder(cfg)
     for key in ("data_type", "system_type"):
         if not cfg.get(key):
-            raise ConfigError(f"{arguments.config}: {key} is missing")
+            raise ConfigError(f"{arguments.config.name}: {key} is missing")
     taken = [key for key in TRAINER_KEYS_OF_THE_HOST if key in (cfg.get("trainer") or {})]
     if taken:
         raise ConfigError(f"trainer.{taken[0]} is set by the launcher; remove it from the config")

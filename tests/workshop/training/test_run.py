@@ -179,20 +179,3 @@ def test_a_recipe_that_is_a_change_of_another(tmp_path):
     assert (second.out, second.steps, second.seed) == ("runs/second", 7, 4)
     assert (second.optimizer.learning_rate, second.optimizer.warmup_steps) == (0.5, 3)
     assert (third.out, third.steps, third.optimizer.warmup_steps) == ("runs/second", 9, 3)
-
-
-def test_a_recipe_whose_base_cannot_be(tmp_path):
-    for name, text in (
-        ("lost", "base: nowhere.yaml"),
-        ("one", "base: other.yaml"),
-        ("other", "base: one.yaml"),
-        ("list", "[part, out]"),
-    ):
-        (tmp_path / f"{name}.yaml").write_text(text)
-    for name, complaint in (
-        ("lost", "base is nowhere.yaml, but there is no"),
-        ("one", "base is one.yaml, which is itself a change of other.yaml"),
-        ("list", "is a list, must be fields and their values"),
-    ):
-        with pytest.raises(ValueError, match=complaint):
-            read_config(tmp_path / f"{name}.yaml")

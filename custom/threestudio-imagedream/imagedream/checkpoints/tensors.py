@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from imagedream.checkpoints.errors import CheckpointError
-from imagedream.runs.records import flatten
+from imagedream.runs.settings import flatten
 
 SAFETENSORS = (".safetensors",)
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")

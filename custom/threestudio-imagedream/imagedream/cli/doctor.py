@@ -33,6 +33,13 @@ _OPTIONAL = {
 }
 _FOLDERS = (".", "checkpoints", "ckpts", "models", "weights")
 """Where people put downloads, from the working directory."""
+_PRESETS = Path(__file__).resolve().parents[4] / "configs" / "presets"
+"""In a checkout of the project; an extension that lies alone has none."""
+
+PUBLISHED_PARAMETERS = 2_011_436_204
+"""Of the published model: U-Net, autoencoder, encoder."""
+PUBLISHED_DECODING_NUMBERS = 4 * 48 * 2**20
+"""That decoding four views keeps at a time, the most of all steps of sampling."""
 _DIFFUSERS_FOLDERS = ("imagedream", "mvdream", "multi-view-diffusion")
 """What the names of repositories with other forms of the weights contain."""
 
@@ -64,7 +71,7 @@ def memory_lines() -> Iterator[tuple[str, str]]:
     import torch
 
     from imagedream.offloading import computes_in_bfloat16
-    from imagedream.presets import GIB
+    from imagedream.runs.settings import GIB
 
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
@@ -147,35 +154,37 @@ def plan_lines() -> Iterator[tuple[str, str]]:
     import torch
 
     from imagedream.offloading import computes_in_bfloat16
-    from imagedream.presets import GIB, PRESETS, DeviceMemory, choose_preset, published_bytes
+    from imagedream.runs.settings import GIB, choose, cuda_memory, read_presets
 
     yield "would run", "small model: four views and the 3D run (launch.py --config imagedream-toybox.yaml)"
-    if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
+    presets = read_presets(_PRESETS)
+    if torch.cuda.is_available() and presets:
+        memory = cuda_memory(torch.cuda.get_device_name(), *torch.cuda.mem_get_info())
         try:
-            preset, reason = choose_preset(DeviceMemory(torch.cuda.get_device_name(), free, total))
+            preset, reason = choose(presets, ["imagedream"], memory)
             yield (
                 "would run",
-                f"published model, 3D run: --preset {preset.name} ({reason}; computed, not measured on a GPU)",
+                f"published model, 3D run: --preset {preset} ({reason}): {presets[preset].about}",
             )
         except ValueError as error:
             yield "too small", f"published model, 3D run: {error}"
         return
-    free = psutil.virtual_memory().available
+    free = psutil.virtual_memory().available / GIB
     for name, width in (("float32", 4), ("bfloat16", 2)):
-        needed = published_bytes(width)
+        needed = (PUBLISHED_PARAMETERS + PUBLISHED_DECODING_NUMBERS) * width / GIB
         fits = "would run" if needed < free else "too small"
         slow = "" if width == 4 or computes_in_bfloat16("cpu") else "; far slower here than in float32"
         yield (
             fits,
-            f"published model, four views on the CPU in {name}: needs {needed / GIB:.1f} GiB, {free / GIB:.1f} are free{slow}",
+            f"published model, four views on the CPU in {name}: needs {needed:.1f} GiB, {free:.1f} are free{slow}",
         )
-    smallest = next(iter(PRESETS.values()))
-    yield (
-        "not here",
-        f"published model, 3D run: wants a CUDA device with {smallest.needed_bytes / GIB:.1f} GiB free or more (its 12 500 "
-        "steps are 4 trillion operations each)",
-    )
+    needs = [preset.auto["imagedream"]["cuda"] for preset in presets.values() if "imagedream" in preset.auto]
+    if needs:
+        yield (
+            "not here",
+            f"published model, 3D run: wants a CUDA device with {min(needs):.1f} GiB free or more (its 12 500 steps are 4 "
+            "trillion operations each)",
+        )
 
 
 def _version(distribution: str) -> str | None:

@@ -22,7 +22,7 @@ from imagedream.image_prompt.prompt import ImagePrompt
 from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.pictures import to_pil
 from imagedream.runs.files import atomic_path
-from imagedream.runs.records import flatten
+from imagedream.runs.settings import flatten
 
 Picture = str | os.PathLike[str] | PIL.Image.Image | Tensor | ImagePrompt
 """A picture file, a Pillow picture, pixels `(3 or 4, height, width)` in [0, 1], or a prepared prompt."""

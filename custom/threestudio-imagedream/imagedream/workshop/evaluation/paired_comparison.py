@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imagedream.runs.records import flatten
+from imagedream.runs.settings import flatten
 from imagedream.workshop.evaluation.bootstrap_intervals import Scores
 from imagedream.workshop.evaluation.tables import markdown_table
 
@@ -150,8 +150,8 @@ def numbers(entry: Mapping[str, Any]) -> dict[str, float]:
     >>> numbers({"toy": "mug-6", "field": {"psnr_db": 18.5}, "seconds": 90})
     {'field psnr_db': 18.5, 'seconds': 90.0}
     """
-    values = flatten(entry, separator=" ").items()
-    return {name: float(x) for name, x in values if isinstance(x, int | float) and not isinstance(x, bool)}
+    values = {name.replace(".", " "): value for name, value in flatten(entry).items()}
+    return {n: float(x) for n, x in values.items() if isinstance(x, int | float) and not isinstance(x, bool)}
 
 
 def _some(objects: Mapping[str, Any]) -> str:

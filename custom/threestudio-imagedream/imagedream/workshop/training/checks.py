@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from imagedream.runs.checkpoints import newest_checkpoint
-from imagedream.runs.records import flatten
+from imagedream.runs.settings import flatten
 from imagedream.runs.signals import any_process
 
 if TYPE_CHECKING:

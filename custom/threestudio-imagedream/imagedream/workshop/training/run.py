@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from imagedream.runs.checkpoints import newest_checkpoint
+from imagedream.runs.settings import read_settings
 from imagedream.runs.space import check_folder
 from imagedream.workshop.training.augmentations import AugmentationConfig
 from imagedream.workshop.training.build import build_module
@@ -163,7 +164,7 @@ class TrainConfig:
 def read_config(path: str | Path, overrides: list[str] | None = None) -> TrainConfig:
     """A YAML file and `key=value` overrides; unknown keys and wrong types are errors.
 
-    `base` in the file names another one beside it, of which this one is a change.
+    `base` in the file names another one, of which this one is a change (`imagedream.runs.settings`).
 
     Raises:
         ValueError: saying which key, and what is allowed.
@@ -176,7 +177,7 @@ def read_config(path: str | Path, overrides: list[str] | None = None) -> TrainCo
         )
     try:
         merged = OmegaConf.merge(
-            OmegaConf.structured(TrainConfig), *_with_bases(path), OmegaConf.from_dotlist(overrides or [])
+            OmegaConf.structured(TrainConfig), read_settings(path), OmegaConf.from_dotlist(overrides or [])
         )
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
@@ -186,22 +187,6 @@ def read_config(path: str | Path, overrides: list[str] | None = None) -> TrainCo
     if config.part not in PARTS:
         raise ValueError(f"{path}: part is {config.part!r}, must be one of {', '.join(PARTS)}")
     return config
-
-
-def _with_bases(path: Path, read: tuple[Path, ...] = ()) -> list[DictConfig]:
-    """The files that a config is a change of, the first one first, and itself."""
-    content = OmegaConf.load(path)
-    if not isinstance(content, DictConfig):
-        raise ValueError(f"{path} is a list, must be fields and their values")
-    name = content.pop("base", None)
-    if name is None:
-        return [content]
-    base = path.parent / str(name)
-    if not base.is_file():
-        raise ValueError(f"{path}: base is {name}, but there is no {base}")
-    if base.resolve() in (read := (*read, path.resolve())):
-        raise ValueError(f"{path}: base is {name}, which is itself a change of {path.name}")
-    return [*_with_bases(base, read), content]
 
 
 def train(path: str | Path, overrides: list[str] | None = None) -> Path:

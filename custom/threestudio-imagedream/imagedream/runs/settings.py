@@ -1,0 +1,212 @@
+"""Settings are data: a config file may be a change of another (`base:`), and a preset is a file of changes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+GIB = 2**30
+
+
+def read_with_bases(path: str | Path) -> dict[Path, dict[str, Any]]:
+    """A config file and those that its `base:` leads to, each with its own lines, the file they all change first.
+
+    Raises:
+        ValueError: a base that is not there, a circle of bases, or a file that is no mapping.
+    """
+    path = Path(path)
+    files: dict[Path, dict[str, Any]] = {}
+    while True:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} must hold a mapping of keys to values")
+        name = content.pop("base", None)
+        files = {path: content, **files}
+        if name is None:
+            return files
+        base = path.parent / str(name)
+        if not base.is_file():
+            known = ", ".join(sorted(file.name for file in base.parent.glob("*.yaml"))) or "no YAML file"
+            raise ValueError(f"{path}: base is {name}, but there is no {base}; in that folder: {known}")
+        if base.resolve() in {file.resolve() for file in files}:
+            raise ValueError(f"{path}: base is {name}, which is itself a change of {path.name}")
+        path = base
+
+
+def read_settings(path: str | Path) -> DictConfig:
+    """A config file merged into its bases; interpolations stay as they are."""
+    return OmegaConf.create(merge(read_with_bases(path).values()))
+
+
+def merge(changes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """One mapping after another; unlike `OmegaConf.merge`, a later `???` takes an earlier value away.
+
+    >>> merge([{"a": {"b": 1, "c": 2}}, {"a": {"b": "???"}, "d": []}])
+    {'a': {'b': '???', 'c': 2}, 'd': []}
+    """
+
+    def changed(before: Any, after: Any) -> Any:
+        if not (isinstance(before, Mapping) and isinstance(after, Mapping)):
+            return after
+        return {**before, **{key: changed(before.get(key), value) for key, value in after.items()}}
+
+    return reduce(changed, changes, {})
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "", brackets: bool = False) -> dict[str, Any]:
+    """Nested mappings as one with dots in its names; empty ones stay, tuples become lists, as in YAML.
+
+    Args:
+        tree: nested mappings.
+        prefix: what all names begin with.
+        brackets: around names that have dots themselves, as omegaconf wants them in an override.
+
+    >>> flatten({"a": {"b": (1, 2), "c": {}}, "d": 3})
+    {'a.b': [1, 2], 'a.c': {}, 'd': 3}
+    >>> flatten({"a": {"b.c": {"d": 1}}}, brackets=True)
+    {'a[b.c].d': 1}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        dotted = f"{prefix}.{key}" if prefix else str(key)
+        name = f"{prefix}[{key}]" if brackets and "." in str(key) else dotted
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, name, brackets)
+        else:
+            flat[name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A file in `configs/presets/`; each of its mappings is by the name of the config, or base, that it is for."""
+
+    about: str
+    auto: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """GiB that must be free for `auto` to choose it, by device: cpu, cuda."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    embedded: Mapping[str, Any] = field(default_factory=dict)
+    """Further settings in the embedded host."""
+    threestudio: Mapping[str, Any] = field(default_factory=dict)
+    """Further settings in a real threestudio."""
+
+
+def read_presets(folder: Path) -> dict[str, Preset]:
+    """The presets in a folder, by name.
+
+    Raises:
+        ValueError: a file with a key that a preset does not have.
+    """
+    presets = {}
+    for file in sorted(folder.glob("*.yaml"), key=lambda file: (len(file.stem), file.stem)):
+        content, known = merge(read_with_bases(file).values()), [field.name for field in fields(Preset)]
+        unknown = [key for key in content if key not in known]
+        if unknown:
+            raise ValueError(f"{file}: unknown key {unknown[0]}; a preset has {', '.join(known)}")
+        presets[file.stem] = Preset(**content)
+    return presets
+
+
+@dataclass(frozen=True)
+class FreeMemory:
+    """Of the device of a run."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    gib: float
+    words: str
+
+
+def cuda_memory(name: str, free_bytes: int, total_bytes: int) -> FreeMemory:
+    """Of a CUDA device."""
+    words = f"{free_bytes / GIB:.1f} of {total_bytes / GIB:.1f} GiB are free on {name}"
+    return FreeMemory("cuda", free_bytes / GIB, words)
+
+
+def free_memory(gpu: str) -> FreeMemory:
+    """Of the device that `--gpu` names, or of the machine; CUDA is asked by a process that leaves nothing on it."""
+    code = (
+        "import json, sys, torch\n"
+        "if torch.cuda.is_available():\n"
+        "    json.dump([torch.cuda.get_device_name(), *torch.cuda.mem_get_info()], sys.stdout)"
+    )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or gpu
+    environment = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
+    answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    if answer.returncode == 0 and answer.stdout:
+        return cuda_memory(*json.loads(answer.stdout))
+    import psutil
+
+    gib = psutil.virtual_memory().available / GIB
+    return FreeMemory("cpu", gib, f"no CUDA device; {gib:.1f} GiB of memory are free")
+
+
+def choose(presets: Mapping[str, Preset], configs: Sequence[str], memory: FreeMemory) -> tuple[str, str]:
+    """The name of the preset for a config that uses the free memory best, and the reason.
+
+    Args:
+        presets: all there are.
+        configs: names of the config and its bases, the first base first.
+        memory: what is free on which device.
+
+    Raises:
+        ValueError: if none fits.
+    """
+    needed_gib = {
+        name: preset.auto[config][memory.device]
+        for config in configs
+        for name, preset in presets.items()
+        if memory.device in preset.auto.get(config, {})
+    }
+    if not needed_gib:
+        raise ValueError(f"--preset auto: {memory.words}, and no preset of {configs[-1]} is made for that")
+    fitting = [name for name, gib in needed_gib.items() if gib <= memory.gib]
+    if not fitting:
+        least = min(needed_gib, key=needed_gib.get)
+        raise ValueError(
+            f"--preset auto: {memory.words}, the smallest preset, {least}, needs {needed_gib[least]:.1f} GiB"
+        )
+    name = max(fitting, key=needed_gib.get)
+    return name, f"{memory.words}, it needs {needed_gib[name]:.1f}"
+
+
+def apply_presets(
+    files: Mapping[Path, Mapping[str, Any]], names: Iterable[str], folder: Path, host: str, gpu: str
+) -> tuple[DictConfig, list[tuple[str, dict[str, Any]]]]:
+    """A config, merged into its bases and changed by presets.
+
+    Args:
+        files: from `read_with_bases`.
+        names: of presets, or `auto`; a later one wins.
+        folder: where the presets lie.
+        host: `embedded` or `threestudio`.
+        gpu: what `--gpu` names.
+
+    Returns:
+        The config, and for each preset a line about it and what it sets, as overrides.
+
+    Raises:
+        ValueError: an unknown preset, or one that is not for this config.
+    """
+    configs, presets = [file.stem for file in files], read_presets(folder)
+    settings, chosen = merge(files.values()), []
+    for name in names:
+        name, reason = choose(presets, configs, free_memory(gpu)) if name == "auto" else (name, "as asked")
+        if name not in presets:
+            raise ValueError(f"--preset is {name}, must be auto or one of {', '.join(presets)}")
+        preset = presets[name]
+        if not set(configs) & set(preset.settings):
+            fits = ", ".join(preset.settings)
+            raise ValueError(f"--preset {name} is for {fits} and configs with one as base, not {configs[-1]}")
+        parts = (preset.settings, getattr(preset, host))
+        changes = merge(part.get(config, {}) for part in parts for config in configs)
+        settings = merge([settings, changes])
+        chosen.append((f"{name} ({reason}): {preset.about}", flatten(changes, brackets=True)))
+    return OmegaConf.create(settings), chosen

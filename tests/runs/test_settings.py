@@ -1,0 +1,108 @@
+"""Bases and presets, with files made here; those that ship are in test_presets.py."""
+
+import pytest
+import yaml
+
+from imagedream.runs import settings
+from imagedream.runs.settings import FreeMemory, Preset, apply_presets, choose, cuda_memory, read_with_bases
+
+FILES = {
+    "first": {"name": "first", "a": {"b": 1, "list": [1, 2]}, "open": "", "share": "${a.b}"},
+    "second": {"base": "first.yaml", "a": {"list": [3]}, "open": "???"},
+    "third": {"base": "second.yaml", "name": "third"},
+    "lost": {"base": "nowhere.yaml"},
+    "one": {"base": "other.yaml"},
+    "other": {"base": "one.yaml"},
+    "list": ["name"],
+    "presets/small": {
+        "about": "less",
+        "settings": {"first": {"a": {"b": 0}}},
+        "threestudio": {"first": {"c": 7}},
+    },
+    "presets/tiny": {"base": "small.yaml", "settings": {"third": {"a": {"b": -1}}}},
+    "presets/other": {"about": "for another", "settings": {"lost": {}}},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "presets").mkdir()
+    for name, content in FILES.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    return tmp_path
+
+
+def applied(folder, config, *names, host="embedded"):
+    return apply_presets(read_with_bases(folder / f"{config}.yaml"), names, folder / "presets", host, "0")
+
+
+def test_a_config_is_a_change_of_its_base(folder):
+    found, chosen = applied(folder, "third")
+    assert found == {"name": "third", "a": {"b": 1, "list": [3]}, "open": "???", "share": 1}
+    assert chosen == []
+    assert settings.read_settings(folder / "third.yaml") == found
+    assert [path.stem for path in read_with_bases(folder / "third.yaml")] == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("lost", "base is nowhere.yaml, but there is no .*nowhere.yaml; in that folder: first.yaml, list"),
+        ("one", "base is one.yaml, which is itself a change of other.yaml"),
+        ("list", "must hold a mapping of keys to values"),
+    ],
+)
+def test_bases_that_cannot_be(folder, name, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        read_with_bases(folder / f"{name}.yaml")
+
+
+def test_presets_are_for_a_config_and_what_is_based_on_it(folder):
+    found, [(about, changes)] = applied(folder, "second", "small")
+    assert (found.a.b, found.share, about, changes) == (0, 0, "small (as asked): less", {"a.b": 0})
+    assert applied(folder, "third", "tiny")[0].a.b == -1  # it says more of this one
+    found, chosen = applied(folder, "third", "tiny", "small", host="threestudio")
+    assert (found.a.b, found.c) == (0, 7)
+    assert chosen[0][1] == {"a.b": -1, "c": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("large", "--preset is large, must be auto or one of tiny, other, small"),
+        ("other", "--preset other is for lost and configs with one as base, not third"),
+        ("auto", "a card is free, and no preset of third is made for that"),
+    ],
+)
+def test_presets_that_do_not_fit(folder, monkeypatch, name, complaint):
+    monkeypatch.setattr(settings, "free_memory", lambda gpu: FreeMemory("cuda", 8.0, "a card is free"))
+    with pytest.raises(ValueError, match=complaint):
+        applied(folder, "third", name)
+
+
+def test_a_preset_says_nothing_else(folder):
+    (folder / "presets" / "wrong.yaml").write_text("about: x\nsetings: {}")
+    with pytest.raises(
+        ValueError, match=r"wrong\.yaml: unknown key setings; a preset has about, auto, settings"
+    ):
+        applied(folder, "first", "small")
+
+
+def test_auto_takes_the_largest_that_fits():
+    presets = {
+        name: Preset("", {"first": {"cpu": gib, "cuda": 10 * gib}, "other": {"cpu": 0.1}})
+        for name, gib in (("small", 1.0), ("large", 2.0))
+    }
+    presets["unknown"] = Preset("")
+    for free_gib, name in ((1.0, "small"), (1.9, "small"), (99.0, "large")):
+        assert choose(presets, ["first", "third"], FreeMemory("cpu", free_gib, "so much"))[0] == name
+    name, reason = choose(presets, ["first"], cuda_memory("Some GPU", int(15.5 * 2**30), 16 * 2**30))
+    assert (name, reason) == ("small", "15.5 of 16.0 GiB are free on Some GPU, it needs 10.0")
+    with pytest.raises(ValueError, match=r"6.0 of 6.0 GiB .* the smallest preset, small, needs 10.0 GiB"):
+        choose(presets, ["first"], cuda_memory("Some GPU", 6 * 2**30, 6 * 2**30))
+
+
+def test_free_memory_of_this_machine():
+    memory = settings.free_memory("0")
+    assert memory.gib > 0
+    assert "GiB" in memory.words
