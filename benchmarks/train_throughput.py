@@ -45,12 +45,12 @@ from imagedream.workshop.training.architectures import (  # noqa: E402
 )
 from imagedream.workshop.training.diffusion import DiffusionTraining  # noqa: E402
 from imagedream.workshop.training.memory import operations  # noqa: E402
-from imagedream.workshop.training.objects import DataConfig, TrainingData  # noqa: E402
-from imagedream.workshop.training.rendered_data import RenderedConfig, RenderedSamples, examine_rendered  # noqa: E402
-from imagedream.workshop.training.run import TrainConfig  # noqa: E402
+from imagedream.workshop.training.rendered_data import RenderedSamples, examine_rendered  # noqa: E402
 from imagedream.workshop.training.run_logging import Statistics  # noqa: E402
 from imagedream.workshop.training.shard_data import index  # noqa: E402
+from imagedream.workshop.training.train_config import DataConfig, RenderedConfig, TrainConfig  # noqa: E402
 from imagedream.workshop.training.trainer import attention_kernels, make_trainer, without_known_warnings  # noqa: E402
+from imagedream.workshop.training.training_data import TrainingData  # noqa: E402
 
 Model = Literal["toybox", "published"]
 Precision = Literal["32-true", "bf16-mixed"]

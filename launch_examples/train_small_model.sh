@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train the small model that ships from nothing: towers, autoencoder, network, then put together. Resumes where it stopped.
+# Train the small model that ships from nothing: CLIP, autoencoder, network, then put together. Resumes where it stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python -m imagedream train --config configs/train/toybox-encoder.yaml

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A training run on several devices of one or of several machines; the same command again goes on where it stopped.
+# A training run on several devices of one or of several machines; the same command again resumes where it stopped.
 #   one machine:        launch_examples/train_torchrun.sh configs/train/full-pixel.yaml
 #   each of 4 machines: NODES=4 MASTER=node0:29500 launch_examples/train_torchrun.sh configs/train/full-pixel.yaml
 # Without machines of its own kind it runs anywhere: DEVICES=2 ... configs/train/toybox-diffusion.yaml (processes on a CPU).
-# All that follows the config is passed on: strategy=fsdp data.batch_size=8 out=...
+# All that follows the config is passed on: data.batch_size=8 out=...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 CONFIG=${1:?name a config, such as configs/train/full-pixel.yaml}

@@ -8,8 +8,6 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from imagedream.mesh.reading import check_mesh
-
 LARGEST_PSNR_DB = 100.0
 """What identical images score, so that means stay finite."""
 
@@ -79,6 +77,8 @@ def chamfer_distance(
         samples: points on each.
         seed: decides the points.
     """
+    from imagedream.mesh.reading import check_mesh  # here, since meshes are checked with these metrics
+
     points = []
     for surface, offset in ((mesh, 0), (target, 1)):
         check_mesh(surface)

@@ -1,4 +1,9 @@
-"""A training recipe at a size that tests can afford."""
+"""A training recipe at a size that tests can afford, and ways to run it."""
+
+import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -7,9 +12,44 @@ from PIL import Image
 from imagedream.cli import main
 from tests.tiny import tiny_encoder, tiny_scheduler, tiny_unet, tiny_vae
 
+ROOT = Path(__file__).parents[3]
+CONFIGS = ROOT / "configs" / "train"
+NETWORK = "model/unet/diffusion_pytorch_model.safetensors"
+"""Weights of a trained network in its run folder."""
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT / "custom" / "threestudio-imagedream"),
+    "OMP_NUM_THREADS": "1",
+}
+
+LIGHTNING_WARNINGS = [
+    pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:torch.utils._pytree"),
+]
+"""Lightning speaks of its own internals and of choices made on purpose here."""
+
 
 def settings(component):
     return {name: value for name, value in component.config.items() if not name.startswith("_")}
+
+
+def arguments(recipe, out, *overrides):
+    return ["train", "--config", str(recipe / "tiny.yaml"), f"out={out}", *overrides]
+
+
+def run(recipe, out, *overrides):
+    """The exit code of a training in this process."""
+    return main(arguments(recipe, out, "validation_views=0", *overrides))
+
+
+def command(recipe, out, *overrides):
+    """A training in a process of its own."""
+    return [sys.executable, "-m", "imagedream", *arguments(recipe, out, *overrides)]
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,8 @@ import torch
 from diffusers import DDIMScheduler
 
 from imagedream.workshop.training.architectures import DDIM
-from imagedream.workshop.training.objectives import (
-    ObjectiveConfig,
-    check_scheduler,
-    level_weights,
-    target,
-    weighted_loss,
-)
+from imagedream.workshop.training.objectives import check_scheduler, level_weights, target, weighted_loss
+from imagedream.workshop.training.train_config import ObjectiveConfig
 
 T = torch.tensor([0, 10, 500, 900])
 
@@ -98,8 +93,3 @@ def test_zero_terminal_snr_is_pure_noise_at_the_end():
 def test_what_does_not_go_together(changed, objective, message):
     with pytest.raises(ValueError, match=message):
         check_scheduler(DDIMScheduler(**{**DDIM, **changed}), ObjectiveConfig(**objective))
-
-
-def test_gamma_is_positive():
-    with pytest.raises(ValueError, match="min_snr_gamma is 0"):
-        ObjectiveConfig(min_snr_gamma=0.0)

@@ -13,9 +13,9 @@ from imagedream.image_prompt.prompt import composite
 from imagedream.runs.seeds import step_generator
 from imagedream.workshop.rendering.samples import SampleError
 from imagedream.workshop.training.diffusion import view_cameras
-from imagedream.workshop.training.objects import DataConfig, StepBatches, TrainingData
-from imagedream.workshop.training.picture_data import Pictures, PicturesConfig, find_pictures
-from imagedream.workshop.training.toy_data import SampleConfig
+from imagedream.workshop.training.picture_data import Pictures, find_pictures
+from imagedream.workshop.training.train_config import DataConfig, PicturesConfig, SampleConfig
+from imagedream.workshop.training.training_data import StepBatches, TrainingData
 
 
 def picture(colour=(200, 100, 50), size=(24, 16), kind="PNG"):
@@ -185,16 +185,3 @@ def test_folders_without_captions(tmp_path):
         found_in(tmp_path, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"data\.pictures\.folders: .*nowhere does not exist"):
         found_in(tmp_path / "nowhere", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"share": 1.0}, r"share is 1\.0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"prompt_crop": (0.0, 1.0)}, r"prompt_crop is 0\.0 to 1\.0"),
-    ],
-)
-def test_config_says_what_is_wrong(settings, message):
-    with pytest.raises(ValueError, match=message):
-        PicturesConfig(**settings)

@@ -11,15 +11,11 @@ from torch.utils.data import DataLoader
 from imagedream import cameras
 from imagedream.runs.seeds import step_generator
 from imagedream.workshop.rendering.object_views import Item, RenderConfig, object_samples
-from imagedream.workshop.rendering.samples import SampleError, decode_png, encode_png, write_tar
-from imagedream.workshop.training.objects import DataConfig, StepBatches, TrainingData, hold_out
-from imagedream.workshop.training.rendered_data import (
-    RenderedConfig,
-    RenderedSamples,
-    examine_rendered,
-    with_suffix,
-)
+from imagedream.workshop.rendering.samples import Picture, SampleError, decode_png, encode_png, write_tar
+from imagedream.workshop.training.rendered_data import RenderedSamples, allows, examine_rendered, with_suffix
 from imagedream.workshop.training.shard_data import Entry, index
+from imagedream.workshop.training.train_config import DataConfig, RenderedConfig
+from imagedream.workshop.training.training_data import StepBatches, TrainingData, hold_out
 
 RENDER = RenderConfig(size=16, views=8, rings=2, prompts=2, relative_distance=(0.8, 0.9))
 CONFIG = RenderedConfig(folders=["somewhere"], image_size=16)
@@ -34,16 +30,28 @@ def samples():
     }
 
 
-@pytest.fixture(scope="module")
-def entries(samples, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
+def indexed(samples, folder):
     write_tar(samples.items(), folder / "shard.tar")
     return index([folder / "shard.tar"], [], examine_rendered, folder)
 
 
-def draw(entries, config=CONFIG, step=0, indices=None):
-    indices = torch.arange(len(entries)) if indices is None else torch.tensor(indices)
-    return RenderedSamples(entries, config).batch(indices, step_generator(0, step))
+@pytest.fixture(scope="module")
+def entries(samples, tmp_path_factory):
+    return indexed(samples, tmp_path_factory.mktemp("shards"))
+
+
+def draw(entries, config=CONFIG, step=0):
+    return RenderedSamples(entries, config).batch(torch.arange(len(entries)), step_generator(0, step))
+
+
+def repainted(files, paint):
+    """The files of a sample with other pictures: `paint` gets a file's name and its pixels."""
+    return {
+        name: encode_png(paint(name, decode_png(content, None, name).copy()))
+        if name.endswith(".png")
+        else content
+        for name, content in files.items()
+    }
 
 
 def test_a_batch_holds_four_views_a_quarter_turn_apart(entries, samples):
@@ -53,59 +61,46 @@ def test_a_batch_holds_four_views_a_quarter_turn_apart(entries, samples):
     for row, entry in enumerate(entries):
         files = samples[entry.key]
         record = json.loads(files["cameras.json"])
+        views = {view["azimuth_deg"]: view for view in record["views"]}
+        shown = [views[azimuth] for azimuth in batch["azimuths_deg"][row].tolist()]
         assert batch["elevations_deg"][row] == pytest.approx(record["views"][0]["elevation_deg"])
         assert batch["captions"][row] == record["caption"]
-        turns = batch["azimuths_deg"][row].diff() % 360
-        torch.testing.assert_close(turns, torch.full((3,), 90.0))
-        for view, azimuth in enumerate(batch["azimuths_deg"][row].tolist()):
-            (file,) = [v["file"] for v in record["views"] if v["azimuth_deg"] == azimuth]
-            pixels = decode_png(files[file], 16, file)
-            assert ((batch["targets"][row, view] * 255).round().permute(1, 2, 0).numpy() == pixels).all()
-
-
-def test_the_cameras_of_a_batch_are_those_of_the_files(entries, samples):
-    batch = draw(entries)
-    for row, entry in enumerate(entries):
-        record = json.loads(samples[entry.key]["cameras.json"])
-        by_azimuth = {view["azimuth_deg"]: view["camera_to_world"] for view in record["views"]}
-        written = torch.tensor([by_azimuth[azimuth] for azimuth in batch["azimuths_deg"][row].tolist()])
-        angles = cameras.look_at_origin(
-            batch["elevations_deg"][row], batch["azimuths_deg"][row], torch.tensor(1.0)
-        )
-        torch.testing.assert_close(
-            cameras.camera_condition(written), cameras.camera_condition(angles), atol=1e-5, rtol=0
-        )
+        torch.testing.assert_close(batch["azimuths_deg"][row].diff() % 360, torch.full((3,), 90.0))
+        for number, view in enumerate(shown):
+            pixels = decode_png(files[view["file"]], 16, "")
+            assert ((batch["targets"][row, number] * 255).round().permute(1, 2, 0).numpy() == pixels).all()
+        # the network is told what the matrices say
+        written = torch.tensor([view["camera_to_world"] for view in shown])
+        angles = batch["elevations_deg"][row], batch["azimuths_deg"][row]
+        told = cameras.camera_condition(cameras.look_at_origin(*angles, torch.tensor(1.0)))
+        torch.testing.assert_close(cameras.camera_condition(written), told, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("own", [0.0, 1.0])
-def test_prompts_come_from_where_they_should(samples, entries, own, tmp_path):
-    # all views red and all prompt views blue
-    marked = {}
-    for key, files in samples.items():
-        marked[key] = dict(files)
-        for name in files:
-            if name.endswith(".png"):
-                pixels = decode_png(files[name], None, name).copy()
-                pixels[..., :3] = (255, 0, 0) if name.startswith("view") else (0, 0, 255)
-                marked[key][name] = encode_png(pixels)
-    write_tar(marked.items(), tmp_path / "shard.tar")
-    found = index([tmp_path / "shard.tar"], [], examine_rendered, tmp_path)
-    prompts = draw(found, replace(CONFIG, own_prompts=own))["prompts"]
-    weight = prompts[:, 3:]
-    mean = (prompts[:, :3] * weight).sum((2, 3)) / weight.sum((2, 3))
+def test_prompts_come_from_where_they_should(samples, own, tmp_path):
+    def paint(name, pixels):
+        pixels[..., :3] = (255, 0, 0) if name.startswith("view") else (0, 0, 255)
+        return pixels
+
+    found = indexed({key: repainted(files, paint) for key, files in samples.items()}, tmp_path)
+    batch = draw(found, replace(CONFIG, own_prompts=own))
+    weight = batch["prompts"][:, 3:]
+    mean = (batch["prompts"][:, :3] * weight).sum((2, 3)) / weight.sum((2, 3))
     expected = torch.tensor([[0.0, 0.0, 1.0]] if own else [[1.0, 0.0, 0.0]]).expand(6, 3)
     torch.testing.assert_close(mean, expected, atol=0.02, rtol=0)
+    for row, entry in enumerate(found):
+        record = json.loads(samples[entry.key]["cameras.json"])
+        known = [prompt["azimuth_deg"] for prompt in record["prompts" if own else "views"]]
+        azimuth = float(batch["prompt_azimuths_deg"][row])
+        assert any(azimuth == pytest.approx(one, abs=1e-3) for one in known)
 
 
 def test_prompts_of_the_ring_are_of_the_front_half(samples, tmp_path):
     # only the views from -90 up to 90 (excluded) are visible: a prompt from elsewhere would be empty
     key, files = next(iter(samples.items()))
-    files = dict(files)
-    for view in json.loads(files["cameras.json"])["views"]:
-        if 90 <= view["azimuth_deg"] < 270:
-            files[view["file"]] = encode_png(np.zeros((16, 16, 4), np.uint8))
-    write_tar([(key, files)], tmp_path / "shard.tar")
-    found = index([tmp_path / "shard.tar"], [], examine_rendered, tmp_path)
+    views = json.loads(files["cameras.json"])["views"]
+    behind = {view["file"] for view in views if 90 <= view["azimuth_deg"] < 270}
+    found = indexed({key: repainted(files, lambda name, p: p * (name not in behind))}, tmp_path)
     for step in range(8):
         prompt = draw(found, replace(CONFIG, own_prompts=0.0), step)["prompts"][0, 3] > 0.1
         rows, columns = prompt.any(1).nonzero(), prompt.any(0).nonzero()
@@ -113,29 +108,33 @@ def test_prompts_of_the_ring_are_of_the_front_half(samples, tmp_path):
         assert 0.8 * 16 - 2 <= longest <= 0.95 * 16 + 2
 
 
-def test_a_sample_without_anything_to_see_is_named(samples, tmp_path):
+def test_samples_that_cannot_be_shown_are_named(samples, tmp_path):
     key, files = next(iter(samples.items()))
-    empty = encode_png(np.zeros((16, 16, 4), np.uint8))
-    files = {name: empty if name.startswith("view") else content for name, content in files.items()}
-    write_tar([(key, files)], tmp_path / "shard.tar")
-    found = index([tmp_path / "shard.tar"], [], examine_rendered, tmp_path)
+    found = indexed({key: repainted(files, lambda name, pixels: np.zeros_like(pixels))}, tmp_path)
     with pytest.raises(SampleError, match=f"sample {key}: nothing is to be seen in any of 4 prompt views"):
         draw(found, replace(CONFIG, own_prompts=0.0))
-
-
-def test_damage_inside_a_picture_is_named(samples, tmp_path):
-    key, files = next(iter(samples.items()))
-    files = dict(files)
-    for name in [name for name in files if name.endswith(".png")]:
-        damaged = bytearray(files[name])
-        damaged[len(damaged) // 2] ^= 0xFF
-        files[name] = bytes(damaged)
-    write_tar([(key, files)], tmp_path / "shard.tar")
-    found = index([tmp_path / "shard.tar"], [], examine_rendered, tmp_path)
-    with pytest.raises(
-        SampleError, match=rf"shard\.tar: sample {key}: \w+\.png \(\d+ bytes\) cannot be decoded as PNG"
-    ):
+    damaged = {name: bytearray(content) for name, content in files.items()}
+    for name, content in damaged.items():
+        content[len(content) // 2] ^= 0xFF if name.endswith(".png") else 0
+    found = indexed({key: {name: bytes(content) for name, content in damaged.items()}}, tmp_path)
+    with pytest.raises(SampleError, match=rf"sample {key}: \w+\.png \(\d+ bytes\) cannot be decoded as PNG"):
         draw(found)
+
+
+@pytest.mark.parametrize(
+    ("camera", "wanted"),
+    [
+        ((350.0, 10.0, 40.0), True),
+        ((60.0, 10.0, 40.0), False),
+        ((0.0, 40.0, 40.0), False),
+        ((0.0, 0.0, 55.0), False),
+    ],
+)
+def test_prompt_views_outside_the_ranges_are_left_out(camera, wanted):
+    config = RenderedConfig(
+        prompt_azimuth_deg=(-45.0, 45.0), prompt_elevation_deg=(0.0, 30.0), prompt_fov_y_deg=(20.0, 50.0)
+    )
+    assert allows(config, Picture("a.png", *camera, [])) is wanted
 
 
 def test_larger_views_are_reduced_and_smaller_ones_refused(entries):
@@ -177,33 +176,22 @@ def test_batches_depend_on_the_step_alone(entries, workers):
 
 
 def test_processes_share_an_epoch(entries):
-    source = RenderedSamples(entries, CONFIG)
-    config = replace(CONFIG, own_prompts=0.0)
-    source = RenderedSamples(entries, config)
-    one = [StepBatches(source, 2, 1, 0, rank=rank, world_size=3).batch(0) for rank in range(3)]
-    elevations = sorted(float(value) for batch in one for value in batch["elevations_deg"])
-    assert len(set(elevations)) == 6  # each of the six rings once
-    assert len({batch["step"] for batch in one}) == 3
+    source = RenderedSamples(entries, replace(CONFIG, own_prompts=0.0))
+    batches = [StepBatches(source, 2, 1, 0, rank=rank, world_size=3).batch(0) for rank in range(3)]
+    elevations = {float(value) for batch in batches for value in batch["elevations_deg"]}
+    assert len(elevations) == 6  # each of the six rings once
+    assert len({batch["step"] for batch in batches}) == 3
 
 
-def test_an_object_is_on_one_side_only():
-    entries = [Entry("s", f"{name}_{ring}", name, 0, 0) for name in "abcd" for ring in (0, 1)]
+def test_an_object_is_on_one_side_only(entries, tmp_path):
     training, validation = hold_out(entries, 1)
-    assert {entry.object for entry in validation} == {"d"}
-    assert [len(training), len(validation)] == [6, 2]
-    with pytest.raises(
-        ValueError, match=r"hold 4 objects, of which data\.validation_objects 4 are kept apart"
-    ):
-        hold_out(entries, 4)
+    assert {entry.object for entry in validation} == {"toy-2"}
+    assert [len(training), len(validation)] == [4, 2]
     assert hold_out(entries, 0) == (entries, entries)
-    with pytest.raises(ValueError, match="of toys it must be at least 1"):
-        DataConfig(validation_objects=0)
-
-
-def test_data_module_serves_shards(entries, tmp_path):
-    folder = entries[0].path
+    with pytest.raises(ValueError, match=r"hold 3 objects, of which data\.validation_objects 3 are kept"):
+        hold_out(entries, 3)
     config = DataConfig(
-        rendered=RenderedConfig(folders=[folder], image_size=16),
+        rendered=RenderedConfig(folders=[entries[0].path], image_size=16),
         cache=str(tmp_path),
         validation_objects=1,
         batch_size=3,
@@ -212,20 +200,7 @@ def test_data_module_serves_shards(entries, tmp_path):
     data = TrainingData(config, seed=0)
     data.prepare_data()
     data.setup()
-    assert (len(data.training), len(data.validation)) == (4, 2)
-    assert len(data.first_batches(2)) == 2
+    assert (data.training.entries, data.validation.entries) == (training, validation)
+    assert all(isinstance(entry, Entry) for entry in data.training.entries)
     (batch,) = data.val_dataloader()  # no more than there are
     assert batch["targets"].shape == (2, 4, 4, 16, 16)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"image_size": 2}, "image_size is 2"),
-        ({"own_prompts": 1.5}, r"own_prompts is 1\.5"),
-        ({"prompt_fraction": (0.9, 0.8)}, r"prompt_fraction is 0\.9 to 0\.8"),
-    ],
-)
-def test_config_says_what_is_wrong(settings, message):
-    with pytest.raises(ValueError, match=message):
-        RenderedConfig(**settings)

@@ -1,7 +1,6 @@
-"""The three trainings through their real entry, at a size that tests can afford."""
+"""The toybox's three parts through their real entry, and what is made of them."""
 
-import json
-from pathlib import Path
+import shutil
 
 import pytest
 import torch
@@ -10,28 +9,16 @@ from safetensors.torch import load_file
 from imagedream import checkpoints
 from imagedream.workshop.training import train
 from imagedream.workshop.training.assemble import assemble, plot_curves
-from imagedream.workshop.training.run import TrainConfig, read_config
 from tests.tiny import tiny_pipeline
+from tests.workshop.training.conftest import CONFIGS, LIGHTNING_WARNINGS, lines
 
-CONFIGS = Path(__file__).parents[3] / "configs" / "train"
 SMALL = [
-    "data.objects=4",
-    "data.validation_objects=2",
-    "data.batch_size=2",
-    "data.workers=1",
-    "steps=2",
-    "validate_every=2",
-    "log_every=1",
-    "precision=32-true",
-    "validation_views=0",
+    *("data.objects=4", "data.validation_objects=2", "data.batch_size=2", "data.workers=1"),
+    *("steps=2", "validate_every=2", "log_every=1", "precision=32-true", "validation_views=0"),
 ]
+WEIGHTS = "model/diffusion_pytorch_model.safetensors"
 
-# Lightning speaks of its own internals and of choices made on purpose here
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:torch.utils._pytree"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +33,14 @@ def trained(tmp_path_factory):
     return root
 
 
-def test_every_recipe_takes_two_steps(trained):
+def test_every_part_takes_two_steps(trained, tmp_path):
     for part in ("autoencoder", "encoder", "diffusion"):
-        lines = [json.loads(line) for line in (trained / part / "stats.jsonl").read_text().splitlines()]
-        assert {"train/loss", "validation/loss"} <= {key for line in lines for key in line}
-        assert lines[-1]["step"] == 2
+        assert {"train/loss", "validation/loss"} <= {key for line in lines(trained / part) for key in line}
+        assert lines(trained / part)[-1]["step"] == 2
         assert (trained / part / "config.yaml").exists()
         assert (trained / part / "checkpoints" / "last.ckpt").exists()
+    picture = plot_curves([trained / "encoder", trained / "diffusion"], tmp_path / "curves.png")
+    assert picture.stat().st_size > 1000
 
 
 def test_the_parts_make_a_model(trained):
@@ -90,92 +78,27 @@ def test_models_are_averaged(trained, tmp_path):
 
 
 def test_parts_that_do_not_belong_together(trained, tmp_path):
-    common = [*SMALL, f"data.cache={trained / 'cache'}", "seed=5"]
-    train(CONFIGS / "toybox-autoencoder.yaml", [*common, f"out={tmp_path / 'other'}"])
+    shutil.copytree(trained / "autoencoder", tmp_path / "other")
+    vae = checkpoints.load_part(str(tmp_path / "other" / "model"), "vae")[0]
+    torch.nn.init.ones_(vae.encoder.conv_in.bias)
+    vae.save_pretrained(tmp_path / "other" / "model")
     with pytest.raises(ValueError, match="another encoder"):
         assemble(trained / "diffusion", tmp_path / "other", tmp_path / "model")
 
 
-def test_an_interrupted_run_equals_an_uninterrupted_one(trained, tmp_path):
-    common = [*SMALL, f"data.cache={trained / 'cache'}"]
-    recipe = CONFIGS / "toybox-encoder.yaml"
-    # the schedule's length is part of the run, so the first half is stopped by its own step count
-    long, short = ["steps=4", "optimizer.final_fraction=1.0"], ["steps=2", "optimizer.final_fraction=1.0"]
-    train(recipe, [*common, *long, f"out={tmp_path / 'whole'}"])
-    train(recipe, [*common, *short, f"out={tmp_path / 'halves'}"])
-    train(recipe, [*common, *long, f"out={tmp_path / 'halves'}"])
-    checkpoints = sorted(file.name for file in (tmp_path / "halves" / "checkpoints").iterdir())
-    assert checkpoints == ["last.ckpt", "step-00000002.ckpt", "step-00000004.ckpt"]
-    whole, halves = (
-        load_file(tmp_path / run / "model" / "diffusion_pytorch_model.safetensors")
-        for run in ("whole", "halves")
-    )
-    for key in whole:
-        assert torch.equal(halves[key], whole[key]), key
-
-
 def test_a_resumed_autoencoder_keeps_its_encoder(trained, tmp_path):
-    out, weights = tmp_path / "autoencoder", "diffusion_pytorch_model.safetensors"
-    common = [*SMALL, f"data.cache={trained / 'cache'}", f"out={out}"]
-    train(CONFIGS / "toybox-autoencoder.yaml", common)
-    before = load_file(out / "model" / weights)
+    shutil.copytree(trained / "autoencoder", tmp_path / "out")
+    common = [*SMALL, f"data.cache={trained / 'cache'}", f"out={tmp_path / 'out'}"]
     train(CONFIGS / "toybox-autoencoder.yaml", [*common, "steps=3", "data.objects=3", "resume_changed=true"])
-    after = load_file(out / "model" / weights)
-    for key in before:
-        if key.startswith("encoder."):
-            assert torch.equal(before[key], after[key]), key
+    before, after = load_file(trained / "autoencoder" / WEIGHTS), load_file(tmp_path / "out" / WEIGHTS)
+    same = {key for key in before if torch.equal(before[key], after[key])}
+    assert {key for key in before if key.startswith("encoder.")} <= same < before.keys()
 
 
-def test_training_goes_on_from_finished_weights(trained, tmp_path):
+def test_training_starts_from_finished_weights(trained, tmp_path):
     common = [*SMALL, f"data.cache={trained / 'cache'}", "optimizer.learning_rate=0.0"]
     weights = trained / "encoder" / "model"
     train(CONFIGS / "toybox-encoder.yaml", [*common, f"initial={weights}", f"out={tmp_path / 'more'}"])
-    before, after = (
-        load_file(folder / "diffusion_pytorch_model.safetensors")
-        for folder in (weights, tmp_path / "more" / "model")
-    )
+    before, after = load_file(trained / "encoder" / WEIGHTS), load_file(tmp_path / "more" / WEIGHTS)
     for key in before:
         torch.testing.assert_close(after[key], before[key])
-
-
-def test_curves_are_drawn(trained, tmp_path):
-    picture = plot_curves([trained / "encoder", trained / "diffusion"], tmp_path / "curves.png")
-    assert picture.stat().st_size > 1000
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_parses(path):
-    assert isinstance(read_config(path), TrainConfig)
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("stepz=3", "stepz"),
-        ("data.objectz=3", "objectz"),
-        ("steps=many", "steps"),
-        ("part=music", "encoder, auto"),
-    ],
-)
-def test_mistakes_are_named(override, message):
-    with pytest.raises(ValueError, match=message):
-        read_config(CONFIGS / "toybox-encoder.yaml", [override])
-
-
-def test_a_config_that_is_not_there():
-    with pytest.raises(ValueError, match=r"no training config at nowhere\.yaml"):
-        read_config("nowhere.yaml")
-
-
-def test_a_recipe_that_is_a_change_of_another(tmp_path):
-    (tmp_path / "first.yaml").write_text(
-        "part: diffusion\nout: runs/first\nsteps: 7\noptimizer: {learning_rate: 0.5}\n"
-    )
-    (tmp_path / "second.yaml").write_text(
-        "base: first.yaml\nout: runs/second\noptimizer: {warmup_steps: 3}\n"
-    )
-    (tmp_path / "third.yaml").write_text("base: second.yaml\nsteps: 9\n")
-    second, third = (read_config(tmp_path / f"{name}.yaml", ["seed=4"]) for name in ("second", "third"))
-    assert (second.out, second.steps, second.seed) == ("runs/second", 7, 4)
-    assert (second.optimizer.learning_rate, second.optimizer.warmup_steps) == (0.5, 3)
-    assert (third.out, third.steps, third.optimizer.warmup_steps) == ("runs/second", 9, 3)

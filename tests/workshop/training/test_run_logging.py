@@ -1,6 +1,4 @@
-"""What a run tells while it goes on."""
-
-import json
+"""What a run logs: numbers, pictures, TensorBoard."""
 
 import pytest
 import torch
@@ -10,15 +8,12 @@ from imagedream import checkpoints
 from imagedream.cli import main
 from imagedream.metrics import image_scores
 from imagedream.runs.seeds import step_generator
-from imagedream.workshop.training.objects import TrainingData
-from imagedream.workshop.training.run import read_config
+from imagedream.workshop.training.train_config import read_config
+from imagedream.workshop.training.training_data import TrainingData
 from imagedream.workshop.training.validation_views import on_white, sample
+from tests.workshop.training.conftest import LIGHTNING_WARNINGS, lines
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:torch.utils._pytree"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +29,6 @@ def watched(recipe, tmp_path_factory):
     ]
     assert main(["train", "--config", str(recipe / "tiny.yaml"), f"out={out}", *options]) == 0
     return out
-
-
-def lines(out):
-    return [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
 
 
 def test_numbers_for_machines(watched):

@@ -10,15 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from imagedream import checkpoints
 from imagedream.cli import main
-from imagedream.workshop.training.lora import LoraConfig, attach
-from imagedream.workshop.training.run import read_config
+from imagedream.workshop.training.lora import add_corrections
+from imagedream.workshop.training.train_config import LoraConfig
 from tests.tiny import tiny_pipeline, tiny_unet
+from tests.workshop.training.conftest import LIGHTNING_WARNINGS
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:torch.utils._pytree"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 pytest.importorskip("peft")
 
@@ -53,17 +50,18 @@ def test_the_file_holds_the_averaged_corrections_alone(run):
     assert all(2 in tensor.shape for tensor in tensors.values())
     assert any(tensor.abs().max() > 0 for name, tensor in tensors.items() if "lora_B" in name)
     assert not (run / "out" / "model").exists()
-    averaged = torch.load(run / "out" / "checkpoints" / "last.ckpt", weights_only=True)["averaged_weights"]
-    for name, tensor in tensors.items():
-        corrected = name.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default.")
-        assert torch.equal(tensor, averaged[f"unet.{corrected}"]), name
+    checkpoint = torch.load(run / "out" / "checkpoints" / "last.ckpt", weights_only=True)
+    averaged = checkpoint["callbacks"]["AveragedWeights"]["shadow_params"]
+    assert len(averaged) == len(tensors)
+    for tensor in tensors.values():
+        assert any(torch.equal(tensor, other) for other in averaged)
 
 
 def test_merged_it_does_what_peft_does_beside_the_weights(run):
     adapter = run / "out" / "adapter.safetensors"
     merged = checkpoints.load(run / "model", adapter=adapter).unet
     beside = tiny_unet()
-    attach(beside, LoraConfig(rank=2, alpha=4.0), seed=0)
+    add_corrections(beside, LoraConfig(rank=2, alpha=4.0), seed=0)
     state = {
         name.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default."): tensor
         for name, tensor in load_file(adapter).items()
@@ -123,25 +121,6 @@ def test_adapters_of_another_network_and_files_that_are_none(run, tmp_path):
         checkpoints.check_adapter(tmp_path / "text.safetensors")
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["initial=x"], "initial is 'x', but with lora.rank 2 all parts come from lora.weights"),
-        (["learn=controllers"], "learn is controllers, but with lora.rank 2"),
-        (["part=encoder"], "part encoder and strategy auto: an adapter is for part diffusion"),
-        (["lora.rank=-1"], "lora.rank is -1, must be at least 0"),
-    ],
-)
-def test_settings_that_do_not_go_with_an_adapter(run, overrides, message):
-    with pytest.raises(ValueError, match=message):
-        read_config(run / "lora.yaml", overrides)
-
-
-def test_the_dry_run_is_not_for_adapters(run, capsys):
-    assert main(["train", "--config", str(run / "lora.yaml"), "--dry-run"]) == 2
-    assert "lora.rank is 2: the dry run counts" in capsys.readouterr().err
-
-
 def test_targets_that_are_no_matrices():
     with pytest.raises(ValueError, match=r"'to_x' ends none of the names of \d+ matrices"):
-        attach(tiny_unet(), LoraConfig(rank=2, target_modules=["to_x"]), seed=0)
+        add_corrections(tiny_unet(), LoraConfig(rank=2, target_modules=["to_x"]), seed=0)

@@ -1,12 +1,10 @@
-"""Runs that end early, whatever ends them, and go on."""
+"""Runs that end early, whatever ends them, and are resumed."""
 
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,37 +12,17 @@ from omegaconf import OmegaConf
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from imagedream.cli import main
-from imagedream.workshop.training.objects import StepBatches
+from imagedream.workshop.training.training_data import StepBatches
+from tests.workshop.training.conftest import ENVIRONMENT, LIGHTNING_WARNINGS, command, run
 
-ROOT = Path(__file__).parents[3]
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(ROOT / "custom" / "threestudio-imagedream"),
-    "OMP_NUM_THREADS": "1",
-}
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:torch.utils._pytree"),
-]
-
-
-def arguments(recipe, out, *overrides):
-    return ["train", "--config", str(recipe / "tiny.yaml"), f"out={out}", *overrides]
-
-
-def command(recipe, out, *overrides):
-    return [sys.executable, "-m", "imagedream", *arguments(recipe, out, *overrides)]
+pytestmark = LIGHTNING_WARNINGS
 
 
 def checkpoint(out):
     """Weights, their average, the optimiser's state and the schedule."""
     found = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
-    return {
-        name: found[name]
-        for name in ("state_dict", "averaged_weights", "optimizer_states", "lr_schedulers", "global_step")
-    }
+    names = ("state_dict", "optimizer_states", "lr_schedulers", "global_step")
+    return {"average": found["callbacks"]["AveragedWeights"], **{name: found[name] for name in names}}
 
 
 def assert_same(found, expected, when=""):
@@ -66,28 +44,11 @@ def newest(out):
     return os.readlink(link) if link.is_symlink() else None
 
 
-@pytest.fixture
-def signal_at(monkeypatch):
-    """Sends this process a signal when the trainer asks for a batch."""
-
-    def install(number, when):
-        original = StepBatches.batch
-
-        def batch(self, step):
-            if step == when:
-                signal.raise_signal(number)
-            return original(self, step)
-
-        monkeypatch.setattr(StepBatches, "batch", batch)
-
-    return install
-
-
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
-def test_signals_end_a_run_between_batches_and_it_goes_on_to_the_same_weights(
-    recipe, tmp_path, signal_at, monkeypatch, caplog, number, code
+def test_signals_end_a_run_between_batches_and_it_is_resumed_to_the_same_weights(
+    recipe, tmp_path, monkeypatch, caplog, number, code
 ):
     # batch 5 is the second of step 2's: what was accumulated is done again; every other batch is of pictures
     options = [
@@ -95,42 +56,37 @@ def test_signals_end_a_run_between_batches_and_it_goes_on_to_the_same_weights(
         "accumulate=2",
         f"data.pictures.folders=[{recipe / 'pictures'}]",
         "data.pictures.share=0.5",
-        "validation_views=0",
         "validate_every=3",
     ]
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    assert main(arguments(recipe, whole, *options)) == 0
+    assert run(recipe, whole, *options) == 0
     handlers = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
-    signal_at(number, 5)
+    original = StepBatches.batch
+
+    def batch(self, step):
+        if step == 5:
+            signal.raise_signal(number)
+        return original(self, step)
+
+    monkeypatch.setattr(StepBatches, "batch", batch)
     if number == signal.SIGINT:
-        assert main(arguments(recipe, halves, *options)) == code
+        assert run(recipe, halves, *options) == code
     else:
         with pytest.raises(SystemExit) as ended:
-            main(arguments(recipe, halves, *options))
+            run(recipe, halves, *options)
         assert ended.value.code == code
     assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert f"stopped by {number.name} at step 2 of 4; the same command resumes" in caplog.text
     assert files(halves) == ["last.ckpt", "step-00000002.ckpt"]
     assert "validation/" not in (halves / "stats.jsonl").read_text()  # who asks to stop does not wait
     monkeypatch.undo()
-    assert main(arguments(recipe, halves, *options)) == 0
+    assert run(recipe, halves, *options) == 0
     assert_same(checkpoint(halves), checkpoint(whole))
-
-
-def test_checkpoints_by_steps_of_which_the_last_are_kept(recipe, tmp_path):
-    out = tmp_path / "out"
-    options = ["steps=5", "checkpoint_steps=1", "keep_checkpoints=3", "validation_views=0"]
-    assert main(arguments(recipe, out, *options)) == 0
-    kept = [f"step-{step:08d}.ckpt" for step in (3, 4, 5)]
-    assert files(out) == ["last.ckpt", *kept]
-    assert os.readlink(out / "checkpoints" / "last.ckpt") == kept[-1]
-    for step, name in zip((3, 4, 5), kept, strict=True):
-        assert torch.load(out / "checkpoints" / name, weights_only=True)["global_step"] == step
 
 
 def test_a_resume_with_another_config_names_the_fields(recipe, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(arguments(recipe, out, "validation_views=0")) == 0
+    assert run(recipe, out) == 0
     config = OmegaConf.load(recipe / "tiny.yaml")
     config.model.unet_config.block_out_channels = [32, 96]
     OmegaConf.save(config, tmp_path / "wider.yaml")
@@ -151,7 +107,7 @@ def test_a_resume_with_another_config_names_the_fields(recipe, tmp_path, capsys)
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_killed_at_any_moment_a_run_goes_on_to_the_same_weights(recipe, tmp_path):
+def test_killed_at_any_moment_a_run_is_resumed_to_the_same_weights(recipe, tmp_path):
     options = [
         "steps=24",
         "accumulate=2",
@@ -203,3 +159,22 @@ def test_slurm_asks_with_a_signal_and_gets_the_job_back(recipe, tmp_path):
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
     assert files(out)[0] == "last.ckpt"
     assert (out / "model" / "unet").is_dir()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_in_the_middle_of_an_epoch(recipe, tmp_path, workers):
+    # 4 samples to train on, 2 a step: step 3 is in the middle of the second epoch; every other step is of pictures
+    pictures = [f"data.pictures.folders=[{recipe / 'pictures'}]", "data.pictures.share=0.5"]
+    common = [*pictures, f"data.loader_workers={workers}", "checkpoint_steps=1", "keep_checkpoints=3"]
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    for out, steps in ((whole, 5), (halves, 3), (halves, 5)):
+        assert run(recipe, out, *common, f"steps={steps}") == 0
+    assert_same(checkpoint(halves), checkpoint(whole))
+    kept = [f"step-{step:08d}.ckpt" for step in (3, 4, 5)]
+    assert files(halves) == ["last.ckpt", *kept]
+    assert newest(halves) == kept[-1]
+    # the average at step 5, by hand: (1 + 4) / (10 + 4) of the one before and the rest of the new weights
+    before, after = (torch.load(halves / "checkpoints" / name, weights_only=True) for name in kept[1:])
+    averages = [one["callbacks"]["AveragedWeights"]["shadow_params"] for one in (before, after)]
+    for old, new, weight in zip(*averages, after["state_dict"].values(), strict=True):
+        torch.testing.assert_close(new, 5 / 14 * old + 9 / 14 * weight)

@@ -17,9 +17,10 @@ class Train(Verb):
     overrides: tyro.conf.Positional[tuple[str, ...]] = ()
     """`key=value`, `key.sub=value`: what to change in it."""
     dry_run: bool = False
-    """Train nothing, read no weights: count parameters, operations and memory, and say what is missing (exit code 1)."""
+    """Train nothing, read no weights: count parameters, operations and memory of a network's training, and say what is missing
+    (exit code 1)."""
     tflops: float | None = None
-    """For `--dry-run`: TFLOP/s that a device sustains; None is 40% of an A100's 312."""
+    """For `--dry-run`: TFLOP/s that a device sustains; None is 40 % of an A100's 312."""
 
     def run(self) -> int | None:  # noqa: D102
         wrong = [override for override in self.overrides if "=" not in override]
@@ -41,7 +42,7 @@ class Train(Verb):
 
     def _plan(self) -> int:
         from imagedream.workshop.training.dry_run import DEFAULT_TFLOPS, plan
-        from imagedream.workshop.training.run import read_config
+        from imagedream.workshop.training.train_config import read_config
 
         found = plan(read_config(self.config, list(self.overrides)))
         say(found.report(self.tflops or DEFAULT_TFLOPS))
@@ -57,13 +58,13 @@ class Assemble(Verb):
     network: Path = Path("outputs/train/toybox-diffusion")
     """Run folder of the multi-view network."""
     autoencoder: Path = Path("outputs/train/toybox-autoencoder")
-    """Run folder of the autoencoder, whose decoder may have learned on since the network began."""
+    """Run folder of the autoencoder, whose decoder may have been trained further since the network began."""
     encoder: Path = Path("outputs/train/toybox-encoder")
-    """Run folder of the towers, for their curve."""
+    """Run folder of CLIP, for its curve."""
     guidance_scale: float | None = None
     """Strength of guidance that was found to suit the network; `views` and `evaluate` use it unless told otherwise."""
     average: tuple[str, ...] = ()
-    """Models (folders, as for `--weights`) whose network and towers are averaged with these: those that this training went on from."""
+    """Models (folders, as for `--weights`) whose network and CLIP are averaged with these: the models that this training started from."""
 
     def run(self) -> None:  # noqa: D102
         for run in (self.network, self.autoencoder, self.encoder):

@@ -1,7 +1,7 @@
 """The published model's architecture as configs of the stock parts, and pipelines of any architecture without weights.
 
 The numbers are those of Stable Diffusion 2.1 and of OpenCLIP's ViT-H-14; with the controllers of the paper (§3.3) they
-add up to the published files: 941.7 M parameters in the network, 83.7 M in the autoencoder, 986.1 M in the towers.
+add up to the published files: 941.7 M parameters in the network, 83.7 M in the autoencoder, 986.1 M in CLIP.
 """
 
 from collections.abc import Callable

@@ -1,18 +1,18 @@
 """The trained parts put together into one model folder, small enough to ship."""
 
 import json
-import logging
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 
 from imagedream import checkpoints
+from imagedream.checkpoints.errors import differences
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.runs.files import atomic_folder, atomic_path
-
-logger = logging.getLogger(__name__)
 
 
 def assemble(
@@ -31,21 +31,16 @@ def assemble(
         out: folder to write; a model card that is already there stays.
         dtype: of the written weights.
         guidance_scale: what was found to suit the network, saved with it; None leaves what the network's folder says.
-        others: models whose network and towers are averaged with these, see `average`.
+        others: models whose network and CLIP are averaged with these, see `average`.
 
     Raises:
         ValueError: if the autoencoder's encoder is not the one that the network was trained with, or the others do not fit.
     """
-    from diffusers import AutoencoderKL
-
     pipeline = checkpoints.load(network / "model")
     vae = checkpoints.load_component(AutoencoderKL, autoencoder / "model", torch.float32)
     state, trained_with = vae.state_dict(), pipeline.vae.state_dict()
-    different = [
-        key
-        for key in state
-        if key.startswith(("encoder.", "quant_conv.")) and not torch.equal(state[key], trained_with[key])
-    ]
+    encoder = [key for key in state if key.startswith(("encoder.", "quant_conv."))]
+    different = [key for key in encoder if not torch.equal(state[key], trained_with[key])]
     factors = [part.config.scaling_factor for part in (vae, pipeline.vae)]
     if different or not math.isclose(*factors, rel_tol=1e-3):
         raise ValueError(
@@ -59,19 +54,18 @@ def assemble(
     kept = [file for file in out.glob("*") if file.suffix in (".md", ".png")]
     with atomic_folder(out, replace=True) as folder:
         for part in (pipeline.unet, pipeline.vae, pipeline.encoder):
-            torch.nn.Module.to(
-                part, dtype
-            )  # diffusers' own warns of modules to keep in float32: there are none
+            # diffusers' own `to` warns of modules to keep in float32: there are none
+            torch.nn.Module.to(part, dtype)
         # files that a repository takes without large-file storage
         pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size="15MB")
         for file in kept:
-            (folder / file.name).write_bytes(file.read_bytes())
+            shutil.copy(file, folder)
     return out
 
 
 @torch.no_grad()
 def average(pipeline: ImageDreamPipeline, others: Sequence[str | Path]) -> None:
-    """Give a model's network and towers the mean of its weights and other models'.
+    """Give a model's network and CLIP the mean of its weights and other models'.
 
     For weights that were trained from one another, whose mean tends to keep most of what each of them knows (model soups,
     arXiv 2203.05482). What the others were trained on is added to the network's record.
@@ -85,21 +79,19 @@ def average(pipeline: ImageDreamPipeline, others: Sequence[str | Path]) -> None:
     """
     if not others:
         return
-    models = [pipeline, *(checkpoints.load(other) for other in others)]
+    models = [checkpoints.load(other) for other in others]
     for name in ("unet", "encoder"):
-        states = [getattr(model, name).state_dict() for model in models]
-        shapes = [{key: tuple(tensor.shape) for key, tensor in state.items()} for state in states]
-        for other, found in zip(others, shapes[1:], strict=True):
-            if found != shapes[0]:
-                different = sorted(dict(found.items() ^ shapes[0].items()))
-                raise ValueError(f"{other} has another {name}, which cannot be averaged: {different[:3]}")
-        for key, tensor in states[0].items():
+        own, *theirs = (getattr(model, name).state_dict() for model in (pipeline, *models))
+        for other, state in zip(others, theirs, strict=True):
+            problem = differences(*({key: tuple(t.shape) for key, t in s.items()} for s in (own, state)))
+            if problem:
+                raise ValueError(f"{other} has another {name}, which cannot be averaged: {problem}")
+        for key, tensor in own.items():
             if tensor.is_floating_point():
-                tensor.copy_(torch.stack([state[key].float() for state in states]).mean(0))
-    trained_on = list(pipeline.unet.config.get("trained_on", ()))
-    for model in models[1:]:
-        trained_on += [entry for entry in model.unet.config.get("trained_on", ()) if entry not in trained_on]
-    pipeline.unet.register_to_config(trained_on=trained_on)
+                tensor.copy_(torch.stack([tensor.float(), *(state[key].float() for state in theirs)]).mean(0))
+    record = [entry for model in (pipeline, *models) for entry in model.unet.config.get("trained_on", ())]
+    once = [entry for number, entry in enumerate(record) if entry not in record[:number]]
+    pipeline.unet.register_to_config(trained_on=once)
 
 
 def plot_curves(runs: list[Path], out: Path) -> Path:

@@ -4,8 +4,6 @@ Both are CRM's (Wang et al., arXiv 2403.05034, §3.2), which fine-tunes ImageDre
 stay as they are.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 import torch
@@ -13,33 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from imagedream.workshop.training.random_draws import uniform
+from imagedream.workshop.training.train_config import AugmentationConfig
+
 OPAQUE = 0.5
 """From this alpha on a pixel is inside the contour."""
-
-
-@dataclass(frozen=True)
-class AugmentationConfig:
-    """What is done to targets and prompts of objects while training."""
-
-    object_scale: tuple[float, float] = (1.0, 1.0)
-    """Range of the size of an object in its frame, against the size it was rendered at; the same for all views of a group
-    and its prompt. CRM: 0.475 to 0.95."""
-    contour_probability: float = 0.0
-    """Of a line in a random colour around the prompt's silhouette, like the rim that background removal leaves. CRM: 0.5."""
-    contour_px: tuple[int, int] = (1, 3)
-    """Range of the line's width, in pixels of the prompt."""
-
-    def __post_init__(self):
-        low, high = self.object_scale
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"augmentation.object_scale is {low} to {high}, must lie in (0, 1]")
-        if not 0 <= self.contour_probability <= 1:
-            raise ValueError(
-                f"augmentation.contour_probability is {self.contour_probability}, must be in [0, 1]"
-            )
-        low, high = self.contour_px
-        if not 1 <= low <= high:
-            raise ValueError(f"augmentation.contour_px is {low} to {high}, must go up from at least 1")
 
 
 def augment(batch: dict, config: AugmentationConfig, generator: torch.Generator) -> dict:
@@ -48,8 +24,7 @@ def augment(batch: dict, config: AugmentationConfig, generator: torch.Generator)
         return batch
     targets, prompts = batch["targets"], batch["prompts"]
     if config.object_scale != (1.0, 1.0):
-        low, high = config.object_scale
-        scales = low + (high - low) * torch.rand(len(prompts), generator=generator)
+        scales = uniform(config.object_scale, (len(prompts),), generator)
         targets, prompts = (
             torch.stack([shrink(rgba, float(scale)) for rgba, scale in zip(pictures, scales, strict=True)])
             for pictures in (targets, prompts)

@@ -1,5 +1,6 @@
 """Training of the autoencoder: views -> latents -> views."""
 
+from itertools import islice
 from typing import Any
 
 import torch
@@ -10,10 +11,10 @@ from torch.nn.functional import interpolate, mse_loss
 
 from imagedream.image_prompt.prompt import composite
 from imagedream.runs.seeds import step_generator
-from imagedream.workshop.training.modules import Training
-from imagedream.workshop.training.objects import random_backgrounds
-from imagedream.workshop.training.optimizers import OptimizerConfig
 from imagedream.workshop.training.pca_autoencoder import lay_principal_components
+from imagedream.workshop.training.random_draws import random_backgrounds
+from imagedream.workshop.training.train_config import OptimizerConfig
+from imagedream.workshop.training.training_module import Training
 
 
 def soften(pixels: Float[Tensor, "batch c h w"], generator: torch.Generator, probability: float) -> Tensor:
@@ -92,9 +93,10 @@ class AutoencoderTraining(Training):
         }
 
     @torch.no_grad()
-    def finish(self, batches: list[dict]) -> AutoencoderKL:
+    def finish(self) -> AutoencoderKL:
         """The trained autoencoder, its `scaling_factor` set so that latents have unit variance."""
         generator = step_generator(0, 0)
+        batches = islice(self.trainer.datamodule.val_dataloader(), 4)
         latents = [self.model.encode(self.pictures(b, generator) * 2 - 1).latent_dist.mode() for b in batches]
         self.model.register_to_config(scaling_factor=1 / float(torch.cat(latents).std()))
         return self.model

@@ -1,6 +1,6 @@
 """From a config to the Lightning module it describes."""
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import torch
 
@@ -10,45 +10,25 @@ from imagedream.workshop.training.architectures import published_architecture
 from imagedream.workshop.training.autoencoder import AutoencoderTraining
 from imagedream.workshop.training.clip import EncoderTraining
 from imagedream.workshop.training.diffusion import DiffusionTraining
-from imagedream.workshop.training.modules import Training
+from imagedream.workshop.training.lora import LoraTraining
 from imagedream.workshop.training.optimizers import choose_learned
+from imagedream.workshop.training.train_config import TrainConfig
+from imagedream.workshop.training.training_module import Training
 from imagedream.workshop.training.weight_initialisation import CAMERAS
 
-if TYPE_CHECKING:
-    from imagedream.workshop.training.run import TrainConfig
-
-
-PARTS: dict[str, checkpoints.Part] = {"encoder": "encoder", "autoencoder": "vae", "diffusion": "unet"}
+MODEL_PARTS: dict[str, checkpoints.Part] = {"encoder": "encoder", "autoencoder": "vae", "diffusion": "unet"}
 """What a training is called, and what the part that it trains is called in a model folder."""
 
 
-def network_arguments(config: "TrainConfig") -> dict[str, Any]:
-    """Arguments of `MultiViewUNet`; what the config leaves out is the published network's.
-
-    Raises:
-        ValueError: no controllers, or unknown ones.
-    """
-    controllers = config.model.get("controllers")
-    if controllers not in get_args(Controllers):
-        raise ValueError(
-            f"model.controllers is {controllers!r}, must be one of {', '.join(get_args(Controllers))}"
-        )
-    return {**published_architecture(controllers).unet, **config.model}
-
-
-def scheduler_arguments(config: "TrainConfig") -> dict[str, Any]:
-    """Arguments of `DDIMScheduler`; what the config leaves out is the published model's."""
-    return {**published_architecture().scheduler, **config.scheduler}
-
-
-def build_module(config: "TrainConfig") -> Training:
+def build_module(config: TrainConfig) -> Training:
     """The Lightning module that a config describes.
 
     Raises:
         ValueError: what the config names is not there, or does not fit together.
     """
-    for name in ("initial", *(("autoencoder", "encoder") if config.part == "diffusion" else ())):
-        source = getattr(config, name)
+    if config.lora.rank:
+        return LoraTraining(config)
+    for name, source in named_sources(config).items():
         if source:
             checkpoints.check_part(source)
         elif name != "initial":
@@ -63,14 +43,20 @@ def build_module(config: "TrainConfig") -> Training:
     module = construct(config, base)
     new = frozenset()
     if config.initial:
-        initial, new = checkpoints.load_part(config.initial, PARTS[config.part])
+        initial, new = checkpoints.load_part(config.initial, MODEL_PARTS[config.part])
         module.start_from(initial, new)
     choose_learned(module.model, config.learn)
     check_learned(config, module.model, new)
     return module
 
 
-def construct(config: "TrainConfig", base: tuple) -> Training:
+def named_sources(config: TrainConfig) -> dict[str, str]:
+    """Where weights come from, by field; empty where the field is."""
+    names = ("initial", *(("autoencoder", "encoder") if config.part == "diffusion" else ()))
+    return {name: getattr(config, name) for name in names}
+
+
+def construct(config: TrainConfig, base: tuple) -> Training:
     """The module with weights as they are drawn.
 
     Args:
@@ -87,8 +73,7 @@ def construct(config: "TrainConfig", base: tuple) -> Training:
         if config.part == "autoencoder":
             return AutoencoderTraining(config.model, **common, principal_encoder=config.principal_encoder)
         return DiffusionTraining(
-            network_arguments(config),
-            scheduler_arguments(config),
+            *network_and_scheduler(config),
             base,
             **common,
             conditioning=config.conditioning,
@@ -100,7 +85,22 @@ def construct(config: "TrainConfig", base: tuple) -> Training:
         raise ValueError(f"model or scheduler: {error}") from error
 
 
-def check_learned(config: "TrainConfig", model: torch.nn.Module, new: frozenset[str]) -> None:
+def network_and_scheduler(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of `MultiViewUNet` and `DDIMScheduler`; what the config leaves out is the published model's.
+
+    Raises:
+        ValueError: no controllers, or unknown ones.
+    """
+    controllers = config.model.get("controllers")
+    if controllers not in get_args(Controllers):
+        raise ValueError(
+            f"model.controllers is {controllers!r}, must be one of {', '.join(get_args(Controllers))}"
+        )
+    published = published_architecture(controllers)
+    return {**published.unet, **config.model}, {**published.scheduler, **config.scheduler}
+
+
+def check_learned(config: TrainConfig, model: torch.nn.Module, new: frozenset[str]) -> None:
     """Raise ValueError if weights that are drawn at random, or camera layers that the source lacks, would stay frozen."""
     if config.learn == "all":
         return
@@ -108,12 +108,8 @@ def check_learned(config: "TrainConfig", model: torch.nn.Module, new: frozenset[
         raise ValueError(
             f"learn is {config.learn}, but initial is empty: the random weights of the rest would stay as they are"
         )
-    frozen = [
-        name
-        for name, parameter in model.named_parameters()
-        if name in new and CAMERAS.fullmatch(name) and not parameter.requires_grad
-    ]
-    if frozen:
+    learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if any(CAMERAS.fullmatch(name) for name in new - learned):
         raise ValueError(
             f"{config.initial} has no camera layers, and learn: {config.learn} leaves them frozen, without influence; "
             "start from MVDream (configs/train/full-mvdream.yaml makes one), or add unet.class_embedding to learn"

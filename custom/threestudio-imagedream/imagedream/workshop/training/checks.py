@@ -1,10 +1,9 @@
-"""What can go wrong in a run, found as early as it can be, and said so that it can be put right."""
+"""Checks of a run: finite losses, enough memory and disk, an unchanged config; their messages say what to change."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch
@@ -13,14 +12,12 @@ from omegaconf import OmegaConf
 from imagedream.runs.checkpoints import newest_checkpoint
 from imagedream.runs.settings import flatten
 from imagedream.runs.signals import any_process
-
-if TYPE_CHECKING:
-    from imagedream.workshop.training.run import TrainConfig
+from imagedream.runs.space import MIB, check_folder, checkpoint_bytes
+from imagedream.workshop.training.train_config import TrainConfig
 
 FREE_FIELDS = (
     "out",
     "steps",
-    "strategy",
     "validate_every",
     "validation_views",
     "validation_view_steps",
@@ -78,7 +75,7 @@ class FiniteLoss(pl.Callback):
 
 
 @contextmanager
-def memory_advice(config: "TrainConfig") -> Iterator[None]:
+def memory_advice(config: TrainConfig) -> Iterator[None]:
     """Turn an out-of-memory error into one that says which settings need less.
 
     Raises:
@@ -95,13 +92,24 @@ def memory_advice(config: "TrainConfig") -> Iterator[None]:
             f"out of memory on the {'CPU' if cpu else 'GPU'}: {str(error).splitlines()[0]}. What needs less: a smaller "
             f"data.batch_size ({config.data.batch_size}) with a larger accumulate ({config.accumulate}), of which a step "
             f"sees the product with devices and nodes ({effective} objects); activation_checkpointing=true (is "
-            f"{str(config.activation_checkpointing).lower()}); precision=bf16-mixed (is {config.precision}); strategy=fsdp "
-            f"on several devices (is {config.strategy} on {config.devices * config.nodes}); validation_views=0 "
-            f"(is {config.validation_views})"
+            f"{str(config.activation_checkpointing).lower()}); precision=bf16-mixed (is {config.precision}); "
+            f"optimizer.kind=adafactor (is {config.optimizer.kind}); validation_views=0 (is {config.validation_views})"
         ) from error
 
 
-def check_unchanged(config: "TrainConfig", before: Path, checkpoint: Path) -> None:
+def check_space(folder: Path, module: torch.nn.Module, keep: int) -> None:
+    """Raise OSError if the disk cannot hold what a run will write.
+
+    A checkpoint has, of what is learned, the average and two moments besides; one more than is kept is there while the
+    next is written, and twice the trained part.
+    """
+    checkpoint = checkpoint_bytes(module, copies=3)
+    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+    needed = (keep + 1) * checkpoint + 2 * checkpoint_bytes(module, copies=0) - there
+    check_folder(folder, needed, f"a checkpoint takes {checkpoint // MIB} MiB, keep_checkpoints is {keep}")
+
+
+def check_unchanged(config: TrainConfig, before: Path, checkpoint: Path) -> None:
     """Raise ValueError, naming the fields, if a checkpoint was made with another config.
 
     Args:
@@ -119,14 +127,10 @@ def check_unchanged(config: "TrainConfig", before: Path, checkpoint: Path) -> No
     changed = [
         f"{name} was {then.get(name, 'not there')}, is {now.get(name, 'not there')}"
         for name in sorted({*then, *now})
-        if then.get(name) != now.get(name) and not any(_within(name, free) for free in FREE_FIELDS)
+        if then.get(name) != now.get(name) and name not in FREE_FIELDS
     ]
     if changed:
         raise ValueError(
             f"{checkpoint} is of a run with another config: {'; '.join(changed)}. Name another out=, delete the "
-            "checkpoint, or go on all the same with resume_changed=true"
+            "checkpoint, or resume all the same with resume_changed=true"
         )
-
-
-def _within(name: str, field: str) -> bool:
-    return name == field or name.startswith(f"{field}.")

@@ -1,4 +1,4 @@
-"""Training of the picture and text towers."""
+"""Training of CLIP: an encoder of pictures and one of captions."""
 
 import math
 from typing import Any
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt.prompt import composite
-from imagedream.workshop.training.modules import Training
-from imagedream.workshop.training.objects import random_backgrounds
-from imagedream.workshop.training.optimizers import OptimizerConfig
+from imagedream.workshop.training.random_draws import random_backgrounds
+from imagedream.workshop.training.train_config import OptimizerConfig
+from imagedream.workshop.training.training_module import Training
 
 
 class EncoderTraining(Training):
-    """Contrastive training of the two towers on pictures and captions (CLIP).
+    """Contrastive training on pictures and captions (Radford et al., arXiv 2103.00020).
 
     Args:
         config: arguments of `ImageTextEncoder`.
@@ -39,7 +39,3 @@ class EncoderTraining(Training):
             ((images @ texts.T).argmax(1) == torch.arange(len(texts), device=texts.device)).float().mean()
         )
         return {"loss": self.contrast(images, texts, scale), "accuracy": accuracy.detach()}
-
-    def finish(self, _: list[dict]) -> ImageTextEncoder:
-        """The trained towers."""
-        return self.model

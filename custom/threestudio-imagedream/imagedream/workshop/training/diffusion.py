@@ -1,7 +1,6 @@
 """Training of the multi-view network."""
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,11 +13,16 @@ from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt.prompt import composite
 from imagedream.model import CAMERA_DIM, Cameras, Condition, MultiViewUNet, predict_noise
 from imagedream.pipeline import ImageDreamPipeline
-from imagedream.workshop.training.augmentations import AugmentationConfig, augment
-from imagedream.workshop.training.modules import Training
-from imagedream.workshop.training.objectives import ObjectiveConfig, check_scheduler, target, weighted_loss
-from imagedream.workshop.training.objects import random_backgrounds
-from imagedream.workshop.training.optimizers import OptimizerConfig
+from imagedream.workshop.training.augmentations import augment
+from imagedream.workshop.training.objectives import check_scheduler, target, weighted_loss
+from imagedream.workshop.training.random_draws import random_backgrounds
+from imagedream.workshop.training.train_config import (
+    AugmentationConfig,
+    ConditioningConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+)
+from imagedream.workshop.training.training_module import Training
 from imagedream.workshop.training.weight_initialisation import start_network
 
 
@@ -37,65 +41,30 @@ def view_cameras(batch: dict, cameras: Cameras = "canonical") -> Float[Tensor, "
     return camera_condition(look_at_origin(batch["elevations_deg"][:, None], azimuths, torch.tensor(1.0)))
 
 
-@dataclass(frozen=True)
-class ConditioningConfig:
-    """How often the network is trained without what it will sometimes have to do without."""
-
-    prompt_dropout: float = 0.1
-    """Probability of no image prompt (paper §4): of exactly what the network takes for one later, `model.no_image`."""
-    caption_dropout: float = 0.1
-    """Probability of the empty caption."""
-    white_background: float = 0.4
-    """Fraction of groups in front of white; those that are neither this nor that stand in front of any colour."""
-    grey_background: float = 0.2
-    """Fraction of groups in front of some grey; MVDream: 1."""
-    timestep_bias: float = 1.0
-    """Timesteps are drawn with density ∝ t^(bias − 1): 1 is uniform, 2 prefers noise levels at which only the
-    conditions tell what the object looks like."""
-
-    def __post_init__(self):
-        for name in ("prompt_dropout", "caption_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"conditioning.{name} is {getattr(self, name)}, must be in [0, 1]")
-        white, grey = self.white_background, self.grey_background
-        if not (white >= 0 and grey >= 0 and white + grey <= 1):
-            raise ValueError(
-                f"conditioning.white_background is {white} and grey_background {grey}, must be fractions that add up to at "
-                "most 1"
-            )
-        if self.timestep_bias <= 0:
-            raise ValueError(f"conditioning.timestep_bias is {self.timestep_bias}, must be greater than 0")
-
-
 def check_parts(network: Mapping[str, Any], vae: AutoencoderKL, encoder: ImageTextEncoder) -> None:
-    """Raise ValueError unless a network with these arguments can read what autoencoder and towers write."""
+    """Raise ValueError unless a network with these arguments can read what autoencoder and encoder write."""
     unet, controllers = network["unet_config"], network["controllers"]
-    projection = network.get("image_projection_config") or {}
-    towers = encoder.config
+    projection, clip = network.get("image_projection_config") or {}, encoder.config
+    text_width = clip.text_cfg["width"]
     pairs = [
         ("autoencoder", "latent channels", vae.config.latent_channels, unet.get("in_channels", 4)),
-        (
-            "encoder",
-            "channels of caption tokens",
-            towers.text_cfg["width"],
-            unet.get("cross_attention_dim", 1280),
-        ),
+        ("encoder", "channels of caption tokens", text_width, unet.get("cross_attention_dim", 1280)),
     ]
     if controllers in ("global", "local", "pixel") and not encoder.reads_images:
         raise ValueError(
-            f"model.controllers is {controllers}, but the encoder has no image tower: name one that has, such as "
+            f"model.controllers is {controllers}, but the encoder reads no pictures: name one that does, such as "
             "encoder=ViT-H-14:laion2b_s32b_b79k"
         )
     if controllers == "global":
-        if not towers.joint_embedding:
+        if not clip.joint_embedding:
             raise ValueError(
                 "model.controllers is global, but the encoder lacks the projection to the joint embedding"
             )
         pairs.append(
-            ("encoder", "numbers of an embedding", towers.embed_dim, projection.get("image_embed_dim"))
+            ("encoder", "numbers of an embedding", clip.embed_dim, projection.get("image_embed_dim"))
         )
     elif controllers in ("local", "pixel"):
-        width = towers.vision_cfg["width"]
+        width = clip.vision_cfg["width"]
         pairs.append(("encoder", "channels of image tokens", width, projection.get("embed_dims")))
     for part, what, has, wants in pairs:
         if has != wants:
@@ -108,7 +77,7 @@ class DiffusionTraining(Training):
     Args:
         unet_config: arguments of `MultiViewUNet`.
         scheduler_config: arguments of `DDIMScheduler`: noise schedule and parametrisation.
-        base: folder with the trained `vae` and `encoder`, which stay frozen.
+        base: the trained autoencoder and encoder, which stay frozen.
         optimizer: see `OptimizerConfig`.
         steps: length of the training.
         seed: of all draws.
@@ -215,6 +184,6 @@ class DiffusionTraining(Training):
         wanted = target(scheduler, latents, noise, timesteps)
         return {"loss": weighted_loss(output, wanted, scheduler, timesteps, self.objective)}
 
-    def finish(self, _: list[dict]) -> ImageDreamPipeline:
+    def finish(self) -> ImageDreamPipeline:
         """The whole model with the trained network."""
         return self.pipeline

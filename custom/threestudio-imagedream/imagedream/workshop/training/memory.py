@@ -1,16 +1,16 @@
 """What a computation needs, counted from its tensors instead of asked of a device: peak bytes and matrix operations.
 
-Both counts also work on fake tensors (`fake_pipeline`), so the full-size model can be planned for on any machine,
-without its gigabytes: shapes and precisions flow through the real code, numbers do not.
+Both counts also work on fake tensors, so the full-size model can be planned for on any machine, without its gigabytes:
+shapes and precisions flow through the real code, numbers do not.
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -20,8 +20,7 @@ from imagedream.pipeline import ImageDreamPipeline
 from imagedream.workshop.training.architectures import Architecture, empty_pipeline, fill
 
 
-@dataclass(frozen=True)
-class Footprint:
+class Footprint(NamedTuple):
     """What a call needed besides what was there before it."""
 
     peak_bytes: int
@@ -40,10 +39,9 @@ class _LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
-        given = {leaf.untyped_storage()._cdata for leaf in _tensors((args, kwargs))}
-        for tensor in _tensors(output):
-            storage = tensor.untyped_storage()
-            if storage._cdata not in self._known and storage._cdata not in given:
+        given = {storage._cdata for storage in _storages((args, kwargs))}
+        for storage in _storages(output):
+            if storage._cdata not in self._known | given:
                 self._known.add(storage._cdata)
                 self.now += storage.nbytes()
                 self.peak = max(self.peak, self.now)
@@ -55,8 +53,8 @@ class _LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-def _tensors(tree: Any) -> Iterator[torch.Tensor]:
-    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor))
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def footprint(function: Callable[[], Any]) -> Footprint:
@@ -69,10 +67,7 @@ def footprint(function: Callable[[], Any]) -> Footprint:
 
 
 def operations(function: Callable[[], Any]) -> int:
-    """Run `function` and count the floating point operations of its matrix products, convolutions and attention.
-
-    A multiplication and an addition are two.
-    """
+    """Floating point operations of a call's matrix products, convolutions and attention; a multiply-add is two."""
     # apart from the footprint, because this count keeps tensors alive
     with FlopCounterMode(display=False) as count:
         function()
@@ -80,10 +75,17 @@ def operations(function: Callable[[], Any]) -> int:
 
 
 @contextmanager
+def fake_tensors(models: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, the models' and all new tensors have everything but numbers."""
+    with FakeTensorMode(allow_non_fake_inputs=True):  # such as the mask of the captions' encoder
+        for model in models:
+            fill(model, lambda name, parameter: torch.empty(parameter.shape, dtype=parameter.dtype), "cpu")
+        yield
+
+
+@contextmanager
 def fake_pipeline(architecture: Architecture, dtype: torch.dtype) -> Iterator[ImageDreamPipeline]:
-    """A pipeline of tensors that have everything but numbers; inside the block all new tensors are like that."""
+    """A pipeline of fake tensors."""
     pipeline = empty_pipeline(architecture, dtype)
-    with FakeTensorMode(allow_non_fake_inputs=True):  # such as the text tower's causal mask
-        for model in (pipeline.unet, pipeline.vae, pipeline.encoder):
-            fill(model, lambda name, parameter: torch.empty(parameter.shape, dtype=dtype), "cpu")
+    with fake_tensors([pipeline.unet, pipeline.vae, pipeline.encoder]):
         yield pipeline

@@ -1,6 +1,4 @@
-"""What the network is trained to say, and how much each noise level counts."""
-
-from dataclasses import dataclass
+"""What the network is trained to predict, and how much each noise level counts."""
 
 import torch
 from diffusers import DDIMScheduler
@@ -9,21 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from imagedream.workshop.training.train_config import ObjectiveConfig
+
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """Weights of the noise levels."""
-
-    min_snr_gamma: float | None = None
-    """min-SNR-γ weighting (Hang et al., arXiv 2303.09556; γ = 5 there): the loss, seen as one on x₀, counts
-    min(SNR, γ), so that the many easy, nearly clean levels do not outweigh the others. Null: all levels alike, as in the
-    paper."""
-
-    def __post_init__(self):
-        if self.min_snr_gamma is not None and not self.min_snr_gamma > 0:
-            raise ValueError(f"objective.min_snr_gamma is {self.min_snr_gamma}, must be greater than 0")
 
 
 def check_scheduler(scheduler: DDIMScheduler, objective: ObjectiveConfig) -> None:
@@ -62,7 +48,7 @@ def target(
     noise: Float[Tensor, "group view c h w"],
     timesteps: Int[Tensor, " group"],
 ) -> Float[Tensor, "group view c h w"]:
-    """What the network should say, in the scheduler's parametrisation."""
+    """What the network should predict, in the scheduler's parametrisation."""
     if scheduler.config.prediction_type == "v_prediction":
         return scheduler.get_velocity(latents, noise, timesteps)
     return noise if scheduler.config.prediction_type == "epsilon" else latents

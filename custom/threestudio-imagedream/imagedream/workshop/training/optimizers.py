@@ -2,99 +2,60 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
 from imagedream.workshop.training.muon import Muon, is_matrix
-
-KINDS = ("adamw", "muon", "adafactor")
-SCHEDULES = ("cosine", "linear", "constant")
+from imagedream.workshop.training.train_config import OptimizerConfig
 
 CONTROLLERS = ("image_projection", "*.to_k_ip", "*.to_v_ip")
 """What the image controllers add to the network: projection of the features, their keys and values (paper §3.3)."""
 
 
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """The optimiser, a warm-up and a decay of its learning rate."""
+def learning_rate_factor(config: OptimizerConfig, step: int, steps: int) -> float:
+    """Learning rate of a step, counted from 0, over the peak; `steps` is the length of the training.
 
-    kind: str = "adamw"
-    """`adamw` (Loshchilov and Hutter, arXiv 1711.05101; the paper's); `muon` (`imagedream.workshop.training.muon`: matrices by their
-    directions, the rest by AdamW), which keeps of a matrix one of its size instead of two; or `adafactor` (Shazeer and Stern,
-    arXiv 1804.04235), which keeps a row and a column."""
-    learning_rate: float = 1e-4
-    """Peak learning rate."""
-    weight_decay: float = 0.01
-    """Of matrices and kernels; not for biases, norms and embeddings."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """AdamW's, and of what Muon leaves to it."""
-    schedule: str = "cosine"
-    """How the rate falls from its peak to `final_fraction` of it at the last step: `cosine`, `linear`, or `constant`, which
-    does not."""
-    warmup_steps: int = 100
-    """Linear warm-up."""
-    final_fraction: float = 0.02
-    """Learning rate at the last step over the peak."""
+    >>> learning_rate_factor(OptimizerConfig(schedule="linear", warmup_steps=0, final_fraction=0.0), 5, steps=10)
+    0.5
+    """
+    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    progress = min(1.0, step / max(1, steps))
+    height = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "linear": 1 - progress,
+        "constant": 1.0,
+    }[config.schedule]
+    return warmup * (config.final_fraction + (1 - config.final_fraction) * height)
 
-    def __post_init__(self):
-        for name, allowed in (("kind", KINDS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"optimizer.{name} is {getattr(self, name)!r}, must be one of {', '.join(allowed)}"
-                )
-        for name in ("learning_rate", "weight_decay", "warmup_steps"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"optimizer.{name} is {getattr(self, name)}, must be at least 0")
-        for beta in self.betas:
-            if not 0 <= beta < 1:
-                raise ValueError(f"optimizer.betas are {self.betas}, must lie in [0, 1)")
-        if not 0 <= self.final_fraction <= 1:
-            raise ValueError(f"optimizer.final_fraction is {self.final_fraction}, must lie in [0, 1]")
 
-    def factor(self, step: int, steps: int) -> float:
-        """Learning rate of a step, counted from 0, over the peak; `steps` is the length of the training.
+def make_optimizer(config: OptimizerConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of some parameters: one group with weight decay, one without."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if config.kind == "adafactor":
+        return torch.optim.Adafactor(groups, lr=config.learning_rate)
+    kind = Muon if config.kind == "muon" else torch.optim.AdamW
+    return kind(groups, lr=config.learning_rate, betas=config.betas)
 
-        >>> OptimizerConfig(schedule="linear", warmup_steps=0, final_fraction=0.0).factor(5, steps=10)
-        0.5
-        """
-        warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        progress = min(1.0, step / max(1, steps))
-        height = {
-            "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
-            "linear": 1 - progress,
-            "constant": 1.0,
-        }[self.schedule]
-        return warmup * (self.final_fraction + (1 - self.final_fraction) * height)
 
-    def make(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser of some parameters: one group with weight decay, one without."""
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        if self.kind == "adafactor":
-            return torch.optim.Adafactor(groups, lr=self.learning_rate)
-        if self.kind == "muon":
-            return Muon(groups, lr=self.learning_rate, betas=self.betas)
-        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas)
+def state_numbers(config: OptimizerConfig, parameters: Sequence[nn.Parameter]) -> int:
+    """How many numbers the optimiser keeps for some parameters, besides their gradients."""
 
-    def state_numbers(self, parameters: Sequence[nn.Parameter]) -> int:
-        """How many numbers the optimiser keeps for some parameters, besides their gradients."""
-        if self.kind != "adafactor":
-            return sum(
-                parameter.numel() * (1 if self.kind == "muon" and is_matrix(parameter) else 2)
-                for parameter in parameters
-            )
-        # Adafactor: a row and a column of a matrix (kernels are stacks of them), everything of a vector
-        return sum(
-            (parameter.numel() // parameter.shape[-1] + parameter.numel() // parameter.shape[-2])
-            if parameter.ndim > 1
-            else parameter.numel()
-            for parameter in parameters
-        )
+    def of_one(parameter: nn.Parameter) -> int:
+        if config.kind == "muon" and is_matrix(parameter):
+            return parameter.numel()
+        if config.kind != "adafactor":
+            return 2 * parameter.numel()
+        if parameter.ndim == 1:
+            return parameter.numel()
+        # a row and a column of a matrix; kernels are stacks of them
+        return parameter.numel() // parameter.shape[-1] + parameter.numel() // parameter.shape[-2]
+
+    return sum(of_one(parameter) for parameter in parameters)
 
 
 def choose_learned(model: nn.Module, learn: str | Sequence[str]) -> None:

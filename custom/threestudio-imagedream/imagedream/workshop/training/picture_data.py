@@ -16,7 +16,7 @@ What a 2D step looks like (MVDream §3: 30 % of the steps; ImageDream says only 
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,37 +29,12 @@ from torch.nn.functional import interpolate
 from imagedream.image_prompt.prompt import MAX_PIXELS
 from imagedream.workshop.rendering.captions import read_csv
 from imagedream.workshop.rendering.samples import Files, SampleError, read_caption
+from imagedream.workshop.training.random_draws import uniform
 from imagedream.workshop.training.shard_data import Entry, Members, find, index, read
-from imagedream.workshop.training.toy_data import uniform
+from imagedream.workshop.training.train_config import PicturesConfig
 
 OPTION = "data.pictures.folders"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-
-
-@dataclass(frozen=True)
-class PicturesConfig:
-    """Pictures with captions."""
-
-    folders: list[str] = field(default_factory=list)
-    """Shards (`KEY.jpg` and `KEY.txt`, or `KEY.json` with `caption`), or pictures `NAME.jpg` with `NAME.txt` or a
-    `captions.csv` (file, caption) in the same folder; none: only objects."""
-    share: float = 0.3
-    """Of the steps (MVDream: 0.3)."""
-    batch_size: int | None = None
-    """Pictures a step; twice `data.batch_size` when null."""
-    prompt_crop: tuple[float, float] = (0.7, 1.0)
-    """Side of the prompt over the side of the picture that it is cut out of."""
-    skip_broken: bool = False
-    """Go on without samples that are broken, with a warning."""
-
-    def __post_init__(self):
-        if not 0 < self.share < 1:
-            raise ValueError(f"data.pictures.share is {self.share}, must lie between 0 and 1 (exclusive)")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"data.pictures.batch_size is {self.batch_size}, must be at least 1")
-        low, high = self.prompt_crop
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"data.pictures.prompt_crop is {low} to {high}, must lie in (0, 1]")
 
 
 def examine_picture(files: Members, where: str) -> str:
@@ -88,6 +63,13 @@ def _caption(files: Members | Files, where: str) -> str:
     if not isinstance(caption, str):
         raise SampleError(f"{where}: caption is {caption!r} ({type(caption).__name__}), must be text")
     return caption.strip()
+
+
+def check_pictures(config: PicturesConfig) -> None:
+    """Raise FileNotFoundError if a folder does not exist."""
+    for folder in config.folders:
+        if not Path(folder).exists():
+            raise FileNotFoundError(f"{OPTION}: {folder} does not exist")
 
 
 def find_pictures(

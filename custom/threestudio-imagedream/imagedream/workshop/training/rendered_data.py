@@ -1,13 +1,13 @@
 """Rendered samples (`imagedream.workshop.rendering.samples`) as training batches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils.data import default_collate
 
 from imagedream.image_prompt.prompt import VISIBLE_ALPHA, place
 from imagedream.workshop.rendering.samples import (
@@ -21,62 +21,13 @@ from imagedream.workshop.rendering.samples import (
     decode_png,
     read_caption,
 )
+from imagedream.workshop.training.random_draws import uniform
 from imagedream.workshop.training.shard_data import Entry, Members, find, read
-from imagedream.workshop.training.toy_data import VIEWS, uniform
+from imagedream.workshop.training.train_config import VIEWS, RenderedConfig
 
 OPTION = "data.rendered.folders"
 
 _PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-
-
-@dataclass(frozen=True)
-class RenderedConfig:
-    """Objects that `python -m imagedream render` has made views of."""
-
-    folders: list[str] = field(default_factory=list)
-    """Folders with shards or views, at any depth; none: toys are rendered instead."""
-    image_size: int = 256
-    """Side of all views in pixels; larger ones are reduced."""
-    own_prompts: float = 0.5
-    """Probability that the prompt has its own camera and light, where a sample brings such views; otherwise it is one of
-    the ring's 16 (of 32) views from azimuth −90 up to 90, as in the paper (§4), where it is always so."""
-    prompt_fraction: tuple[float, float] = (0.8, 0.95)
-    """The prompt object's longest side over the frame's; image_prompt.py prepares pictures at 0.90."""
-    prompt_azimuth_deg: tuple[float, float] = (-180.0, 180.0)
-    """Of prompt views with their own camera: which of a sample's are used."""
-    prompt_elevation_deg: tuple[float, float] = (-90.0, 90.0)
-    """Likewise."""
-    prompt_fov_y_deg: tuple[float, float] = (0.0, 180.0)
-    """Likewise."""
-    caption_suffix: str = ""
-    """Appended to captions that do not say "3d"; MVDream's is ", 3d asset"."""
-    skip_broken: bool = False
-    """Go on without samples that are broken, with a warning."""
-
-    def __post_init__(self):
-        if self.image_size < 8:
-            raise ValueError(f"data.rendered.image_size is {self.image_size}, must be at least 8")
-        if not 0 <= self.own_prompts <= 1:
-            raise ValueError(f"data.rendered.own_prompts is {self.own_prompts}, must lie in [0, 1]")
-        low, high = self.prompt_fraction
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"data.rendered.prompt_fraction is {low} to {high}, must lie in (0, 1]")
-        for name in ("prompt_azimuth_deg", "prompt_elevation_deg", "prompt_fov_y_deg"):
-            low, high = getattr(self, name)
-            if not low <= high:
-                raise ValueError(
-                    f"data.rendered.{name} is {low} to {high}, must go from a lower to a higher number"
-                )
-
-    def allows(self, prompt: Picture) -> bool:
-        """Whether a prompt view is taken from within the ranges."""
-        azimuth = (prompt.azimuth_deg + 180) % 360 - 180
-        taken = (
-            (azimuth, self.prompt_azimuth_deg),
-            (prompt.elevation_deg, self.prompt_elevation_deg),
-            (prompt.fov_y_deg, self.prompt_fov_y_deg),
-        )
-        return all(low <= value <= high for value, (low, high) in taken)
 
 
 def find_rendered(folders: Sequence[str]) -> tuple[list, list]:
@@ -121,6 +72,17 @@ def examine_rendered(files: Members, where: str) -> str:
     return sample.object or where
 
 
+def allows(config: RenderedConfig, prompt: Picture) -> bool:
+    """Whether a prompt view is taken from within the config's ranges."""
+    azimuth_deg = (prompt.azimuth_deg + 180) % 360 - 180
+    taken = (
+        (azimuth_deg, config.prompt_azimuth_deg),
+        (prompt.elevation_deg, config.prompt_elevation_deg),
+        (prompt.fov_y_deg, config.prompt_fov_y_deg),
+    )
+    return all(low <= value <= high for value, (low, high) in taken)
+
+
 class RenderedSamples:
     """Batches of rings of views, read when they are asked for.
 
@@ -148,12 +110,7 @@ class RenderedSamples:
             SampleError: a picture is damaged.
         """
         rows = [self._sample(self.entries[index], generator) for index in indices.tolist()]
-        return {
-            key: [row[key] for row in rows]
-            if isinstance(rows[0][key], str)
-            else torch.stack([row[key] for row in rows])
-            for key in rows[0]
-        }
+        return default_collate(rows)
 
     def _sample(self, entry: Entry, generator: torch.Generator) -> dict[str, Tensor | str]:
         # one seed a sample: how many numbers a sample draws changes nothing for the others
@@ -163,7 +120,7 @@ class RenderedSamples:
         count = len(sample.views)
         start = int(torch.randint(count, (), generator=draws))
         views = [sample.views[(start + step * count // VIEWS) % count] for step in range(VIEWS)]
-        prompts = [prompt for prompt in sample.prompts if self.config.allows(prompt)]
+        prompts = [prompt for prompt in sample.prompts if allows(self.config, prompt)]
         own = bool(torch.rand((), generator=draws) < self.config.own_prompts) and bool(prompts)
         half = [view for view in sample.views if -90 <= (view.azimuth_deg + 180) % 360 - 180 < 90]
         prompt, picture = self._prompt(prompts if own else half, files, entry, draws)

@@ -1,20 +1,14 @@
-"""What a run tells while it goes on: numbers for machines, a bar, pictures, the model so far."""
+"""What a run logs: lines of numbers, and a progress bar."""
 
-import copy
 import json
 import time
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 from torch import Tensor
-
-from imagedream.runs.files import atomic_folder
-from imagedream.workshop.training.averaging import AveragedWeights
-from imagedream.workshop.training.strategies import whole_model
 
 
 class Statistics(pl.Callback):
@@ -84,50 +78,9 @@ def numbers(trainer: pl.Trainer, prefix: str) -> dict[str, Any]:
 
 
 class Bar(TQDMProgressBar):
-    """A progress bar that knows where the end is, and so how long it will take."""
+    """Lightning's progress bar with the batches of the whole run; its own takes optimiser steps for batches."""
 
     @property
     def total_train_batches(self) -> int:
         """Batches of the whole run: the data itself has no end."""
         return self.trainer.max_steps * self.trainer.accumulate_grad_batches
-
-
-class Snapshots:
-    """The trained part with averaged weights on disk, the same whatever strategy trains it.
-
-    Args:
-        path: replaced by each new snapshot.
-        average: whose weights are saved.
-        save: writes what `finish` of the module returned to an empty folder.
-    """
-
-    def __init__(
-        self, path: Path, average: AveragedWeights, save: Callable[[Any, Path], None] | None = None
-    ) -> None:
-        self.path, self.average, self.save = path, average, save or save_pretrained
-
-    def __call__(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write it; every process takes part, the first one writes."""
-        was_training = pl_module.training
-        pl_module.eval()
-        with self.average.averaged(pl_module):
-            finished = pl_module.finish(list(islice(trainer.datamodule.val_dataloader(), 4)))
-            model = whole_model(pl_module.model)
-            if trainer.is_global_zero:
-                with atomic_folder(self.path, replace=True) as folder:
-                    self.save(with_model(finished, pl_module.model, model), folder)
-        pl_module.train(was_training)
-
-
-def with_model(finished: Any, model: Any, other: Any) -> Any:
-    """What `finish` returned with another model in the place of the trained one."""
-    if finished is model or model is other:
-        return other if finished is model else finished
-    changed = copy.copy(finished)
-    changed.register_modules(**{name: other for name, part in finished.components.items() if part is model})
-    return changed
-
-
-def save_pretrained(finished: Any, folder: Path) -> None:
-    """As diffusers does it."""
-    finished.save_pretrained(folder, safe_serialization=True)

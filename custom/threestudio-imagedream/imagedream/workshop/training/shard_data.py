@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,7 +93,7 @@ def read(entry: Entry) -> Files:
         with tarfile.open(fileobj=io.BytesIO(content + bytes(1024)), mode="r:") as tar:
             files = {}
             for member in tar:
-                key, _, name = _split(member.name)
+                key, name = _split(member.name)
                 if key != entry.key:
                     raise SampleError(
                         f"{entry.path} changed while it was in use: {key} where {entry.key} was"
@@ -110,9 +111,6 @@ def find(folder: str | Path, marker: str, option: str) -> tuple[list[Path], list
         folder: where to look; a single tar file will do.
         marker: the file by which a folder is known as a sample; empty looks for shards only.
         option: what the folder was named by, for messages.
-
-    Returns:
-        Tar files and folders, sorted; either list may be empty.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -152,12 +150,13 @@ def index(
     Raises:
         SampleError: counts the broken samples and tells the first ones.
     """
-    kept = {shard: Path(cache) / "indices" / _name(shard, examine) for shard in shards}
-    missing = [(shard, kept[shard]) for shard in shards if not kept[shard].is_file()]
+    records = [Path(cache) / "indices" / _name(shard, examine) for shard in shards]
+    tasks = zip(shards, records, strict=True)
+    missing = [(shard, record) for shard, record in tasks if not record.is_file()]
     do_all(partial(_scan_and_keep, examine=examine), missing, workers, "checking shards", "shard")
     entries, problems = [], []
-    for shard in shards:
-        record = json.loads(kept[shard].read_text(encoding="utf-8"))
+    for shard, path in zip(shards, records, strict=True):
+        record = json.loads(path.read_text(encoding="utf-8"))
         entries += [Entry(str(shard), *row) for row in record["entries"]]
         problems += record["problems"]
     for folder in folders:
@@ -194,7 +193,9 @@ def scan(shard: Path, examine: Examine) -> tuple[list[Entry], list[str]]:
     entries, problems, seen = [], [], set()
     try:
         with tarfile.open(shard, "r:") as tar:
-            for key, members in _by_key(tar):
+            files = (member for member in tar if member.isfile())
+            for key, group in groupby(files, key=lambda member: _split(member.name)[0]):
+                members = list(group)
                 entry = Entry(str(shard), key, "", members[0].offset, _end(members[-1]))
                 try:
                     if not key:
@@ -214,26 +215,11 @@ def scan(shard: Path, examine: Examine) -> tuple[list[Entry], list[str]]:
     return entries, problems
 
 
-def _split(name: str) -> tuple[str, str, str]:
-    """Key, dot and file name of a tar member: WebDataset splits at the first dot after the last slash."""
+def _split(name: str) -> tuple[str, str]:
+    """Key and file name of a tar member: WebDataset splits at the first dot after the last slash."""
     folder, slash, base = name.rpartition("/")
-    key, dot, rest = base.partition(".")
-    return folder + slash + key, dot, rest
-
-
-def _by_key(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
-    key, members = "", []
-    for member in tar:
-        if not member.isfile():
-            continue
-        new, _, _ = _split(member.name)
-        if members and new != key:
-            yield key, members
-            members = []
-        key = new
-        members.append(member)
-    if members:
-        yield key, members
+    key, _, file = base.partition(".")
+    return folder + slash + key, file
 
 
 def _end(member: tarfile.TarInfo) -> int:
@@ -241,7 +227,7 @@ def _end(member: tarfile.TarInfo) -> int:
 
 
 def _tar_members(tar: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> Members:
-    by_name = {_split(member.name)[2]: member for member in members}
+    by_name = {_split(member.name)[1]: member for member in members}
     return Members(lambda name: tar.extractfile(by_name[name]), {name: m.size for name, m in by_name.items()})
 
 

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch
@@ -15,22 +14,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from imagedream.offloading import check_compiler, computes_in_bfloat16
 from imagedream.runs.signals import StopOnSignal
-from imagedream.workshop.training.averaging import AveragedWeights
+from imagedream.workshop.training.averaged_weights import AveragedWeights
 from imagedream.workshop.training.checkpointing import TrainingCheckpoints, slurm_job
 from imagedream.workshop.training.checks import FiniteLoss
-from imagedream.workshop.training.lora import FILE, AdapterSnapshots
-from imagedream.workshop.training.modules import Training
-from imagedream.workshop.training.run_logging import Bar, Snapshots, Statistics
-from imagedream.workshop.training.strategies import make_strategy
+from imagedream.workshop.training.run_logging import Bar, Statistics
+from imagedream.workshop.training.train_config import TrainConfig
+from imagedream.workshop.training.training_module import Training
 from imagedream.workshop.training.validation_views import ValidationViews
-
-if TYPE_CHECKING:
-    from imagedream.workshop.training.run import TrainConfig
 
 logger = logging.getLogger(__name__)
 
 
-def make_trainer(config: "TrainConfig", module: Training) -> pl.Trainer:
+def make_trainer(config: TrainConfig, module: Training) -> pl.Trainer:
     """Lightning's trainer with all that a config asks for around a module's steps."""
     out = Path(config.out)
     if config.activation_checkpointing:
@@ -38,7 +33,7 @@ def make_trainer(config: "TrainConfig", module: Training) -> pl.Trainer:
     if config.compile:
         check_compiler(_device())
         module.model.compile()
-    average = AveragedWeights(config.ema_decay)
+    average = AveragedWeights(config.ema_decay, out)
     statistics = Statistics(out / "stats.jsonl", config.log_every)
     callbacks = [
         average,
@@ -54,25 +49,17 @@ def make_trainer(config: "TrainConfig", module: Training) -> pl.Trainer:
             config.checkpoint_minutes,
             config.checkpoint_steps,
             config.keep_checkpoints,
-            AdapterSnapshots(out / FILE, average) if config.lora.rank else Snapshots(out / "model", average),
+            average.write,
         ),
         Bar(refresh_rate=config.log_every),
     ]
     if config.part == "diffusion" and config.validation_views:
-        callbacks.append(
-            ValidationViews(
-                out / "validation",
-                average,
-                statistics,
-                config.validation_views,
-                config.validation_view_steps,
-            )
-        )
+        objects, steps = config.validation_views, config.validation_view_steps
+        callbacks.append(ValidationViews(out / "validation", statistics, objects, steps))
     return pl.Trainer(
         accelerator="auto",
         devices=config.devices,
         num_nodes=config.nodes,
-        strategy=make_strategy(config.strategy, config.devices * config.nodes),
         precision=choose_precision(config.precision),
         max_steps=config.steps,
         accumulate_grad_batches=config.accumulate,
@@ -128,14 +115,13 @@ def stopped_by(trainer: pl.Trainer) -> signal.Signals | None:
 
 @contextmanager
 def without_known_warnings() -> Iterator[None]:
-    """Lightning and FSDP speak of their own internals, and of choices made on purpose here."""
+    """Lightning speaks of its own internals, and of choices made on purpose here."""
     with warnings.catch_warnings():
         for message in (
             ".*LeafSpec.*",  # Lightning's own use of PyTorch
             ".*sync_dist=True.*",  # every process validates all objects; training numbers are reduced by Statistics
             ".*overridden `transfer_batch_to_device`.*",  # the modules know what belongs on the device
             ".*does not have many workers.*",  # data.loader_workers says how many
-            ".*returned a view tensor.*",  # nothing is changed in place behind the network
         ):
             warnings.filterwarnings("ignore", message)
         yield

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from imagedream.image_prompt.prompt import composite
 from imagedream.metrics import image_scores
@@ -15,7 +16,6 @@ from imagedream.runs.files import atomic_path
 from imagedream.runs.seeds import step_generator
 from imagedream.sheets import contact_sheet
 from imagedream.workshop.evaluation.tables import mean_scores
-from imagedream.workshop.training.averaging import AveragedWeights
 from imagedream.workshop.training.diffusion import view_azimuths
 from imagedream.workshop.training.run_logging import Statistics
 
@@ -25,27 +25,17 @@ class ValidationViews(pl.Callback):
 
     `step-N.png` shows a row an object: the prompt, the true views, the sampled ones; `stats.jsonl` gets
     `validation/psnr_db`, `validation/ssim` and `validation/iou`, means over objects and views on white. Objects,
-    prompts and noise are the same every time, and weights are the averaged ones. Every process samples, because
-    weights may be spread over all of them; the first one writes.
+    prompts and noise are the same every time, and weights are the averaged ones.
 
     Args:
         folder: for the pictures.
-        average: whose weights sample.
         statistics: where the scores go.
         objects: how many, the first of the validation objects.
         steps: of the sampler.
     """
 
-    def __init__(
-        self, folder: Path, average: AveragedWeights, statistics: Statistics, objects: int, steps: int
-    ) -> None:
-        self.folder, self.average, self.statistics, self.objects, self.steps = (
-            folder,
-            average,
-            statistics,
-            objects,
-            steps,
-        )
+    def __init__(self, folder: Path, statistics: Statistics, objects: int, steps: int) -> None:
+        self.folder, self.statistics, self.objects, self.steps = folder, statistics, objects, steps
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What there is before anything is learned."""
@@ -67,20 +57,15 @@ class ValidationViews(pl.Callback):
         pl_module.train(was_training)
         true = on_white(batch["targets"])
         scores = mean_scores([image_scores(ours, theirs) for ours, theirs in zip(sampled, true, strict=True)])
-        self.statistics.write(trainer, {f"validation/{name}": value for name, value in scores.items()})
+        scores = {f"validation/{name}": value for name, value in scores.items()}
+        self.statistics.write(trainer, scores)
         if trainer.is_global_zero:
-            picture = draw(batch, sampled)
-            with atomic_path(self.folder / f"step-{trainer.global_step:08d}.png") as temporary:
+            picture, step = draw(batch, sampled), trainer.global_step
+            with atomic_path(self.folder / f"step-{step:08d}.png") as temporary:
                 picture.save(temporary)
             if trainer.logger is not None:
-                trainer.logger.log_metrics(
-                    {f"validation/{name}": value for name, value in scores.items()}, trainer.global_step
-                )
-                pixels = torch.tensor(list(picture.tobytes()), dtype=torch.uint8)
-                pixels = pixels.view(picture.height, picture.width, 3)
-                trainer.logger.experiment.add_image(
-                    "validation", pixels, trainer.global_step, dataformats="HWC"
-                )
+                trainer.logger.log_metrics(scores, step)
+                trainer.logger.experiment.add_image("validation", pil_to_tensor(picture), step)
 
 
 def sample(pipeline: ImageDreamPipeline, batch: dict, steps: int) -> Float[Tensor, "object view 3 h w"]:

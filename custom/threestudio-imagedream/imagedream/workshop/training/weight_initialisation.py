@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,6 @@ logger = logging.getLogger(__name__)
 
 ADAPTERS = re.compile(r"image_projection\..*|.*\.processor\.to_[kv]_ip\..*")
 CAMERAS = re.compile(r"unet\.class_embedding\..*")
-BLOCKS = re.compile(r"(.*\.transformer_blocks\.)(\d+)\.(.*)")
-_ADDED_BY_A_BLOCK = re.compile(r"attn\d\.to_out\.0\..*|ff\.net\.2\..*")
-"""Layers of a transformer block whose output is added to what goes past them."""
 
 _SAME_ADAPTERS = {"none": "", "pixel-only": "", "global": "global", "local": "local", "pixel": "local"}
 """Which weights the image controllers have, besides those of the base."""
@@ -25,18 +22,16 @@ _SAME_ADAPTERS = {"none": "", "pixel-only": "", "global": "global", "local": "lo
 def start_network(
     model: MultiViewUNet, source: MultiViewUNet, new_in_source: Set[str] = frozenset()
 ) -> dict[str, int]:
-    """Give a network the weights of another, which may lack image controllers and be less deep.
+    """Give a network the weights of another, which may lack image controllers.
 
     What the source lacks begins without influence, so that the first step sees the source's own network: keys of the
     image tokens are those of the caption (as IP-Adapter begins, arXiv 2308.06721), their values are zero (as ControlNet's
-    new layers, arXiv 2302.05543), and the projection of the features stays as it was drawn. Transformer blocks beyond
-    those of the source are copies of its last one that add nothing yet (as in Net2Net, arXiv 1511.05641, a deeper network
-    begins as the same function). A prompt frame is new to a network without pixel controller, and changes what it says
-    from the beginning.
+    new layers, arXiv 2302.05543), and the projection of the features stays as it was drawn. A prompt frame is new to a
+    network without pixel controller, and changes its answers from the beginning.
 
     Args:
         model: changed in place.
-        source: of the same size, or with fewer transformer blocks in a layer.
+        source: of the same size.
         new_in_source: what the source itself had to make up, see `checkpoints.load_part`.
 
     Returns:
@@ -52,33 +47,18 @@ def start_network(
             f"model.controllers is {ours}, but the starting point has {theirs} controllers, which fit "
             f"{' and '.join(fitting)} only"
         )
-    state, known = model.state_dict(), source.state_dict()
-    given = _deepened(known, state)
+    state, given = model.state_dict(), source.state_dict()
     missing = {name for name in state if name not in given and ADAPTERS.fullmatch(name)}
     expected = {name: tuple(tensor.shape) for name, tensor in state.items() if name not in missing}
     problem = differences(expected, {name: tuple(tensor.shape) for name, tensor in given.items()})
     if problem:
         raise ValueError(f"the starting point does not fit the model: {problem}")
     model.load_state_dict({**given, **_without_influence(missing, given, state)}, strict=False)
-    counts = summary(model, missing | (given.keys() - known.keys()) | set(new_in_source))
+    counts = summary(model, missing | set(new_in_source))
     logger.info(
         "starting point: %s", ", ".join(f"{what} {count / 1e6:.1f} M" for what, count in counts.items())
     )
     return counts
-
-
-def _deepened(given: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
-    """Weights with the transformer blocks that are wanted besides, each a copy of the one before that adds nothing."""
-    weights = dict(given)
-    for name in wanted:  # in the network's order: the block before comes first
-        block = BLOCKS.fullmatch(name)
-        if name in given or not block:
-            continue
-        stem, number, layer = block.groups()
-        before = weights.get(f"{stem}{int(number) - 1}.{layer}")
-        if before is not None:
-            weights[name] = torch.zeros_like(before) if _ADDED_BY_A_BLOCK.fullmatch(layer) else before
-    return weights
 
 
 def _without_influence(
@@ -95,13 +75,14 @@ def _without_influence(
 
 def summary(model: nn.Module, new: Set[str]) -> dict[str, int]:
     """Numbers of parameters: `taken`, and the new ones by what they are for."""
-    kinds = {
-        "taken": lambda name: name not in new,
-        "new camera layers": lambda name: name in new and CAMERAS.fullmatch(name),
-        "new image projection": lambda name: name in new and name.startswith("image_projection."),
-        "new transformer blocks": lambda name: name in new and BLOCKS.fullmatch(name) and "_ip." not in name,
-        "new image keys and values": lambda name: name in new and "_ip." in name,
-    }
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    counts = {what: sum(size for name, size in sizes.items() if of(name)) for what, of in kinds.items()}
-    return {what: count for what, count in counts.items() if count}
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if name not in new:
+            what = "taken"
+        elif CAMERAS.fullmatch(name):
+            what = "new camera layers"
+        else:
+            projection = name.startswith("image_projection.")
+            what = "new image projection" if projection else "new image keys and values"
+        counts[what] = counts.get(what, 0) + parameter.numel()
+    return counts

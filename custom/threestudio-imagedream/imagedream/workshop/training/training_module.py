@@ -1,19 +1,24 @@
-"""What the three trainings share: the towers' (`towers`), the autoencoder's and the multi-view network's (`diffusion`)."""
+"""What the three trainings share: CLIP's (`clip`), the autoencoder's and the multi-view network's (`diffusion`)."""
 
 from collections.abc import Set
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from imagedream.runs.files import atomic_folder
 from imagedream.runs.seeds import step_generator
-from imagedream.workshop.training.optimizers import OptimizerConfig
-from imagedream.workshop.training.strategies import shard
+from imagedream.workshop.training.optimizers import learning_rate_factor, make_optimizer
+from imagedream.workshop.training.train_config import OptimizerConfig
 
 
 class Training(pl.LightningModule):
     """Optimiser, logging, and draws that depend on seed and step alone."""
+
+    result = "model"
+    """What is written to the run folder: the name of a folder or of a file."""
 
     def __init__(self, optimizer: OptimizerConfig, steps: int, seed: int) -> None:
         super().__init__()
@@ -23,14 +28,11 @@ class Training(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimiser of what is learned, and its schedule."""
         config = self.optimizer_config
-        optimizer = config.make([p for p in self.parameters() if p.requires_grad])
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: config.factor(step, self.steps))
+        optimizer = make_optimizer(config, [p for p in self.parameters() if p.requires_grad])
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(config, step, self.steps)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def configure_model(self) -> None:
-        """Spread the weights over the devices if the strategy says so."""
-        if self.device_mesh is not None:
-            shard(self.model, self.device_mesh["data_parallel"])
 
     def start_from(self, initial: torch.nn.Module, new: Set[str] = frozenset()) -> None:
         """Begin with another model's weights, which must fit exactly.
@@ -66,3 +68,12 @@ class Training(pl.LightningModule):
         """The same loss on objects kept apart, with the same draws every time."""
         values = self.loss(batch, step_generator(0, batch["step"]))
         self.log_dict({f"validation/{name}": value for name, value in values.items()}, batch_size=1)
+
+    def finish(self) -> Any:
+        """What is written after a training: a model or a pipeline of diffusers."""
+        return self.model
+
+    def write(self, out: Path) -> None:
+        """Write `result` to the run folder, in place of an older one."""
+        with atomic_folder(out / self.result, replace=True) as folder:
+            self.finish().save_pretrained(folder, safe_serialization=True)

@@ -6,27 +6,23 @@ Objects are toys (`imagedream.workshop.training.toy_data`) or what `python -m im
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Integer
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from imagedream.runs.seeds import step_generator
-from imagedream.workshop.training.picture_data import Pictures, PicturesConfig, find_pictures
-from imagedream.workshop.training.rendered_data import (
-    RenderedConfig,
-    RenderedSamples,
-    examine_rendered,
-    find_rendered,
-)
+from imagedream.workshop.training.picture_data import Pictures, check_pictures, find_pictures
+from imagedream.workshop.training.random_draws import epoch_indices
+from imagedream.workshop.training.rendered_data import RenderedSamples, examine_rendered, find_rendered
 from imagedream.workshop.training.shard_data import Entry, index
-from imagedream.workshop.training.toy_data import SampleCache, SampleConfig
+from imagedream.workshop.training.toy_data import SampleCache
+from imagedream.workshop.training.train_config import DataConfig
 
 
 @runtime_checkable
@@ -46,28 +42,6 @@ class Source(Protocol):
             `objects`, what messages call them; and, where cameras are known, `azimuths_deg` (batch, view), `elevations_deg`
             (batch,) and `prompt_azimuths_deg` (batch,).
         """
-
-
-def epoch_indices(step: int, batch_size: int, objects: int, seed: int) -> Integer[Tensor, " batch"]:
-    """The objects of one step: every epoch is a fresh permutation, and a batch may straddle two."""
-    start = step * batch_size
-    indices = []
-    for position in range(start, start + batch_size):
-        epoch, offset = divmod(position, objects)
-        indices.append(_permutation(epoch, objects, seed)[offset])
-    return torch.stack(indices)
-
-
-_permutations: dict[tuple[int, int, int], Tensor] = {}
-
-
-def _permutation(epoch: int, objects: int, seed: int) -> Tensor:
-    key = (epoch, objects, seed)
-    if key not in _permutations:
-        if len(_permutations) > 2:
-            _permutations.clear()
-        _permutations[key] = torch.randperm(objects, generator=step_generator(seed, epoch, stream=1))
-    return _permutations[key]
 
 
 class StepBatches(IterableDataset):
@@ -124,52 +98,8 @@ class StepBatches(IterableDataset):
             step += stride
 
 
-@dataclass(frozen=True)
-class DataConfig:
-    """Where training samples come from."""
-
-    sample: SampleConfig = field(default_factory=SampleConfig)
-    """How toys are rendered."""
-    rendered: RenderedConfig = field(default_factory=RenderedConfig)
-    """Rendered objects, instead of toys."""
-    pictures: PicturesConfig = field(default_factory=PicturesConfig)
-    """Single pictures among the objects."""
-    cache: str = "cache"
-    """Folder of the rendered toys, and of what is known of shards."""
-    objects: int = 6144
-    """Toys to train on."""
-    validation_objects: int = 128
-    """Objects kept apart to watch the loss: further toys, or the last of the rendered objects; with 0 (a handful of own
-    objects) the loss is watched on those it learns from."""
-    batch_size: int = 16
-    """Objects a step and process."""
-    workers: int | None = None
-    """Processes that render toys and check shards; all cores when null."""
-    loader_workers: int = 0
-    """Processes that prepare batches while the network learns; 0 prepares them in between."""
-
-    def __post_init__(self):
-        for name, least in (("validation_objects", 0), ("batch_size", 1), ("loader_workers", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"data.{name} is {getattr(self, name)}, must be at least {least}")
-        if not self.rendered.folders and not self.validation_objects:
-            raise ValueError("data.validation_objects is 0, of toys it must be at least 1")
-
-    @property
-    def seen(self) -> dict[str, Any]:
-        """The entry of this data in a network's `trained_on`; folders by name, since paths are nobody's business."""
-        pictures = [Path(folder).name for folder in self.pictures.folders]
-        if self.rendered.folders:
-            seen = {"data": "rendered", "folders": [Path(folder).name for folder in self.rendered.folders]}
-        else:
-            kinds = list(dict.fromkeys(self.sample.kinds))
-            toys = {"kinds": kinds, "split": "train", "first_seed": 0, "objects": self.objects}
-            seen = {"data": "toybox", **toys}
-        return {**seen, "batch_size": self.batch_size, **({"pictures": pictures} if pictures else {})}
-
-
 class TrainingData(pl.LightningDataModule):
-    """Prepares the samples and serves batches; a resumed run goes on at its step.
+    """Prepares the samples and serves batches; a resumed run begins at its step.
 
     Args:
         config: what and where.
@@ -185,6 +115,7 @@ class TrainingData(pl.LightningDataModule):
         self.config, self.seed = config, seed
         self.pictures: Source | None = None
         self._found = find_rendered(config.rendered.folders)
+        check_pictures(config.pictures)
         if not config.rendered.folders:
             self.training: Source = SampleCache(Path(config.cache), config.objects, config.sample)
             self.validation: Source = SampleCache(
@@ -192,44 +123,37 @@ class TrainingData(pl.LightningDataModule):
             )
 
     def prepare_data(self) -> None:
-        """Render the toys that are missing, check the shards that are new."""
-        if self.config.rendered.folders:
-            self._rendered()
-        else:
-            self.validation.build(self.config.workers)
-            self.training.build(self.config.workers)
-        self._pictures()
+        """Render the toys that are missing and check the shards that are new, in one process of a machine."""
+        self.setup()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open what `prepare_data` left."""
-        if self.config.rendered.folders:
-            training, validation = hold_out(self._rendered(), self.config.validation_objects)
-            self.training = RenderedSamples(training, self.config.rendered)
-            self.validation = RenderedSamples(validation, self.config.rendered)
-        entries = self._pictures()
-        if entries:
-            rendered = self.config.rendered
-            size = rendered.image_size if rendered.folders else self.config.sample.image_size
-            self.pictures = Pictures(entries, self.config.pictures, size)
-
-    def _rendered(self) -> list[Entry]:
-        config = self.config
-        skip = config.rendered.skip_broken
-        return index(*self._found, examine_rendered, config.cache, config.workers, skip)
-
-    def _pictures(self) -> list:
-        return find_pictures(self.config.pictures, self.config.cache, self.config.workers)
+        """Open what there is."""
+        config, rendered = self.config, self.config.rendered
+        if rendered.folders:
+            entries = index(
+                *self._found, examine_rendered, config.cache, config.workers, rendered.skip_broken
+            )
+            training, validation = hold_out(entries, config.validation_objects)
+            self.training = RenderedSamples(training, rendered)
+            self.validation = RenderedSamples(validation, rendered)
+        else:
+            self.validation.build(config.workers)
+            self.training.build(config.workers)
+        pictures = find_pictures(config.pictures, config.cache, config.workers)
+        if pictures:
+            size = rendered.image_size if rendered.folders else config.sample.image_size
+            self.pictures = Pictures(pictures, config.pictures, size)
 
     def _batches(self, first_step: int, rank: int = 0, world_size: int = 1):
-        config, pictures = self.config, self.config.pictures
+        config = self.config
         return StepBatches(
             self.training,
             config.batch_size,
             self.seed,
             first_step,
             self.pictures,
-            pictures.share,
-            pictures.batch_size or 2 * config.batch_size,
+            config.pictures.share,
+            config.pictures_a_step,
             rank,
             world_size,
         )
@@ -253,31 +177,22 @@ class TrainingData(pl.LightningDataModule):
         return batch
 
     def val_dataloader(self) -> DataLoader:
-        """The validation objects once, with fixed draws."""
-        return DataLoader(_InOrder(self.validation, self.config.batch_size), batch_size=None)
+        """Whole batches of the validation objects from the first one on, each with its own fixed draws."""
+        source = self.validation
+        size = min(self.config.batch_size, len(source))
+
+        def batch(number: int) -> dict:
+            start = number * size
+            indices = torch.arange(start, start + size)
+            return {**source.batch(indices, step_generator(0, start)), "step": start}
+
+        return DataLoader(range(len(source) // size), batch_size=None, collate_fn=batch)
 
 
 def leave_signals_to_the_trainer(worker: int) -> None:
     """A signal that asks the run to stop reaches all its processes, but the trainer needs batches until it has stopped."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-
-
-class _InOrder(Dataset):
-    """Whole batches of a source from its beginning, each with its own fixed draws."""
-
-    def __init__(self, source: Source, batch_size: int) -> None:
-        self.source, self.batch_size = source, min(batch_size, len(source))
-
-    def __len__(self) -> int:
-        return len(self.source) // self.batch_size
-
-    def __getitem__(self, number: int) -> dict:
-        if not 0 <= number < len(self):
-            raise IndexError(number)
-        start = number * self.batch_size
-        indices = torch.arange(start, start + self.batch_size)
-        return {**self.source.batch(indices, step_generator(0, start)), "step": start}
 
 
 def hold_out(entries: list[Entry], objects: int) -> tuple[list[Entry], list[Entry]]:
@@ -298,13 +213,3 @@ def hold_out(entries: list[Entry], objects: int) -> tuple[list[Entry], list[Entr
         )
     apart = set(names[-objects:])
     return [e for e in entries if e.object not in apart], [e for e in entries if e.object in apart]
-
-
-def random_backgrounds(
-    groups: int, generator: torch.Generator, white: float = 0.4, grey: float = 0.2
-) -> Float[Tensor, "group 3"]:
-    """A background colour for each group: white, grey (as in MVDream) or any colour, with the given probabilities."""
-    choice = torch.rand(groups, 1, generator=generator)
-    colour = torch.rand(groups, 3, generator=generator)
-    backgrounds = torch.where(choice < white + grey, colour[:, :1].expand(-1, 3), colour)
-    return torch.where(choice < white, torch.ones_like(backgrounds), backgrounds)

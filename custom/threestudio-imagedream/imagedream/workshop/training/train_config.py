@@ -1,0 +1,434 @@
+"""Everything a training run is made of, as dataclasses, and how a YAML file becomes one. No other file of the training is read here."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from imagedream.runs.settings import read_settings
+from imagedream.toybox import FIRST_KINDS, KINDS
+
+VIEWS = 4
+"""Target views of an object in a group, a quarter turn apart."""
+Number = int | float
+PARTS = ("encoder", "autoencoder", "diffusion")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+OPTIMIZERS = ("adamw", "muon", "adafactor")
+SCHEDULES = ("cosine", "linear", "constant")
+PROMPT_LIGHTS = ("random", "fixed")
+
+
+def _check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{option} is {value!r}, must be one of {', '.join(allowed)}")
+
+
+def _check_number(
+    option: str, value: Number, low: Number, high: Number | None = None, below: Number | None = None
+) -> None:
+    """Raise ValueError unless a number lies from `low` to `high`, both included, or is at least `low` and below `below`."""
+    allowed = f"at least {low}"
+    allowed += "" if high is None else f" and at most {high}"
+    allowed += "" if below is None else f" and below {below}"
+    if not value >= low or (high is not None and value > high) or (below is not None and value >= below):
+        raise ValueError(f"{option} is {value}, must be {allowed}")
+
+
+def _check_positive(option: str, value: Number) -> None:
+    if not value > 0:
+        raise ValueError(f"{option} is {value}, must be above 0")
+
+
+def _check_range(
+    option: str, low_high: tuple[Number, Number], low: Number = -math.inf, high: Number = math.inf
+) -> None:
+    """Raise ValueError unless a range goes up and lies within `low` to `high`, both included."""
+    first, last = low_high
+    if not low <= first <= last <= high:
+        limits = "" if low == -math.inf else f" and lie from {low} to {high}"
+        raise ValueError(f"{option} is {first} to {last}, must not go down{limits}")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """What one toy's training sample looks like. Ranges are uniform."""
+
+    kinds: list[str] = field(default_factory=lambda: list(FIRST_KINDS))
+    """Kinds of toys, drawn evenly; one that is named twice is drawn twice as often."""
+    image_size: int = 64
+    """Side of all views in pixels."""
+    groups: int = 2
+    """Groups of four target views an object."""
+    prompts: int = 2
+    """Prompt views an object."""
+    elevation_deg: tuple[float, float] = (0.0, 20.0)
+    """Target cameras."""
+    fov_y_deg: tuple[float, float] = (45.0, 50.0)
+    """Target cameras; the network is not told, so keep it narrow."""
+    relative_distance: tuple[float, float] = (0.71, 0.75)
+    """Target cameras: half the frame's height at the origin, in world units."""
+    prompt_azimuth_deg: tuple[float, float] = (-90.0, 90.0)
+    """Prompt cameras: the front half circle (paper §4)."""
+    prompt_elevation_deg: tuple[float, float] = (0.0, 25.0)
+    """Prompt cameras."""
+    prompt_fov_y_deg: tuple[float, float] = (25.0, 55.0)
+    """Prompt cameras."""
+    prompt_fraction: tuple[float, float] = (0.8, 0.95)
+    """The prompt object's longest side over the frame's; `imagedream.image_prompt` prepares pictures at 0.90."""
+    prompt_light: str = "random"
+    """`random`: each prompt view has a light of its own (ImageDream's future work, paper §5); `fixed`: all have the
+    targets'."""
+
+    def __post_init__(self):
+        unknown = set(self.kinds) - set(KINDS)
+        if unknown or not self.kinds:
+            raise ValueError(f"kinds has unknown {sorted(unknown)}; the toybox knows {', '.join(KINDS)}")
+        for name in ("image_size", "groups", "prompts"):
+            _check_number(f"data.sample.{name}", getattr(self, name), 1)
+        _check_choice("data.sample.prompt_light", self.prompt_light, PROMPT_LIGHTS)
+
+
+@dataclass(frozen=True)
+class RenderedConfig:
+    """Objects that `python -m imagedream render` has made views of."""
+
+    folders: list[str] = field(default_factory=list)
+    """Folders with shards or views, at any depth; none: toys are rendered instead."""
+    image_size: int = 256
+    """Side of all views in pixels; larger ones are reduced."""
+    own_prompts: float = 0.5
+    """Probability that the prompt has its own camera and light, where a sample brings such views; otherwise it is one of
+    the ring's 16 (of 32) views from azimuth −90 up to 90, as in the paper (§4), where it is always so."""
+    prompt_fraction: tuple[float, float] = (0.8, 0.95)
+    """The prompt object's longest side over the frame's; `imagedream.image_prompt` prepares pictures at 0.90."""
+    prompt_azimuth_deg: tuple[float, float] = (-180.0, 180.0)
+    """Of prompt views with their own camera: which of a sample's are used."""
+    prompt_elevation_deg: tuple[float, float] = (-90.0, 90.0)
+    """Likewise."""
+    prompt_fov_y_deg: tuple[float, float] = (0.0, 180.0)
+    """Likewise."""
+    caption_suffix: str = ""
+    """Appended to captions that do not say "3d"; MVDream's is ", 3d asset"."""
+    skip_broken: bool = False
+    """Leave broken samples out, with a warning."""
+
+    def __post_init__(self):
+        _check_number("data.rendered.image_size", self.image_size, 8)
+        _check_number("data.rendered.own_prompts", self.own_prompts, 0, 1)
+        _check_range("data.rendered.prompt_fraction", self.prompt_fraction, 0.01, 1)
+        for name in ("prompt_azimuth_deg", "prompt_elevation_deg", "prompt_fov_y_deg"):
+            _check_range(f"data.rendered.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class PicturesConfig:
+    """Single pictures with captions, see `imagedream.workshop.training.picture_data`."""
+
+    folders: list[str] = field(default_factory=list)
+    """Shards (`KEY.jpg` and `KEY.txt`, or `KEY.json` with `caption`), or pictures `NAME.jpg` with `NAME.txt` or a
+    `captions.csv` (file, caption) in the same folder; none: only objects."""
+    share: float = 0.3
+    """Of the steps (MVDream: 0.3)."""
+    batch_size: int | None = None
+    """Pictures a step; twice `data.batch_size` when null."""
+    prompt_crop: tuple[float, float] = (0.7, 1.0)
+    """Side of the prompt over the side of the picture that it is cut out of."""
+    skip_broken: bool = False
+    """Leave broken samples out, with a warning."""
+
+    def __post_init__(self):
+        _check_positive("data.pictures.share", self.share)
+        _check_number("data.pictures.share", self.share, 0, below=1)
+        if self.batch_size is not None:
+            _check_number("data.pictures.batch_size", self.batch_size, 1)
+        _check_range("data.pictures.prompt_crop", self.prompt_crop, 0.01, 1)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where training samples come from."""
+
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    """How toys are rendered."""
+    rendered: RenderedConfig = field(default_factory=RenderedConfig)
+    """Rendered objects, instead of toys."""
+    pictures: PicturesConfig = field(default_factory=PicturesConfig)
+    """Single pictures among the objects."""
+    cache: str = "cache"
+    """Folder of the rendered toys, and of what is known of shards."""
+    objects: int = 6144
+    """Toys to train on."""
+    validation_objects: int = 128
+    """Objects kept apart to watch the loss: further toys, or the last of the rendered objects; with 0 (a few own objects)
+    the loss is watched on those it learns from."""
+    batch_size: int = 16
+    """Objects a step and process."""
+    workers: int | None = None
+    """Processes that render toys and check shards; all cores when null."""
+    loader_workers: int = 0
+    """Processes that prepare batches while the network learns; 0 prepares them in between."""
+
+    def __post_init__(self):
+        _check_number("data.validation_objects", self.validation_objects, 0 if self.rendered.folders else 1)
+        _check_number("data.batch_size", self.batch_size, 1)
+        _check_number("data.loader_workers", self.loader_workers, 0)
+
+    @property
+    def pictures_a_step(self) -> int:
+        """Pictures a step of pictures and process; 0 if there are none."""
+        return (self.pictures.batch_size or 2 * self.batch_size) if self.pictures.folders else 0
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """The entry of this data in a network's `trained_on`; folders by name, since paths are nobody's business."""
+        pictures = [Path(folder).name for folder in self.pictures.folders]
+        if self.rendered.folders:
+            seen = {"data": "rendered", "folders": [Path(folder).name for folder in self.rendered.folders]}
+        else:
+            kinds = list(dict.fromkeys(self.sample.kinds))
+            toys = {"kinds": kinds, "split": "train", "first_seed": 0, "objects": self.objects}
+            seen = {"data": "toybox", **toys}
+        return {**seen, "batch_size": self.batch_size, **({"pictures": pictures} if pictures else {})}
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser, a warm-up and a decay of its learning rate, see `imagedream.workshop.training.optimizers`."""
+
+    kind: str = "adamw"
+    """`adamw` (Loshchilov and Hutter, arXiv 1711.05101; the paper's); `muon` (matrices by their directions, the rest by
+    AdamW), which keeps of a matrix one of its size instead of two; or `adafactor` (Shazeer and Stern, arXiv 1804.04235),
+    which keeps a row and a column."""
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    weight_decay: float = 0.01
+    """Of matrices and kernels; not for biases, norms and embeddings."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's, and of what Muon leaves to it."""
+    schedule: str = "cosine"
+    """How the rate falls from its peak to `final_fraction` of it at the last step: `cosine`, `linear`, or `constant`, which
+    does not."""
+    warmup_steps: int = 100
+    """Linear warm-up."""
+    final_fraction: float = 0.02
+    """Learning rate at the last step over the peak."""
+
+    def __post_init__(self):
+        _check_choice("optimizer.kind", self.kind, OPTIMIZERS)
+        _check_choice("optimizer.schedule", self.schedule, SCHEDULES)
+        for name in ("learning_rate", "weight_decay", "warmup_steps"):
+            _check_number(f"optimizer.{name}", getattr(self, name), 0)
+        for beta in self.betas:
+            _check_number("optimizer.betas", beta, 0, below=1)
+        _check_number("optimizer.final_fraction", self.final_fraction, 0, 1)
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685) of the network's attention."""
+
+    rank: int = 0
+    """Of the corrections; 0 trains the network itself."""
+    weights: str = "toybox"
+    """The model that is corrected, all of its parts: anything that `imagedream.checkpoints.load` knows."""
+    alpha: float = 16.0
+    """Corrections are scaled by alpha / rank."""
+    target_modules: list[str] = field(
+        default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0", "to_k_ip.0", "to_v_ip.0"]
+    )
+    """Ends of the names of matrices that are corrected: those of self- and cross-attention, and the image controllers'."""
+
+    def __post_init__(self):
+        _check_number("lora.rank", self.rank, 0)
+        _check_positive("lora.alpha", self.alpha)
+
+
+@dataclass(frozen=True)
+class ConditioningConfig:
+    """How often the network is trained without what it will sometimes have to do without."""
+
+    prompt_dropout: float = 0.1
+    """Probability of no image prompt (paper §4): of exactly what the network takes for one later, `model.no_image`."""
+    caption_dropout: float = 0.1
+    """Probability of the empty caption."""
+    white_background: float = 0.4
+    """Fraction of groups in front of white; those that are neither this nor that stand in front of any colour."""
+    grey_background: float = 0.2
+    """Fraction of groups in front of some grey; MVDream: 1."""
+    timestep_bias: float = 1.0
+    """Timesteps are drawn with density ∝ t^(bias − 1): 1 is uniform, 2 prefers noise levels at which only the
+    conditions tell what the object looks like."""
+
+    def __post_init__(self):
+        for name in ("prompt_dropout", "caption_dropout", "white_background", "grey_background"):
+            _check_number(f"conditioning.{name}", getattr(self, name), 0, 1)
+        both = self.white_background + self.grey_background
+        _check_number("conditioning.white_background and grey_background: their sum", both, 0, 1)
+        _check_positive("conditioning.timestep_bias", self.timestep_bias)
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Weights of the noise levels, see `imagedream.workshop.training.objectives`."""
+
+    min_snr_gamma: float | None = None
+    """min-SNR-γ weighting (Hang et al., arXiv 2303.09556; γ = 5 there): the loss, seen as one on x₀, counts
+    min(SNR, γ), so that the many easy, nearly clean levels do not outweigh the others. Null: all levels alike, as in the
+    paper."""
+
+    def __post_init__(self):
+        if self.min_snr_gamma is not None:
+            _check_positive("objective.min_snr_gamma", self.min_snr_gamma)
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """What is done to targets and prompts of objects while training, see `imagedream.workshop.training.augmentations`."""
+
+    object_scale: tuple[float, float] = (1.0, 1.0)
+    """Range of the size of an object in its frame, against the size it was rendered at; the same for all views of a group
+    and its prompt. CRM: 0.475 to 0.95."""
+    contour_probability: float = 0.0
+    """Of a line in a random colour around the prompt's silhouette, like the rim that background removal leaves. CRM: 0.5."""
+    contour_px: tuple[int, int] = (1, 3)
+    """Range of the line's width, in pixels of the prompt."""
+
+    def __post_init__(self):
+        _check_range("augmentation.object_scale", self.object_scale, 0.01, 1)
+        _check_number("augmentation.contour_probability", self.contour_probability, 0, 1)
+        _check_range("augmentation.contour_px", self.contour_px, 1, 100)
+
+
+@dataclass
+class TrainConfig:
+    """Everything a training run is made of."""
+
+    part: str = MISSING
+    """What is trained: encoder, autoencoder or diffusion."""
+    out: str = MISSING
+    """Run folder: `model/` (the trained part), `checkpoints/last.ckpt`, `config.yaml`, `stats.jsonl`."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `ImageTextEncoder`, `AutoencoderKL` or `MultiViewUNet`; what is left out of the latter's is the published
+    network's (`imagedream.workshop.training.architectures`)."""
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `DDIMScheduler`; what is left out is the published model's (diffusion)."""
+    initial: str = ""
+    """What to start from: the folder of a trained part (`.../unet`, `.../vae`, `.../encoder`), or anything that
+    `imagedream.checkpoints.load` knows: a model folder, an official ImageDream or MVDream file, Stable Diffusion 2.1, an id
+    on the hub; empty: random weights."""
+    learn: Any = "all"
+    """What is learned: `all`, `controllers`, or a list of names of parameters or modules; the rest stays frozen."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """An adapter beside the network's weights instead of these (diffusion)."""
+    autoencoder: str = ""
+    """The autoencoder to work with: its folder, or a model as for `initial` (diffusion)."""
+    encoder: str = ""
+    """The CLIP to work with: its folder, a model as for `initial`, or `ARCHITECTURE:WEIGHTS` of open_clip (diffusion)."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Samples and batches."""
+    principal_encoder: bool = False
+    """Principal components for an encoder, only the decoder learns (autoencoder)."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimiser and learning rate."""
+    conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
+    """Dropout of conditions (diffusion)."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """Weights of the noise levels (diffusion)."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """Changes to the objects' pictures (diffusion)."""
+    steps: int = 1000
+    """Optimiser steps."""
+    seed: int = 0
+    """Of everything random."""
+    precision: str = "32-true"
+    """One of Lightning's, e.g. bf16-mixed; `auto` is bf16-mixed where the device computes in bfloat16, else 32-true."""
+    accumulate: int = 1
+    """Batches a step."""
+    gradient_clip: float = 1.0
+    """Largest gradient norm."""
+    ema_decay: float = 0.999
+    """Of the averaged weights, which are what is saved."""
+    validate_every: int = 200
+    """Steps between validations."""
+    validation_views: int = 4
+    """Validation objects of which four views are sampled, drawn and scored at each validation; 0 is none (diffusion)."""
+    validation_view_steps: int = 20
+    """Sampler steps of these."""
+    log_every: int = 10
+    """Steps between lines of stats.jsonl."""
+    tensorboard: bool = False
+    """The same numbers and pictures for TensorBoard, in `tensorboard/` (needs the package)."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints and snapshots of the model."""
+    checkpoint_steps: int = 0
+    """Steps between checkpoints, besides; 0 goes by time alone."""
+    keep_checkpoints: int = 2
+    """The newest that stay."""
+    resume_changed: bool = False
+    """Resume although the config has changed since; learning rates stay those of the checkpoint."""
+    devices: int = 1
+    """Devices (on a CPU: processes) of each machine; several train by DDP."""
+    nodes: int = 1
+    """Machines."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    compile: bool = False
+    """`torch.compile` for the trained part."""
+
+    def __post_init__(self):
+        _check_choice("precision", self.precision, PRECISIONS)
+        for name in ("steps", "accumulate", "validate_every", "validation_view_steps", "log_every"):
+            _check_number(name, getattr(self, name), 1)
+        for name in ("keep_checkpoints", "devices", "nodes"):
+            _check_number(name, getattr(self, name), 1)
+        for name in ("validation_views", "checkpoint_steps"):
+            _check_number(name, getattr(self, name), 0)
+        _check_number("ema_decay", self.ema_decay, 0, below=1)
+        if self.lora.rank:
+            self._check_lora()
+
+    def _check_lora(self) -> None:
+        """Raise ValueError for settings that an adapter leaves no room for."""
+        if self.part != "diffusion":
+            raise ValueError(f"lora.rank is {self.lora.rank}, which is for part diffusion, not {self.part}")
+        for name in ("model", "scheduler", "initial", "autoencoder", "encoder"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, but with lora.rank {self.lora.rank} all parts come from "
+                    f"lora.weights ({self.lora.weights})"
+                )
+        if self.learn != "all":
+            raise ValueError(
+                f"learn is {self.learn}, but with lora.rank {self.lora.rank} the network stays frozen"
+            )
+
+
+def read_config(path: str | Path, overrides: list[str] | None = None) -> TrainConfig:
+    """A YAML file and `key=value` overrides; unknown keys and wrong types are errors.
+
+    `base` in the file names another one, of which this one is a change (`imagedream.runs.settings`).
+
+    Raises:
+        ValueError: saying which key, and what is allowed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = sorted(str(p) for p in Path("configs/train").glob("*.yaml"))
+        raise ValueError(
+            f"no training config at {path}" + (f"; there are {', '.join(known)}" if known else "")
+        )
+    try:
+        merged = OmegaConf.merge(
+            OmegaConf.structured(TrainConfig), read_settings(path), OmegaConf.from_dotlist(overrides or [])
+        )
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ValueError(
+            f"{path}: {str(error).splitlines()[0]} (at {error.full_key or 'top level'})"
+        ) from error
+    _check_choice(f"{path}: part", config.part, PARTS)
+    return config

@@ -1,0 +1,95 @@
+"""Configs: values that cannot be, files that are changes of others, and the shipped recipes."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from imagedream.workshop.training.train_config import (
+    AugmentationConfig,
+    ConditioningConfig,
+    DataConfig,
+    LoraConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    PicturesConfig,
+    RenderedConfig,
+    SampleConfig,
+    TrainConfig,
+    read_config,
+)
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "train"
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "message"),
+    [
+        (AugmentationConfig, {"object_scale": (0.0, 1.0)}, "object_scale is 0.0 to 1.0"),
+        (AugmentationConfig, {"object_scale": (0.5, 1.5)}, "object_scale is 0.5 to 1.5"),
+        (AugmentationConfig, {"contour_probability": 1.5}, "contour_probability is 1.5"),
+        (AugmentationConfig, {"contour_px": (3, 1)}, "contour_px is 3 to 1"),
+        (ConditioningConfig, {"prompt_dropout": 2.0}, "prompt_dropout is 2.0"),
+        (ConditioningConfig, {"white_background": 0.9, "grey_background": 0.2}, "their sum is 1.1"),
+        (ConditioningConfig, {"timestep_bias": 0.0}, "timestep_bias is 0.0, must be above 0"),
+        (DataConfig, {"validation_objects": 0}, "data.validation_objects is 0, must be at least 1"),
+        (DataConfig, {"batch_size": 0}, "data.batch_size is 0"),
+        (LoraConfig, {"rank": -1}, "lora.rank is -1, must be at least 0"),
+        (ObjectiveConfig, {"min_snr_gamma": 0.0}, "min_snr_gamma is 0.0"),
+        (OptimizerConfig, {"kind": "adam8bit"}, "kind is 'adam8bit', must be one of adamw, muon, adafactor"),
+        (OptimizerConfig, {"schedule": "step"}, "schedule is 'step', must be one of cosine, linear"),
+        (OptimizerConfig, {"learning_rate": -1.0}, "optimizer.learning_rate is -1.0"),
+        (OptimizerConfig, {"betas": (0.9, 1.0)}, "optimizer.betas is 1.0, must be at least 0 and below 1"),
+        (OptimizerConfig, {"final_fraction": 2.0}, "final_fraction is 2.0, must be at least 0 and at most 1"),
+        (PicturesConfig, {"share": 1.0}, "share is 1.0, must be at least 0 and below 1"),
+        (PicturesConfig, {"batch_size": 0}, "batch_size is 0"),
+        (PicturesConfig, {"prompt_crop": (0.0, 1.0)}, "prompt_crop is 0.0 to 1.0"),
+        (RenderedConfig, {"image_size": 2}, "image_size is 2"),
+        (RenderedConfig, {"own_prompts": 1.5}, "own_prompts is 1.5"),
+        (RenderedConfig, {"prompt_fraction": (0.9, 0.8)}, "prompt_fraction is 0.9 to 0.8"),
+        (RenderedConfig, {"prompt_fov_y_deg": (50.0, 20.0)}, "prompt_fov_y_deg is 50.0 to 20.0"),
+        (SampleConfig, {"kinds": ["unicorn"]}, "unicorn"),
+        (SampleConfig, {"groups": 0}, "data.sample.groups is 0"),
+        (SampleConfig, {"prompt_light": "dim"}, "prompt_light is 'dim', must be one of random, fixed"),
+        (TrainConfig, {"precision": "bf16"}, "precision is 'bf16', must be one of auto, 32-true, bf16-mixed"),
+        (TrainConfig, {"devices": 0}, "devices is 0, must be at least 1"),
+        (TrainConfig, {"keep_checkpoints": 0}, "keep_checkpoints is 0, must be at least 1"),
+        (TrainConfig, {"ema_decay": 1.0}, "ema_decay is 1.0"),
+    ],
+)
+def test_values_that_cannot_be(config, values, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        config(**values)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "message"),
+    [
+        ("toybox-encoder", "stepz=3", "stepz"),
+        ("toybox-encoder", "data.objectz=3", "objectz"),
+        ("toybox-encoder", "steps=many", "steps"),
+        ("toybox-encoder", "part=music", "part is 'music', must be one of encoder, autoencoder"),
+        ("lora-own-objects", "initial=x", "initial is 'x', but with lora.rank 16 all parts come from lora.w"),
+        ("lora-own-objects", "learn=controllers", "learn is controllers, but with lora.rank 16"),
+        ("lora-own-objects", "part=encoder", "lora.rank is 16, which is for part diffusion, not encoder"),
+    ],
+)
+def test_overrides_that_cannot_be(recipe, override, message):
+    with pytest.raises(ValueError, match=message):
+        read_config(CONFIGS / f"{recipe}.yaml", [override])
+
+
+def test_a_recipe_that_is_a_change_of_another(tmp_path):
+    (tmp_path / "first.yaml").write_text("part: diffusion\nout: runs/first\nsteps: 7\nseed: 3\n")
+    (tmp_path / "second.yaml").write_text(
+        "base: first.yaml\nout: runs/second\noptimizer: {warmup_steps: 3}\n"
+    )
+    (tmp_path / "third.yaml").write_text("base: second.yaml\nsteps: 9\n")
+    second, third = (read_config(tmp_path / f"{name}.yaml", ["seed=4"]) for name in ("second", "third"))
+    assert (second.out, second.steps, second.seed) == ("runs/second", 7, 4)
+    assert (third.out, third.steps, third.optimizer.warmup_steps) == ("runs/second", 9, 3)
+
+
+def test_a_config_that_is_not_there():
+    with pytest.raises(ValueError, match=r"no training config at nowhere\.yaml"):
+        read_config("nowhere.yaml")
