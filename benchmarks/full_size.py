@@ -300,7 +300,7 @@ def measure_precision(
         record = {**record, "option": option}
         options = OPTIONS[option]
         if options.encoder != "keep" and (device.type == "cpu" or settings.free_encoder):
-            yield {**record, "skipped": "the towers are on the CPU or freed as it is"}
+            yield {**record, "skipped": "the encoder is on the CPU or freed as it is"}
             continue
         del phases
         pipeline = with_same_weights(pipeline, architecture)

@@ -54,7 +54,7 @@ def test_an_encoder_without_image_tower_reads_captions_the_same_way():
     captions = ["a red robot"]
     torch.testing.assert_close(text.encode_text(captions), whole.encode_text(captions))
     torch.testing.assert_close(text.embed_text(captions), whole.embed_text(captions))
-    with pytest.raises(ValueError, match="no image tower"):
+    with pytest.raises(ValueError, match="no image encoder"):
         text.encode_image(torch.rand(1, 3, 16, 16))
 
 

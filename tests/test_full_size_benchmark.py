@@ -46,7 +46,7 @@ def test_tables_and_records(benchmark, tmp_path, capsys):
     )
     assert "(x1." in text
     assert "attention cudnn: attention: cudnn does not work on cpu" in text
-    assert "encoder free: the towers are on the CPU or freed as it is" in text
+    assert "encoder free: the encoder is on the CPU or freed as it is" in text
 
     records = {
         entry["option"]: entry for entry in json.loads((tmp_path / "result.json").read_text())["records"]

@@ -67,7 +67,7 @@ def assert_same_outputs(options):
 @pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler on the CPU")
 def test_compiled_is_the_same():
     # in a process of its own, because the shape checks of the tests cannot be compiled
-    code = "from tests.test_memory import assert_same_outputs as check; check({'compile': True})"
+    code = "from tests.test_offloading import assert_same_outputs as check; check({'compile': True})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -75,37 +75,25 @@ def test_compiled_is_the_same():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("encoder", ["keep", "offload"])
-def test_the_towers_come_to_the_device_and_leave_it(encoder):
-    pipeline = pipeline_with("cuda", encoder=encoder)
-    place = "cpu" if encoder == "offload" else "cuda"
+def test_offloaded_blocks_are_on_the_device_only_while_they_work():
+    pipeline = pipeline_with("cuda", encoder="offload")
+    blocks = pipeline.encoder.clip.transformer.resblocks
+    seen = []
+    blocks[0].ln_1.register_forward_pre_hook(lambda module, _: seen.append(module.weight.device.type))
     for _ in range(2):
-        assert {weight.device.type for weight in pipeline.encoder.parameters()} == {place}
+        assert {weight.device.type for weight in blocks.parameters()} == {"cpu"}
         assert pipeline.encoder.encode_text(["a ball"]).device.type == "cuda"
+    assert seen == ["cuda", "cuda"]
     torch.testing.assert_close(
         sample(pipeline).images.cpu(), sample(pipeline_with()).images, rtol=1e-2, atol=1e-3
     )
 
 
-def test_every_offloaded_weight_visits_the_device_once():
-    encoder = pipeline_with(encoder="offload").encoder
-    places = [weight.data_ptr() for weight in encoder.parameters()]
-    arrived = []
-    for tower, encode in (
-        (encoder.clip, lambda: encoder.embed_text(["a ball"])),
-        (encoder.clip.visual, lambda: encoder.encode_image(PIXELS)),
-    ):
-        image = tower is encoder.clip.visual
-        visits = [encoder._visits[image]]
-        for block in tower.transformer.resblocks:
-            (hook,) = block._forward_pre_hooks.values()
-            visits.append(hook.__self__)
-        encode()
-        assert all(hasattr(visit, "waiting") for visit in visits)  # each was made
-        arrived += [id(weight) for visit in visits for weight in visit.weights]
-    everything = [*encoder.parameters(), *encoder.buffers()]
-    assert sorted(arrived) == sorted(map(id, everything))
-    assert [weight.data_ptr() for weight in encoder.parameters()] == places
+def test_every_block_of_both_encoders_is_offloaded():
+    clip = pipeline_with(encoder="offload").encoder.clip
+    for blocks in (clip.transformer.resblocks, clip.visual.transformer.resblocks):
+        groups = [block._diffusers_hook.get_hook("group_offloading").group for block in blocks]
+        assert [group.modules for group in groups] == [[block] for block in blocks]
 
 
 def test_a_freed_encoder_says_so():

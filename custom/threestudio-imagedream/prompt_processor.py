@@ -44,7 +44,7 @@ class ImageDreamPromptProcessor(BaseObject):
         image_paths: list[Any] = field(default_factory=list)
         """Further pictures of the same object, from wherever."""
         front_path: Any = None
-        """A picture of the object's front; rendered views heed the pictures from their own side most."""
+        """A picture of the object's front; a picture counts most in the rendered views from its own side."""
         left_path: Any = None
         back_path: Any = None
         right_path: Any = None

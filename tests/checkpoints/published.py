@@ -110,7 +110,7 @@ def write_diffusers(pipeline: ImageDreamPipeline, folder: Path, form: str, dtype
             torch.save(nested, folder / "ip_adapter" / "ip-adapter-plus_imagedream.bin")
     pipeline.vae.save_pretrained(folder / "vae")
     pipeline.scheduler.save_pretrained(folder / "scheduler")
-    # transformers' towers without the last text block and without projections, as in these conversions
+    # transformers' encoders without the last text block and without projections, as in these conversions
     layers = pipeline.encoder.config.text_cfg["layers"]
     dropped = (
         f"clip.transformer.resblocks.{layers - 1}.",
@@ -118,15 +118,15 @@ def write_diffusers(pipeline: ImageDreamPipeline, folder: Path, form: str, dtype
         "clip.visual.proj",
         "clip.logit_scale",
     )
-    towers = {
+    encoder = {
         name.removeprefix("clip."): tensor
         for name, tensor in pipeline.encoder.state_dict().items()
         if not name.startswith(dropped)
     }
     from imagedream.checkpoints import key_maps as names
 
-    text = {name: tensor for name, tensor in towers.items() if not name.startswith("visual.")}
-    vision = {name: tensor for name, tensor in towers.items() if name.startswith("visual.")}
+    text = {name: tensor for name, tensor in encoder.items() if not name.startswith("visual.")}
+    vision = {name: tensor for name, tensor in encoder.items() if name.startswith("visual.")}
     _save(put_back(text, names.transformers_text_piece), folder / "text_encoder", dtype)
     if vision:
         _save(put_back(vision, names.transformers_vision_piece), folder / "image_encoder", dtype)

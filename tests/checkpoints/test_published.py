@@ -138,7 +138,7 @@ def test_half_precision_is_the_rounded_model(tmp_path):
 def test_reading_in_small_portions_is_the_same(tmp_path, monkeypatch):
     original = reduced_pipeline("pixel")
     file = write_official(original, tmp_path / "m.pt")
-    monkeypatch.setattr(tensors, "READ_AT_ONCE", 100_000)
+    monkeypatch.setattr(tensors, "READ_AT_ONCE", 25_000)
     assert_same(checkpoints.load(file), original)
 
 

@@ -270,7 +270,7 @@ def test_one_of_several_is_the_one_picture_to_the_bit(controllers):
     pipeline = tiny_pipeline(controllers)
     one = sample(pipeline, RED)
     assert torch.equal(sample(pipeline, images=[RED]), one)
-    assert torch.equal(sample(pipeline, back=RED), one)  # alone, it is heeded by all views
+    assert torch.equal(sample(pipeline, back=RED), one)  # alone, it counts in all views alike
 
 
 @pytest.mark.parametrize("controllers", CONTROLLERS)

@@ -49,7 +49,7 @@ class Condition:
     prompt_latents: Float[Tensor, "group prompt channel height width"] | None = None
     """Clean latents of the prompts (pixel controller), or None: no prompt frames."""
     prompt_bias: Float[Tensor, "group view prompt"] | None = None
-    """How much less than fully each view heeds each prompt (log weight, see `imagedream.attention`), or None: all alike."""
+    """Log weight, at most 0, of each prompt in each view (see `imagedream.attention`), or None: all alike."""
     plain_features: ImageFeatures | None = None
     """Like `image_features`, of plain pictures: given where these stand for "no image" (`NoImage`), else None."""
     plain_latents: Float[Tensor, "group prompt channel height width"] | None = None
@@ -99,7 +99,7 @@ class Condition:
         return self.map(lambda tensor: tensor.expand(groups, *tensor.shape[1:]))
 
     def with_prompt_bias(self, prompt_bias: Float[Tensor, "group view prompt"] | None) -> "Condition":
-        """The same condition with each view heeding the prompts by its own weights; a single row becomes one per group."""
+        """The same condition with weights of the prompts in each view; a single row becomes one per group."""
         if prompt_bias is None:
             return replace(self, prompt_bias=None)
         rows = self.repeat(len(prompt_bias)) if len(self.text_tokens) == 1 else self

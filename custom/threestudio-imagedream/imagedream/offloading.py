@@ -35,8 +35,8 @@ class MemoryOptions:
     """What `apply_memory_options` switches on."""
 
     encoder: str = "keep"
-    """The OpenCLIP towers: `keep` them on the device; `offload` them to the CPU, from where a tower comes for as long
-    as it is needed; or `free` them once a call of the pipeline has encoded its prompt."""
+    """CLIP's text and image encoder: `keep` it on the device; `offload` its blocks to the CPU, from where they come one
+    by one; or `free` it once a call of the pipeline has encoded its prompt."""
     vae_slicing: bool = False
     """The autoencoder takes one picture after the other."""
     vae_tile_px: int | None = None

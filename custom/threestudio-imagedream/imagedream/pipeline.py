@@ -60,7 +60,7 @@ class ImageDreamPipeline(DiffusionPipeline):
     Args:
         unet: multi-view network with its image controllers.
         vae: autoencoder of the views and the prompt.
-        encoder: OpenCLIP towers.
+        encoder: CLIP text and image encoder (OpenCLIP).
         scheduler: noise schedule, parametrisation and sampler.
         guidance_scale: strength of guidance that suits this network, saved in `model_index.json`; calls that name none
             use it.
@@ -265,7 +265,7 @@ class ImageDreamPipeline(DiffusionPipeline):
             generator: source of the initial noise.
             background: RGB in [0, 1] behind the views.
             images: further pictures of the same object, from wherever.
-            front: a picture that shows the object's front; each view heeds the pictures from its own side most.
+            front: a picture that shows the object's front; a picture counts most in the views from its own side.
             left: likewise, the object's own left side.
             back: likewise.
             right: likewise.

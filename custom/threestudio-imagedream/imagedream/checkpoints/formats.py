@@ -128,7 +128,7 @@ def _latent_diffusion_file(path: Path) -> Blueprint:
         for what, there in (
             ("a UNet", f"{UNET}input_blocks.0.0.weight" in shapes),
             ("an autoencoder", vae),
-            ("OpenCLIP's text tower", text),
+            ("OpenCLIP's text encoder", text),
         )
         if not there
     ]
@@ -182,7 +182,7 @@ def _kind(unet: Component, form: str) -> str:
 
 
 def _folder_tensors(path: Path, folders) -> Tensors:
-    tensors = Tensors({}, {}, {})
+    tensors = Tensors({}, {})
     for folder in folders:
         tensors |= open_tensors(path / folder).under(f"{folder}/")
     return tensors
@@ -408,7 +408,7 @@ def _transformers_encoder(shapes: Mapping[str, tuple[int, ...]]) -> Component:
 def _encoder_config(shape: Callable[[str], tuple[int, ...] | None], known) -> dict[str, Any]:
     """Arguments of `ImageTextEncoder`, from shapes by open_clip's names; `known` are names that tell the blocks.
 
-    Head counts leave no trace in shapes: CLIP's towers have heads of 64 channels, ViT-H's image tower of 80.
+    Head counts leave no trace in shapes: CLIP's encoders have heads of 64 channels, ViT-H's image encoder of 80.
     """
 
     def layers(prefix: str) -> int:
@@ -417,7 +417,7 @@ def _encoder_config(shape: Callable[[str], tuple[int, ...] | None], known) -> di
         )
 
     if shape("token_embedding.weight") is None:
-        raise CheckpointError("there is no text tower of CLIP in these weights")
+        raise CheckpointError("there is no CLIP text encoder in these weights")
     vocabulary, width = shape("token_embedding.weight")
     text = dict(
         context_length=shape("positional_embedding")[0],

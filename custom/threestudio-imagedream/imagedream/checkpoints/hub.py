@@ -113,17 +113,16 @@ def fetch(source: str | Path) -> Path:
     path = local_path(source)
     if path is not None:
         return path
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import errors, hf_hub_download
 
     match = _HUB.fullmatch(str(source))
     repository, file = match["repository"], match["file"]
     try:
         if file is None:
-            return Path(snapshot_download(repository, allow_patterns=_folder_patterns(repository)))
+            return _fetch_folder(repository)
         fresh = not _cached(repository, file)
         path = Path(hf_hub_download(repository, file))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
+    except (errors.HfHubHTTPError, errors.HFValidationError, errors.OfflineModeIsEnabled, OSError) as error:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise CheckpointError(
             f"{source} is no path here, and as an id on the Hugging Face hub it could not be had: {reason}"
@@ -139,31 +138,32 @@ def _cached(repository: str, file: str) -> bool:
     return isinstance(try_to_load_from_cache(repository, file), str)
 
 
-def _folder_patterns(repository: str) -> list[str]:
-    """Settings and weights; of weights in two forms only the safetensors."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.constants import is_offline_mode
+def _fetch_folder(repository: str) -> Path:
+    """Settings and weights of a model folder; of a part with weights in two forms only the safetensors.
 
-    settings = ["*.json"]
-    if is_offline_mode():
-        return [*settings, "*.safetensors", "*.bin"]
-    files = HfApi().list_repo_files(repository)
-    chosen = []
-    for folder in sorted(
-        {str(Path(file).parent) for file in files if Path(file).suffix in (".safetensors", ".bin")}
-    ):
-        here = [file for file in files if str(Path(file).parent) == folder]
-        forms = [form for form in (".safetensors", ".bin") if any(file.endswith(form) for file in here)]
-        plain = [
-            file for file in here if file.endswith(forms[0]) and not re.search(r"\.(fp16|non_ema)\.", file)
-        ]
-        chosen += plain or [file for file in here if file.endswith(forms[0])]
-    if not any("/" in file for file in chosen):
-        names = ", ".join(file for file in files if Path(file).suffix in (*SAFETENSORS, *PICKLED)) or "none"
+    Raises:
+        CheckpointError: nothing in the repository's folders is a weights file.
+    """
+    from huggingface_hub import snapshot_download
+
+    def download(*patterns: str) -> Path:
+        other_forms = ["*.fp16.*", "*.non_ema.*"]
+        return Path(snapshot_download(repository, allow_patterns=list(patterns), ignore_patterns=other_forms))
+
+    path = download("*.json", "*/*.safetensors")
+    done = {file.parent.name for file in path.glob("*/*.safetensors")}
+    parts = [
+        part
+        for part in ("unet", "vae", "encoder", "text_encoder", "image_encoder", "ip_adapter")
+        if part not in done
+    ]
+    path = download(*(f"{part}/*.bin" for part in parts))
+    if not any(path.glob("*/*.safetensors")) and not any(path.glob("*/*.bin")):
         raise CheckpointError(
-            f"{repository} is no model folder; name one of its files, {repository}/FILE: {names}"
+            f"{repository} is no model folder; name one of its files: {repository}/FILE (those that end in "
+            f"{', '.join((*SAFETENSORS, *PICKLED))})"
         )
-    return [*settings, *chosen]
+    return path
 
 
 def _check_hash(path: Path, known: Published | None, repository: str) -> None:

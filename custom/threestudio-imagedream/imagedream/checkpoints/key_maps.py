@@ -69,8 +69,8 @@ def ldm_unet_table(layers: int, attention_down: Sequence[bool]) -> Table:
 def ldm_vae_table(levels: int, layers: int) -> Table:
     """Modules of `AutoencoderKL` in the latent-diffusion code, whose decoder counts levels from the finest."""
     table = [("encoder.conv_norm_out", "encoder.norm_out"), ("decoder.conv_norm_out", "decoder.norm_out")]
-    for tower in ("encoder", "decoder"):
-        attention = f"{tower}.mid_block.attentions.0", f"{tower}.mid.attn_1"
+    for half in ("encoder", "decoder"):
+        attention = f"{half}.mid_block.attentions.0", f"{half}.mid.attn_1"
         table += [
             (f"{attention[0]}.{ours}", f"{attention[1]}.{theirs}")
             for ours, theirs in (
@@ -83,9 +83,7 @@ def ldm_vae_table(levels: int, layers: int) -> Table:
                 ),
             )
         ]
-        table += [
-            (f"{tower}.mid_block.resnets.{index}", f"{tower}.mid.block_{index + 1}") for index in (0, 1)
-        ]
+        table += [(f"{half}.mid_block.resnets.{index}", f"{half}.mid.block_{index + 1}") for index in (0, 1)]
     for level in range(levels):
         down, up = f"encoder.down_blocks.{level}", f"decoder.up_blocks.{levels - 1 - level}"
         for layer in range(layers + 1):
@@ -120,7 +118,7 @@ def resampler_piece(name: str) -> Piece:
 
 
 def transformers_text_piece(name: str) -> Piece | None:
-    """A name of open_clip's text tower in transformers' `CLIPTextModel`; None for other names."""
+    """A name of open_clip's text encoder in transformers' `CLIPTextModel`; None for other names."""
     table = (
         ("token_embedding", "text_model.embeddings.token_embedding"),
         ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
@@ -135,7 +133,7 @@ def transformers_text_piece(name: str) -> Piece | None:
 
 
 def transformers_vision_piece(name: str) -> Piece | None:
-    """A name of open_clip's image tower in transformers' `CLIPVisionModel`; None for other names."""
+    """A name of open_clip's image encoder in transformers' `CLIPVisionModel`; None for other names."""
     table = (
         ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
         ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),

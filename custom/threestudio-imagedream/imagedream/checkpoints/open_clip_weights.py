@@ -1,4 +1,4 @@
-"""The towers as OpenCLIP publishes them: `ARCHITECTURE:WEIGHTS`, such as `ViT-H-14:laion2b_s32b_b79k`."""
+"""CLIP's encoders as OpenCLIP publishes them: `ARCHITECTURE:WEIGHTS`, such as `ViT-H-14:laion2b_s32b_b79k`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,7 @@ def open_clip_config(source: str) -> dict[str, Any]:
 
 
 def load_open_clip(source: str, dtype: torch.dtype) -> "ImageTextEncoder":
-    """The towers with weights of OpenCLIP's, downloaded into the hub's cache or from a file.
+    """CLIP's encoders with weights of OpenCLIP's, downloaded into the hub's cache or from a file.
 
     Raises:
         CheckpointError: see `open_clip_config`; or the weights are not to be had.

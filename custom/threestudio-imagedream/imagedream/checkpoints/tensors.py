@@ -4,9 +4,8 @@ A file is opened again for every hundred MiB or so, so that what was read throug
 never needs much more than the model itself.
 """
 
-import json
+import math
 import pickle
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -14,6 +13,7 @@ from operator import or_
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from imagedream.checkpoints.errors import CheckpointError
@@ -21,8 +21,8 @@ from imagedream.runs.settings import flatten
 
 SAFETENSORS = (".safetensors",)
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
-READ_AT_ONCE = 128 * 2**20
-"""Bytes that may be held besides the model while it is read."""
+READ_AT_ONCE = 32 * 2**20
+"""Numbers that may be held besides the model while it is read: 128 MiB in single precision."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,6 @@ class Tensors:
     """Named tensors in one or several files; nested dictionaries are joined with dots."""
 
     shapes: Mapping[str, tuple[int, ...]]
-    sizes: Mapping[str, int]
-    """Bytes by name."""
     places: Mapping[str, tuple[Path, str]]
     """File and name there, by name."""
 
@@ -46,23 +44,19 @@ class Tensors:
         }
 
     def __or__(self, other: "Tensors") -> "Tensors":
-        return Tensors(
-            {**self.shapes, **other.shapes}, {**self.sizes, **other.sizes}, {**self.places, **other.places}
-        )
+        return Tensors({**self.shapes, **other.shapes}, {**self.places, **other.places})
 
     def under(self, prefix: str) -> "Tensors":
         """The same tensors, their names after a prefix."""
-        shapes, sizes, places = (
+        shapes, places = (
             {prefix + name: value for name, value in mapping.items()}
-            for mapping in (self.shapes, self.sizes, self.places)
+            for mapping in (self.shapes, self.places)
         )
-        return Tensors(shapes, sizes, places)
+        return Tensors(shapes, places)
 
 
 def _read(path: Path, stored: Mapping[str, str]) -> dict[str, Tensor]:
     if path.suffix in SAFETENSORS:
-        from safetensors import safe_open
-
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(key) for key, name in stored.items()}
     tensors = _unpickle(path)
@@ -82,35 +76,29 @@ def open_tensors(path: Path) -> Tensors:
         parts = [open_tensors(file) for file in found]
         return reduce(or_, parts)
     if path.suffix in SAFETENSORS:
-        header = _safetensors_header(path)
-        shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
-        sizes = {name: entry["data_offsets"][1] - entry["data_offsets"][0] for name, entry in header.items()}
+        shapes = safetensors_shapes(path)
     elif path.suffix in PICKLED:
-        tensors = _unpickle(path)
-        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in _unpickle(path).items()}
     else:
         allowed = ", ".join((*SAFETENSORS, *PICKLED))
         raise CheckpointError(f"{path} is no weights file: its name must end in one of {allowed}")
-    return Tensors(shapes, sizes, {name: (path, name) for name in shapes})
+    return Tensors(shapes, {name: (path, name) for name in shapes})
 
 
-def _safetensors_header(path: Path) -> dict:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        try:
-            header = json.loads(file.read(length)) if 8 + length <= size else None
-        except ValueError:
-            header = None
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path} is no safetensors file ({size} bytes); was it downloaded in full?")
-    header.pop("__metadata__", None)
-    end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    if end != size:
-        raise CheckpointError(f"{path} has {size} bytes, its header says {end}: download it again")
-    return header
+def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in a safetensors file, from its header.
+
+    Raises:
+        CheckpointError: if it is no such file, or not all of it.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is no safetensors file, or not all of one ({path.stat().st_size} bytes; {error}); was it downloaded in "
+            "full?"
+        ) from error
 
 
 def _unpickle(path: Path) -> dict[str, Tensor]:
@@ -203,7 +191,7 @@ def in_portions(tensors: Tensors, pieces: Mapping[str, Piece]) -> Iterator[dict[
 
     for name, piece in pieces.items():
         portion[name] = piece
-        held += sum(tensors.sizes[source] for source in piece.names)
+        held += sum(math.prod(tensors.shapes[source]) for source in piece.names)
         if held > READ_AT_ONCE:
             yield read()
             portion, held = {}, 0

@@ -1,4 +1,4 @@
-"""Several pictures of one object as prompts (MultiImageDream, arXiv 2404.17419): which side each shows, who heeds which."""
+"""Several pictures of one object as prompts (MultiImageDream, arXiv 2404.17419): which side each shows, and its weight in each view."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -40,11 +40,11 @@ def angle_bias(
     prompt_azimuths_deg: Sequence[float | None],
     temperature: float = PROMPT_TEMPERATURE,
 ) -> Float[Tensor, "*group view prompt"] | None:
-    """How much less than fully each view heeds each prompt, as `Condition.prompt_bias`.
+    """Weight of each prompt in each view, as `Condition.prompt_bias`.
 
     (cos Δ − 1) / temperature with Δ the angle between view and prompt, shifted so that the nearest prompt's is 0: the
-    nearest weighs 1, the others the less the further they are from it. A prompt of unknown azimuth is heeded by all
-    views alike, as if it were the nearest.
+    nearest weighs 1, the others the less the further they are from it. A prompt of unknown azimuth weighs 1 in
+    all views, as if it were the nearest.
 
     Args:
         view_azimuths_deg: of the views.
