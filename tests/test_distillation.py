@@ -1,5 +1,6 @@
 """Image-prompt score distillation against its definition, analytic denoisers and hand calculation."""
 
+import jaxtyping
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -63,6 +64,14 @@ def conditional_denoiser(unet, noisy, timesteps, cameras, text_tokens, image_fea
     return torch.sin(noisy) + image + 0.1 * cameras.mean(-1)[..., None, None, None]
 
 
+def distil(form, inputs, schedule=None, **options):
+    """One step with a smooth denoiser, and its gradient."""
+    given = {"condition": condition(), "unconditional": condition().without_image(), **inputs}
+    given |= {"predict": conditional_denoiser, **options}
+    result = form(None, schedule or scheduler(), **given)
+    return result, torch.autograd.grad(result.loss, inputs["latents"])[0]
+
+
 @pytest.fixture(scope="module")
 def unet():
     return tiny_unet()
@@ -99,15 +108,14 @@ def test_gradient_is_that_of_the_definition(rescale):
     inputs = group_inputs()
     schedule = scheduler("epsilon")
     with_prompt, without = condition(2), condition(2).without_image()
-    result = image_prompt_score_distillation(
-        None,
+    result, gradient = distil(
+        image_prompt_score_distillation,
+        inputs,
         schedule,
-        **inputs,
         condition=with_prompt,
         unconditional=without,
         guidance_scale=5.0,
         recon_std_rescale=rescale,
-        predict=conditional_denoiser,
     )
 
     # the released formula, written out for one group at a time
@@ -125,44 +133,18 @@ def test_gradient_is_that_of_the_definition(rescale):
         original = rescale * original * unguided.std() / original.std() + (1 - rescale) * original
         loss = loss + 0.5 * ((z - original) ** 2).sum() / 8
     torch.testing.assert_close(result.loss, loss)
-    expected = torch.autograd.grad(loss, inputs["latents"])[0]
-    torch.testing.assert_close(torch.autograd.grad(result.loss, inputs["latents"])[0], expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(loss, inputs["latents"])[0])
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_reconstruction_is_score_distillation_with_weight_sigma_over_alpha(prediction_type):
-    inputs = group_inputs()
-    arguments = {
-        **inputs,
-        "condition": condition(),
-        "unconditional": condition().without_image(),
-        "predict": conditional_denoiser,
-    }
-    schedule = scheduler(prediction_type)
-    reconstruction = image_prompt_score_distillation(None, schedule, **arguments, recon_std_rescale=0.0)
-    sampling = score_distillation_sampling(None, schedule, **arguments, weighting="reconstruction")
-    gradients = [torch.autograd.grad(r.loss, inputs["latents"])[0] for r in (reconstruction, sampling)]
-    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
-
-
-def test_dreamfusion_weight_is_the_noise_variance():
-    inputs = group_inputs(groups=1)
-    arguments = {
-        **inputs,
-        "condition": condition(),
-        "unconditional": condition(),
-        "predict": conditional_denoiser,
-    }
-    schedule = scheduler()
-    gradients = {
-        weighting: torch.autograd.grad(
-            score_distillation_sampling(None, schedule, **arguments, weighting=weighting).loss,
-            inputs["latents"],
-        )[0]
-        for weighting in ("reconstruction", "dreamfusion")
-    }
+    inputs, schedule = group_inputs(), scheduler(prediction_type)
+    _, reconstruction = distil(image_prompt_score_distillation, inputs, schedule, recon_std_rescale=0.0)
+    _, sampling = distil(score_distillation_sampling, inputs, schedule, weighting="reconstruction")
+    torch.testing.assert_close(reconstruction, sampling, rtol=1e-4, atol=1e-5)
+    _, dreamfusion = distil(score_distillation_sampling, inputs, schedule)  # its weight is the noise variance
     alpha, sigma = signal_and_noise(schedule, inputs["timesteps"])
-    torch.testing.assert_close(gradients["dreamfusion"], gradients["reconstruction"] * sigma * alpha)
+    torch.testing.assert_close(dreamfusion, sampling * sigma * alpha)
 
 
 def test_rescale_std_by_hand():
@@ -223,14 +205,7 @@ def test_chunks_change_nothing(unet, groups_per_call):
     whole = image_prompt_score_distillation(unet, scheduler(), **arguments)
     parts = image_prompt_score_distillation(unet, scheduler(), **arguments, groups_per_call=groups_per_call)
     torch.testing.assert_close(parts.loss, whole.loss, rtol=1e-4, atol=1e-4)
-
-
-def test_network_gets_no_gradient(unet):
-    inputs = group_inputs()
-    result = image_prompt_score_distillation(
-        unet, scheduler(), **inputs, condition=condition(), unconditional=condition().without_image()
-    )
-    result.loss.backward()
+    parts.loss.backward()
     assert all(parameter.grad is None for parameter in unet.parameters())
     assert inputs["latents"].grad.abs().sum() > 0
 
@@ -238,17 +213,9 @@ def test_network_gets_no_gradient(unet):
 @pytest.mark.parametrize("form", [image_prompt_score_distillation, score_distillation_sampling])
 def test_clipping_reaches_the_gradient_of_the_loss(form):
     inputs = group_inputs()
-    arguments = {
-        **inputs,
-        "condition": condition(2),
-        "unconditional": condition(2).without_image(),
-        "predict": conditional_denoiser,
-    }
-    free = form(None, scheduler(), **arguments)
+    free, free_gradient = distil(form, inputs)
     limit = free.gradient_norm.mean().item()  # between the two groups' norms: clips one, leaves the other
-    clipped = form(None, scheduler(), **arguments, gradient_clip=limit)
-    (free_gradient,) = torch.autograd.grad(free.loss, inputs["latents"])
-    (gradient,) = torch.autograd.grad(clipped.loss, inputs["latents"])
+    clipped, gradient = distil(form, inputs, gradient_clip=limit)
     norms = 2 * gradient.flatten(1).norm(dim=1)  # a group's own gradient: the loss is a mean over two groups
     torch.testing.assert_close(norms, free.gradient_norm.clamp_max(limit))
     direction = torch.nn.functional.cosine_similarity(gradient.flatten(1), free_gradient.flatten(1))
@@ -257,22 +224,16 @@ def test_clipping_reaches_the_gradient_of_the_loss(form):
 
 
 def test_seed_decides_timesteps_and_noise():
-    inputs = group_inputs(groups=3)
-    arguments = {
-        "latents": inputs["latents"],
-        "cameras": inputs["cameras"],
-        "condition": condition(),
-        "unconditional": condition(),
-        "predict": conditional_denoiser,
-    }
+    inputs = {name: group_inputs(groups=3)[name] for name in ("latents", "cameras")}
 
     def draw(seed):
         generator = torch.Generator().manual_seed(seed)
-        return image_prompt_score_distillation(None, scheduler(), **arguments, generator=generator)
+        return distil(image_prompt_score_distillation, inputs, generator=generator)[0]
 
-    assert torch.equal(draw(1).noise, draw(1).noise)
-    assert torch.equal(draw(1).timesteps, draw(1).timesteps)
-    assert not torch.equal(draw(1).noise, draw(2).noise)
+    first, again, other = draw(1), draw(1), draw(2)
+    assert torch.equal(first.noise, again.noise)
+    assert torch.equal(first.timesteps, again.timesteps)
+    assert not torch.equal(first.noise, other.noise)
 
 
 def test_timesteps_cover_their_range_and_no_more():
@@ -281,8 +242,21 @@ def test_timesteps_cover_their_range_and_no_more():
     assert (drawn.min(), drawn.max()) == (20, 30)
     assert set(draw_timesteps(scheduler(), 10, (0.98, 0.98), generator).tolist()) == {980}
     assert set(draw_timesteps(scheduler(), 10, (1.0, 1.0), generator).tolist()) == {999}
+
+
+def test_settings_by_name_and_what_does_not_fit():
+    inputs = group_inputs()
+    settings = DistillationSettings(guidance_scale=1.0, recon_std_rescale=0.5)
+    together, _ = distil(image_prompt_score_distillation, inputs, settings=settings)
+    by_name, _ = distil(image_prompt_score_distillation, inputs, guidance_scale=1.0, recon_std_rescale=0.5)
+    assert torch.equal(together.loss, by_name.loss)
     with pytest.raises(ValueError, match=r"timestep_range is \(0.9, 0.1\)"):
         DistillationSettings(timestep_range=(0.9, 0.1))
+    with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="weighting"):
+        distil(score_distillation_sampling, inputs, weighting="sigma")
+    rows = {"condition": condition(3), "unconditional": condition(3)}
+    with pytest.raises(ValueError, match="has 3 rows, must have 1 or one for each of the 2 groups"):
+        distil(image_prompt_score_distillation, inputs, **rows)
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
@@ -299,16 +273,3 @@ def test_to_original_undoes_add_noise(prediction_type):
     }
     original = to_original(schedule, outputs[prediction_type], noisy, timesteps)
     torch.testing.assert_close(original, clean, rtol=1e-3, atol=1e-3)
-
-
-def test_wrong_row_count_is_an_error():
-    inputs = group_inputs(groups=2)
-    with pytest.raises(ValueError, match="has 3 rows, must have 1 or one for each of the 2 groups"):
-        image_prompt_score_distillation(
-            None,
-            scheduler(),
-            **inputs,
-            condition=condition(3),
-            unconditional=condition(3),
-            predict=conditional_denoiser,
-        )

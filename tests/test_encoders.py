@@ -48,13 +48,13 @@ def test_pictures_of_any_size_are_resized_and_normalised():
     torch.testing.assert_close(grey[0, :, 3, 3], torch.tensor(expected))
 
 
-def test_an_encoder_without_image_tower_reads_captions_the_same_way():
+def test_an_encoder_without_image_encoder_reads_captions_the_same_way():
     whole, text = tiny_encoder(), tiny_encoder(vision_cfg=None)
     text.load_state_dict({k: v for k, v in whole.state_dict().items() if not k.startswith("clip.visual.")})
     captions = ["a red robot"]
     torch.testing.assert_close(text.encode_text(captions), whole.encode_text(captions))
     torch.testing.assert_close(text.embed_text(captions), whole.embed_text(captions))
-    with pytest.raises(ValueError, match="no image encoder"):
+    with pytest.raises(ValueError, match="no CLIP image encoder"):
         text.encode_image(torch.rand(1, 3, 16, 16))
 
 

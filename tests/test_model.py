@@ -4,7 +4,7 @@ import torch
 
 from imagedream.cameras import camera_condition, look_at_origin, orthogonal_azimuths
 from imagedream.model import Condition, MultiViewUNet, concatenate_conditions, predict_noise
-from tests.tiny import tiny_pipeline, tiny_unet
+from tests.tiny import tiny_unet
 
 GROUPS, VIEWS = 2, 4
 
@@ -29,29 +29,11 @@ def predict(unet, latents, timesteps, cameras, condition):
 
 @pytest.mark.parametrize("controllers", ["global", "local", "pixel"])
 @torch.no_grad()
-def test_output_has_the_views_and_not_the_prompt_frame(controllers):
-    latents, timesteps, cameras, condition = inputs(controllers)
-    assert predict(tiny_unet(controllers), latents, timesteps, cameras, condition).shape == latents.shape
-
-
-@torch.no_grad()
-def test_the_prompt_frame_is_the_last_one_with_a_zero_camera():
-    unet = tiny_unet("pixel")
-    latents, timesteps, cameras, condition = inputs()
-    frames = torch.cat([latents, condition.prompt_latents], dim=1)
-    zeros = torch.zeros(GROUPS, 1, 16)
-    by_hand = unet(
-        frames, timesteps, torch.cat([cameras, zeros], 1), condition.text_tokens, condition.image_features
-    )[:, :VIEWS]
-    torch.testing.assert_close(predict(unet, latents, timesteps, cameras, condition), by_hand)
-
-
-@pytest.mark.parametrize("controllers", ["global", "local", "pixel"])
-@torch.no_grad()
 def test_two_groups_at_once_equal_one_after_the_other(controllers):
     unet = tiny_unet(controllers)
     latents, timesteps, cameras, condition = inputs(controllers)
     together = predict(unet, latents, timesteps, cameras, condition)
+    assert together.shape == latents.shape  # without the prompt's frame
     for i in range(GROUPS):
         row = slice(i, i + 1)
         alone = predict(
@@ -97,25 +79,14 @@ def test_no_condition_is_zeros_in_frames_that_stay():
     torch.testing.assert_close(half.prompt_latents[1], condition.prompt_latents[1])
 
 
-def test_conditions_with_and_without_a_part_do_not_join():
-    _, _, _, condition = inputs()
+def test_what_does_not_fit():
+    latents, timesteps, cameras, condition = inputs()
     with pytest.raises(ValueError, match="prompt_latents"):
         concatenate_conditions([condition, Condition(condition.text_tokens, condition.image_features)])
-
-
-def test_a_prompt_frame_needs_the_pixel_controller():
-    latents, timesteps, cameras, condition = inputs("pixel")
     with pytest.raises(ValueError, match="'local'"):
         predict(tiny_unet("local"), latents, timesteps, cameras, condition)
-
-
-def test_unknown_controllers_are_refused():
     with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="pixel"):
         MultiViewUNet({}, "both", {})
-
-
-def test_shapes_are_checked():
-    latents, timesteps, cameras, condition = inputs()
     with pytest.raises(jaxtyping.TypeCheckError):
         predict_noise(tiny_unet(), latents, timesteps, cameras[..., :12], condition.text_tokens)
 
@@ -126,8 +97,3 @@ def test_gradients_reach_camera_image_and_prompt_weights():
     predict(unet, latents, timesteps, cameras, condition).square().mean().backward()
     without = [name for name, parameter in unet.named_parameters() if parameter.grad is None]
     assert without == []
-
-
-def test_pipeline_of_each_size_names_its_sizes():
-    pipeline = tiny_pipeline()
-    assert (pipeline.latent_size, pipeline.image_size) == (4, 16)

@@ -13,7 +13,7 @@ from imagedream.image_prompt.prompt_camera import PromptCamera, clip_features, e
 from imagedream.mesh.field import ViewFunction
 from threestudio.utils.config import parse_structured
 
-from .data import camera_batch
+from .data import camera_batch, on_device
 
 _RAYS_PER_CALL = 2**14
 
@@ -74,9 +74,7 @@ def object_views(render: Callable[[dict[str, Any]], dict[str, Tensor]], device: 
         rows = torch.stack([elevation_deg, azimuth_deg, relative_distance, fov_y_deg])
         pictures = []
         for part in rows.split(at_once, dim=1):
-            batch = camera_batch(*part, size, size)
-            batch = {key: one.to(device) if isinstance(one, Tensor) else one for key, one in batch.items()}
-            out = render(batch)
+            out = render(on_device(camera_batch(*part, size, size), device))
             colour = out["comp_rgb"] - out["comp_rgb_bg"] * (1 - out["opacity"])
             pictures.append(torch.cat([colour, out["opacity"]], dim=-1).permute(0, 3, 1, 2).float().cpu())
         return torch.cat(pictures)

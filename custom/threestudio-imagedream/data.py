@@ -100,6 +100,11 @@ def camera_batch(
     }
 
 
+def on_device(batch: dict[str, Any], device: Any) -> dict[str, Any]:
+    """The same batch elsewhere."""
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+
 def stages(cfg: CameraDataModuleConfig) -> list[tuple[int, int, int]]:
     """(batch size, height, width) of every stage.
 

@@ -6,18 +6,19 @@ puts into the config.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import OmegaConf
 from torch import Tensor
 
 import threestudio
 from imagedream.checkpoints import PUBLISHED
 from threestudio.models.background.neural_environment_map_background import NeuralEnvironmentMapBackground
-from threestudio.utils.config import parse_structured
 
 from .background import random_color
-from .data import CameraDataModule, CameraDataModuleConfig
+from .data import CameraDataModule
 from .guidance import ImageDreamGuidance
 from .prompt_processor import ImageDreamPromptProcessor
 
@@ -35,79 +36,83 @@ def register_if_free(name: str):
     return decorator
 
 
-def _only(owner: str, cfg: Any, **allowed: Any) -> None:
-    """Raise unless the settings that have no counterpart have the values that mean nothing here."""
-    for key, value in allowed.items():
-        given = getattr(cfg, key)
-        given = list(given) if isinstance(value, list) else given
-        if given != value:
-            raise ValueError(f"{owner}.{key} is {given!r}, the ImageDream extension supports {value!r} only")
+@dataclass(frozen=True)
+class ForkKeys:
+    """The keys of a part of the fork's config."""
 
+    owner: str
+    read: Mapping[str, Any]
+    """Those with a counterpart here, with the fork's defaults."""
+    only: Mapping[str, tuple[Any, Any]]
+    """Those without: the fork's default, and the one value that is supported."""
+    unread: Collection[str] = ()
+    """Those that make no difference."""
 
-def _shared(settings: Any, cfg: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values that mean the same in both."""
-    names = {name for name in settings.__dataclass_fields__ if name not in without}
-    return {name: cfg[name] for name in names if name in cfg and cfg[name] is not None}
+    def values(self, cfg: Any) -> dict[str, Any]:
+        """What is read, as given or by default.
+
+        Raises:
+            ValueError: an unknown key, or a value that is not supported.
+        """
+        given = dict(cfg or {})
+        if OmegaConf.is_config(cfg):
+            given = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        unknown = sorted(given.keys() - {*self.read, *self.only, *self.unread})
+        if unknown:
+            raise ValueError(f"{self.owner} has unknown keys {', '.join(unknown)}")
+        for key, (default, supported) in self.only.items():
+            value = given.get(key, default)
+            if value != supported:
+                raise ValueError(
+                    f"{self.owner}.{key} is {value!r}, the ImageDream extension supports {supported!r} only"
+                )
+        return {key: given.get(key, default) for key, default in self.read.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------ data
 
-
-@dataclass
-class ForkCameraDataModuleConfig:
-    """Keys of the fork's `data`, distances relative to the field of view (`relative_radius`)."""
-
-    batch_size: Any = 1
-    height: Any = 64
-    width: Any = 64
-    resolution_milestones: list[int] = field(default_factory=list)
-    n_view: int = 1
-    elevation_range: Any = (-10, 90)
-    fovy_range: Any = (40, 70)
-    camera_distance_range: Any = (1, 1.5)
-    """Half the frame's height at the object in world units, despite its name."""
-    light_position_perturb: float = 1.0
-    light_distance_range: Any = (0.8, 1.5)
-    n_val_views: int = 1
-    n_test_views: int = 120
-    eval_height: int = 512
-    eval_width: int = 512
-    eval_batch_size: int = 1
-    eval_elevation_deg: float = 15.0
-    eval_fovy_deg: float = 70.0
-    eval_camera_distance: float = 1.5
-    """In world units."""
-    relative_radius: bool = True
-    azimuth_range: Any = (-180, 180)
-    zoom_range: Any = (1.0, 1.0)
-    camera_perturb: float = 0.1
-    center_perturb: float = 0.2
-    up_perturb: float = 0.02
-    progressive_until: int = 0
-    batch_uniform_azimuth: bool = True
-    light_sample_strategy: str = "dreamfusion"
+CAMERAS = ForkKeys(
+    "data",
+    read={
+        "batch_size": 1,
+        "height": 64,
+        "width": 64,
+        "resolution_milestones": [],
+        "n_view": 1,
+        "elevation_range": [-10, 90],
+        "fovy_range": [40, 70],
+        "camera_distance_range": [1, 1.5],  # half the frame's height at the object, despite its name
+        "light_position_perturb": 1.0,
+        "light_distance_range": [0.8, 1.5],
+        "n_val_views": 1,
+        "n_test_views": 120,
+        "eval_height": 512,
+        "eval_width": 512,
+        "eval_elevation_deg": 15.0,
+        "eval_fovy_deg": 70.0,
+        "eval_camera_distance": 1.5,  # in world units
+    },
+    only={
+        "relative_radius": (True, True),
+        "azimuth_range": ([-180, 180], [-180, 180]),
+        "zoom_range": ([1.0, 1.0], [1.0, 1.0]),
+        "camera_perturb": (0.1, 0.0),
+        "center_perturb": (0.2, 0.0),
+        "up_perturb": (0.02, 0.0),
+        "progressive_until": (0, 0),
+        "light_sample_strategy": ("dreamfusion", "dreamfusion"),
+    },
+    unread=("eval_batch_size", "batch_uniform_azimuth"),
+)
 
 
 def camera_settings(cfg: Any) -> dict[str, Any]:
     """The fork's `data` in the words of `imagedream-camera-datamodule`."""
-    cfg = parse_structured(ForkCameraDataModuleConfig, cfg)
-    _only(
-        "data",
-        cfg,
-        relative_radius=True,
-        azimuth_range=[-180, 180],
-        zoom_range=[1.0, 1.0],
-        camera_perturb=0.0,
-        center_perturb=0.0,
-        up_perturb=0.0,
-        progressive_until=0,
-        light_sample_strategy="dreamfusion",
-    )
-    return {
-        **_shared(CameraDataModuleConfig, cfg),
-        "relative_distance_range": list(cfg.camera_distance_range),
-        "eval_relative_distance": cfg.eval_camera_distance * math.tan(math.radians(cfg.eval_fovy_deg) / 2),
-    }
+    values = CAMERAS.values(cfg)
+    values["relative_distance_range"] = values.pop("camera_distance_range")
+    half_frame = math.tan(math.radians(values["eval_fovy_deg"]) / 2)
+    values["eval_relative_distance"] = values.pop("eval_camera_distance") * half_frame
+    return values
 
 
 @register_if_free("random-multiview-camera-datamodule")
@@ -115,58 +120,45 @@ class ForkCameraDataModule(CameraDataModule):
     """`imagedream-camera-datamodule` with the fork's keys."""
 
     def __init__(self, cfg: Any = None) -> None:
-        super().__init__(camera_settings(cfg or {}))
+        super().__init__(camera_settings(cfg))
 
 
 # -------------------------------------------------------------------------------------------------------- guidance
 
 
-@dataclass
-class ForkGuidanceConfig:
-    """Keys of the fork's `system.guidance`."""
-
-    model_name: str = "sd-v2.1-base-4view-ipmv"
-    ckpt_path: str | None = None
-    config_path: str | None = None
-    """Not read: what the network is like is told by its weights and `ip_mode`."""
-    ip_mode: str | None = None
-    """`pixel` or `local`."""
-    guidance_scale: Any = 50.0
-    grad_clip: Any = None
-    half_precision_weights: bool = True
-    min_step_percent: Any = 0.02
-    max_step_percent: Any = 0.98
-    camera_condition_type: str = "rotation"
-    view_dependent_prompting: bool = False
-    n_view: int = 4
-    image_size: int = 256
-    """Not read: the weights' own size counts."""
-    recon_loss: bool = True
-    recon_std_rescale: Any = 0.5
-    weights: Any = None
+GUIDANCE = ForkKeys(
+    "system.guidance",
+    read={
+        "model_name": "sd-v2.1-base-4view-ipmv",
+        "ckpt_path": None,
+        "ip_mode": None,
+        "guidance_scale": 50.0,
+        "grad_clip": None,
+        "min_step_percent": 0.02,
+        "max_step_percent": 0.98,
+        "n_view": 4,
+        "recon_loss": True,
+        "recon_std_rescale": 0.5,
+    },
+    only={"camera_condition_type": ("rotation", "rotation"), "view_dependent_prompting": (False, False)},
+    # what the network is like, and its size, is told by its weights and `ip_mode`
+    unread=("config_path", "image_size", "half_precision_weights"),
+)
 
 
 def guidance_settings(cfg: Any) -> dict[str, Any]:
     """The fork's `system.guidance` in the words of `imagedream-guidance`."""
-    cfg = parse_structured(ForkGuidanceConfig, cfg)
-    _only(
-        "system.guidance", cfg, camera_condition_type="rotation", view_dependent_prompting=False, weights=None
-    )
-    if cfg.ip_mode not in (None, "pixel", "local"):
-        raise ValueError(f"system.guidance.ip_mode is {cfg.ip_mode!r}, must be 'pixel' or 'local'")
-    weights = cfg.ckpt_path
+    values = GUIDANCE.values(cfg)
+    model, weights, mode = (values.pop(key) for key in ("model_name", "ckpt_path", "ip_mode"))
+    if mode not in (None, "pixel", "local"):
+        raise ValueError(f"system.guidance.ip_mode is {mode!r}, must be 'pixel' or 'local'")
     if weights is None:
-        file = f"{cfg.model_name}.pt"
+        file = f"{model}.pt"
         if file not in PUBLISHED:
             names = ", ".join(repr(name.removesuffix(".pt")) for name in PUBLISHED)
-            raise ValueError(f"system.guidance.model_name is {cfg.model_name!r}, published are {names}")
+            raise ValueError(f"system.guidance.model_name is {model!r}, published are {names}")
         weights = f"{PUBLISHED[file].repository}/{file}"
-    return {
-        **_shared(ImageDreamGuidance.Config, cfg, without=("weights",)),
-        "weights": weights,
-        "controllers": cfg.ip_mode,
-        "prompt_background": "mean_grey",
-    }
+    return {**values, "weights": weights, "controllers": mode, "prompt_background": "mean_grey"}
 
 
 @register_if_free("multiview-diffusion-guidance")
@@ -185,27 +177,16 @@ class ForkGuidance(ImageDreamGuidance):
 # ---------------------------------------------------------------------------------------------------------- prompt
 
 
-@dataclass
-class ForkPromptConfig:
-    """Keys of the fork's `system.prompt_processor`."""
-
-    image_path: Any = None
-    prompt: Any = ""
-    negative_prompt: Any = ""
-    pretrained_model_name_or_path: Any = None
-    """Not read, like all that follow: the diffusion model brings its text encoder and knows its views by their cameras."""
-    front_threshold: float = 45.0
-    back_threshold: float = 45.0
-    overhead_threshold: float = 60.0
-    view_dependent_prompt_front: bool = False
-    use_cache: bool = True
-    spawn: bool = True
-
-
-def prompt_settings(cfg: Any) -> dict[str, Any]:
-    """The fork's `system.prompt_processor` in the words of `imagedream-prompt-processor`."""
-    cfg = parse_structured(ForkPromptConfig, cfg)
-    return {name: cfg[name] for name in ("image_path", "prompt", "negative_prompt")}
+PROMPT = ForkKeys(
+    "system.prompt_processor",
+    read={"image_path": None, "prompt": "", "negative_prompt": ""},
+    only={},
+    # the diffusion model brings its text encoder, and knows its views by their cameras
+    unread=(
+        *("pretrained_model_name_or_path", "use_cache", "spawn", "view_dependent_prompt_front"),
+        *("front_threshold", "back_threshold", "overhead_threshold"),
+    ),
+)
 
 
 @threestudio.register("imagedream-fork-prompt-processor")
@@ -215,15 +196,15 @@ class ForkPromptProcessor(ImageDreamPromptProcessor):
     @classmethod
     def preflight(cls, cfg: Any) -> None:
         """Raise a ValueError that says what is wrong with the picture file or the captions."""
-        ImageDreamPromptProcessor.preflight(prompt_settings(cfg))
+        ImageDreamPromptProcessor.preflight(PROMPT.values(cfg))
 
     @classmethod
     def given(cls, cfg: Any) -> list[tuple[str, float | None]]:
         """The picture file, from wherever it was taken."""
-        return super().given(prompt_settings(cfg))
+        return super().given(PROMPT.values(cfg))
 
     def __init__(self, cfg: Any) -> None:
-        super().__init__(prompt_settings(cfg))
+        super().__init__(PROMPT.values(cfg))
 
 
 # ------------------------------------------------------------------------------------------------------ background

@@ -119,17 +119,10 @@ class ImageDreamGuidance(BaseObject):
         ImageDreamGuidance.preflight(self.cfg)
         if self.cfg.weights == "toybox":
             threestudio.warn(SMALL_MODEL_WARNING)
-        options = _memory_options(self.cfg)
         dtype = precision(self.cfg.precision, self.device)
-        self.pipeline = load_pipeline(
-            self.cfg.weights,
-            options,
-            dtype,
-            self.device,
-            self.cfg.controllers,
-            self.cfg.adapter,
-            self.cfg.adapter_scale,
-        )
+        given = {name: getattr(self.cfg, name) for name in ("controllers", "adapter", "adapter_scale")}
+        options = _memory_options(self.cfg)
+        self.pipeline = load_pipeline(self.cfg.weights, options, dtype, self.device, **given)
         self.pipeline.set_progress_bar_config(desc="Four views", leave=False)
         self._conditions: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._prompt: PromptOutput | None = None

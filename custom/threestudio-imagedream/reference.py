@@ -15,7 +15,7 @@ from imagedream.image_prompt.prompt_camera import PromptCamera
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
 
-from .data import camera_batch
+from .data import camera_batch, on_device
 from .prompt_processor import PromptOutput
 
 
@@ -93,52 +93,38 @@ class ReferenceGuidance(BaseObject):
         pixels = interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
         return pixels.permute(0, 2, 3, 1).to(self.device)
 
-    def camera_batch(self, prompt_utils: PromptOutput) -> dict[str, Any] | None:
-        """The camera of the picture; None as long as it has not been estimated."""
-        if self.cfg.picture >= len(prompt_utils.images):
-            raise ValueError(
-                f"picture is {self.cfg.picture}, but the prompt has {len(prompt_utils.images)} pictures"
-            )
-        if self.cfg.camera == "given":
-            values = self._given(prompt_utils)
-        elif prompt_utils.cameras:
-            values = self._estimated(prompt_utils)
-        else:
-            return None
-        size = self.cfg.size
-        batch = camera_batch(*(torch.tensor([float(value)]) for value in values), size, size)
-        return {
-            name: value.to(self.device) if isinstance(value, Tensor) else value
-            for name, value in batch.items()
-        }
-
-    def _estimated(self, prompt_utils: PromptOutput) -> tuple[float, float, float, float]:
-        """Elevation, azimuth, relative distance and field of view of a frame that looks at the origin and holds the picture's."""
-        camera = prompt_utils.cameras[self.cfg.picture]
-        widened = _widening(camera)
-        fovy_deg = 2 * math.degrees(math.atan(camera.relative_distance * widened / camera.distance))
-        return camera.elevation_deg, camera.azimuth_deg, camera.relative_distance * widened, fovy_deg
-
-    def _given(self, prompt_utils: PromptOutput) -> tuple[float, float, float, float]:
+    def _camera(self, prompt: PromptOutput) -> PromptCamera | None:
+        """Where the picture was taken from; None as long as it has not been estimated."""
         cfg = self.cfg
-        azimuth_deg = cfg.azimuth_deg
-        if azimuth_deg is None:
-            azimuth_deg = prompt_utils.images[cfg.picture].azimuth_deg
+        if cfg.picture >= len(prompt.images):
+            raise ValueError(f"picture is {cfg.picture}, but the prompt has {len(prompt.images)} pictures")
+        if cfg.camera == "estimate":
+            return prompt.cameras[cfg.picture] if prompt.cameras else None
+        azimuth_deg = prompt.images[cfg.picture].azimuth_deg if cfg.azimuth_deg is None else cfg.azimuth_deg
         if azimuth_deg is None:
             raise ValueError(
                 "where the picture was taken from is not known: give azimuth_deg, or name its side "
                 "(system.prompt_processor.front_path instead of image_path)"
             )
-        return cfg.elevation_deg, azimuth_deg, cfg.relative_distance, cfg.fovy_deg
+        distance = cfg.relative_distance / math.tan(math.radians(cfg.fovy_deg) / 2)
+        certain = {"certainty": 1.0, "silhouette_iou": 1.0, "azimuth_probabilities": ()}
+        return PromptCamera(azimuth_deg, cfg.elevation_deg, distance, cfg.fovy_deg, (0.0, 0.0), **certain)
 
-    def _framed(self, pictures: Tensor, prompt_utils: PromptOutput) -> Tensor:
+    def camera_batch(self, prompt_utils: PromptOutput) -> dict[str, Any] | None:
+        """A camera that looks at the origin from where the picture was taken and sees all of it; None if that is not known."""
+        camera = self._camera(prompt_utils)
+        if camera is None:
+            return None
+        half_frame = camera.relative_distance * _widening(camera)
+        fovy_deg = 2 * math.degrees(math.atan(half_frame / camera.distance))
+        values = camera.elevation_deg, camera.azimuth_deg, half_frame, fovy_deg
+        batch = camera_batch(*(torch.tensor([value]) for value in values), self.cfg.size, self.cfg.size)
+        return on_device(batch, self.device)
+
+    def _framed(self, pictures: Tensor, camera: PromptCamera) -> Tensor:
         """Pictures (1, channel, height, width) framed like the prompt -> as the camera's frame shows them."""
-        if self.cfg.camera == "given":
-            return pictures
-        camera = prompt_utils.cameras[self.cfg.picture]
-        widened = _widening(camera)
         theta = pictures.new_zeros(1, 2, 3)
-        theta[:, 0, 0] = theta[:, 1, 1] = widened
+        theta[:, 0, 0] = theta[:, 1, 1] = _widening(camera)
         theta[:, :, 2] = 2 * pictures.new_tensor(camera.offset)
         places = affine_grid(theta, [1, 1, *pictures.shape[-2:]], align_corners=False)
         return grid_sample(pictures, places, align_corners=False)
@@ -158,9 +144,10 @@ class ReferenceGuidance(BaseObject):
         Returns:
             `loss_color`, `loss_mask`, and `loss_depth` and `loss_normal` where there is a picture of them.
         """
+        camera = self._camera(prompt_utils)
         rgba = prompt_utils.images[self.cfg.picture].rgba[None].float()
         premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
-        rgba = self._resized(self._framed(premultiplied, prompt_utils))
+        rgba = self._resized(self._framed(premultiplied, camera))
         mask = rgba[..., 3:]
         target = rgba[..., :3] + render["comp_rgb_bg"].detach() * (1 - mask)
         inside = mask[..., 0] > 0.5
@@ -170,7 +157,7 @@ class ReferenceGuidance(BaseObject):
         }
         if self.depth is not None:
             depth = render["depth"] / render["opacity"].clamp_min(1e-5)
-            given = self._framed(self.depth.permute(0, 3, 1, 2), prompt_utils).permute(0, 2, 3, 1)
+            given = self._framed(self.depth.permute(0, 3, 1, 2), camera).permute(0, 2, 3, 1)
             pair = torch.stack([depth[inside][:, 0], given[inside][:, 0]])
             losses["loss_depth"] = self.cfg.depth_weight * (1 - torch.corrcoef(pair)[0, 1])
         if self.normals is not None:
@@ -181,10 +168,9 @@ class ReferenceGuidance(BaseObject):
                 )
             normals = render["comp_normal"] / render["opacity"].clamp_min(1e-5) * 2 - 1
             normals = normalize(normals, dim=-1) @ c2w[0, :3, :3].to(normals)
-            given = self._framed(self.normals.permute(0, 3, 1, 2), prompt_utils).permute(0, 2, 3, 1)
+            given = self._framed(self.normals.permute(0, 3, 1, 2), camera).permute(0, 2, 3, 1)
             losses["loss_normal"] = self.cfg.normal_weight * (1 - (normals * given).sum(-1)[inside].mean())
-        trust = prompt_utils.cameras[self.cfg.picture].certainty if self.cfg.camera == "estimate" else 1.0
-        return {name: trust * loss for name, loss in losses.items()}
+        return {name: camera.certainty * loss for name, loss in losses.items()}
 
 
 def _widening(camera: PromptCamera) -> float:

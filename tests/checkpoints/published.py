@@ -89,25 +89,19 @@ def write_diffusers(pipeline: ImageDreamPipeline, folder: Path, form: str, dtype
         place = layouts.latent_diffusion_pieces(pipeline, "", "", "")["unet"]
         _save(put_back(state, place), folder / "unet", dtype)
     else:
-        numbers = layouts._processor_numbers(config)
-        whole = put_back(state, layouts.split_piece(numbers))
-        unet = {
-            name.removeprefix("unet/"): tensor for name, tensor in whole.items() if name.startswith("unet/")
-        }
-        adapter = {
-            name.removeprefix("ip_adapter/"): tensor for name, tensor in whole.items() if name not in unet
-        }
-        adapter = {name: tensor for name, tensor in adapter.items() if not name.startswith("unet/")}
-        if form == "stable-diffusion":
-            unet = {name: tensor for name, tensor in unet.items() if not name.startswith("class_embedding.")}
+        whole = put_back(state, layouts.split_piece(layouts._processor_numbers(config)))
+        unet, adapter = {}, {"image_proj": {}, "ip_adapter": {}}
+        for name, tensor in whole.items():
+            place, _, rest = name.partition("/")
+            if place == "ip_adapter":
+                part, rest = rest.split(".", 1)
+                adapter[part][rest] = tensor.to(dtype)
+            elif form != "stable-diffusion" or not rest.startswith("class_embedding."):
+                unet[rest] = tensor
         _save(unet, folder / "unet", dtype)
-        if adapter:
-            nested: dict = {"image_proj": {}, "ip_adapter": {}}
-            for name, tensor in adapter.items():
-                part, rest = name.split(".", 1)
-                nested[part][rest] = tensor.to(dtype)
+        if adapter["ip_adapter"]:
             (folder / "ip_adapter").mkdir()
-            torch.save(nested, folder / "ip_adapter" / "ip-adapter-plus_imagedream.bin")
+            torch.save(adapter, folder / "ip_adapter" / "ip-adapter-plus_imagedream.bin")
     pipeline.vae.save_pretrained(folder / "vae")
     pipeline.scheduler.save_pretrained(folder / "scheduler")
     # transformers' encoders without the last text block and without projections, as in these conversions

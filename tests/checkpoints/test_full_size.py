@@ -14,40 +14,38 @@ import torch
 from imagedream.workshop.training.architectures import published_architecture, random_pipeline
 from tests.checkpoints.published import write_diffusers, write_official, write_stable_diffusion
 
-PEAK = """
+SCRIPT = """
 import json, re, sys, time
 import torch
 from imagedream import checkpoints
+from imagedream.cli import main
 from imagedream.encoders import ImageTextEncoder
 from imagedream.pipeline import ImageDreamPipeline
-def peak_kib():
+def peak_gib():
     # getrusage would count the memory of the process that started this one
-    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 2**20
+before, found = peak_gib(), {}
+if sys.argv[1] == "convert":
+    assert main(sys.argv[1:]) == 0
+else:
+    pipeline = checkpoints.load(sys.argv[1], dtype=getattr(torch, sys.argv[2]))
+    weights = [p for part in (pipeline.unet, pipeline.vae, pipeline.encoder) for p in part.parameters()]
+    found = {"controllers": pipeline.unet.config.controllers}
+    found["model_gib"] = sum(p.numel() * p.element_size() for p in weights) / 2**30
+print(json.dumps({**found, "above_libraries_gib": peak_gib() - before}))
 """
-LOAD = (
-    PEAK
-    + """
-before = peak_kib()
-start = time.perf_counter()
-pipeline = checkpoints.load(sys.argv[1], dtype=getattr(torch, sys.argv[2]))
-seconds = time.perf_counter() - start
-peak = peak_kib()
-parts = (pipeline.unet, pipeline.vae, pipeline.encoder)
-size = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
-print(json.dumps({
-    "controllers": pipeline.unet.config.controllers, "seconds": seconds, "model_gib": size / 2**30,
-    "libraries_gib": before / 2**20, "above_model_gib": (peak - before) / 2**20 - size / 2**30,
-}))
-"""
-)
-CONVERT = (
-    PEAK
-    + """
-from imagedream.cli import main
-before = peak_kib()
-code = main(["convert", *sys.argv[1:]])
-print(json.dumps({"code": code, "above_libraries_gib": (peak_kib() - before) / 2**20}))
-"""
+
+
+def run(*arguments):
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    sys.stdout.write(f"{' '.join(arguments)}: {found}\n")
+    return found
+
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="peak memory is read from /proc, as on Linux"
 )
 
 
@@ -60,13 +58,11 @@ def folder(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="peak memory is read from /proc, as on Linux"
-)
+@needs_proc
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("layout", ["official", "mvdream", "mv_unet", "split", "stable-diffusion"])
-def test_loading_needs_the_model_and_at_most_one_gibibyte_more(layout, dtype, folder, record_property):
+def test_loading_needs_the_model_and_at_most_one_gibibyte_more(layout, dtype, folder):
     controllers = "none" if layout in ("mvdream", "stable-diffusion") else "pixel"
     pipeline = random_pipeline(published_architecture(controllers))
     path = folder / "weights"
@@ -77,32 +73,21 @@ def test_loading_needs_the_model_and_at_most_one_gibibyte_more(layout, dtype, fo
     else:
         write_diffusers(pipeline, path, layout)
     del pipeline
-    done = subprocess.run([sys.executable, "-c", LOAD, str(path), dtype], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    sys.stdout.write(f"{layout} {dtype}: {found}\n")
+    found = run(str(path), dtype)
     assert found["controllers"] == controllers
-    assert found["above_model_gib"] < 1
-    assert (
-        torch.finfo(getattr(torch, dtype)).bits // 8 * 0.25 < found["model_gib"]
-    )  # at least a milliard of numbers
+    assert found["above_libraries_gib"] - found["model_gib"] < 1
+    # at least a milliard of numbers
+    assert torch.finfo(getattr(torch, dtype)).bits // 8 * 0.25 < found["model_gib"]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="peak memory is read from /proc, as on Linux"
-)
+@needs_proc
 @pytest.mark.timeout(1800)
 def test_converting_there_and_back_needs_the_model_and_at_most_one_gibibyte_more(folder):
     write_official(random_pipeline(published_architecture("pixel")), folder / "a.pt")
 
     def convert(*arguments):
-        done = subprocess.run([sys.executable, "-c", CONVERT, *arguments], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout.splitlines()[-1])
-        sys.stdout.write(f"convert {' '.join(arguments)}: {found}\n")
-        assert found["code"] == 0
-        return found["above_libraries_gib"]
+        return run("convert", *arguments)["above_libraries_gib"]
 
     model_gib = 7.49
     assert convert(f"{folder}/a.pt", "--out", f"{folder}/half", "--dtype", "float16") < model_gib / 2 + 1

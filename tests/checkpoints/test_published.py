@@ -29,31 +29,25 @@ def assert_same(loaded, original, parts=("unet", "vae", "encoder"), without=(), 
 
 
 @pytest.mark.parametrize("controllers", ["none", "global", "pixel"])
-def test_official_files(controllers, tmp_path):
+def test_official_files(controllers, tmp_path, monkeypatch):
     original = reduced_pipeline(controllers)
-    loaded = checkpoints.load(write_official(original, tmp_path / "renamed.pt"))
+    file = write_official(original, tmp_path / "renamed.pt")
+    loaded = checkpoints.load(file)
     assert_same(loaded, original)
-    for part in ("unet", "vae"):
-        mine, theirs = (dict(getattr(pipeline, part).config) for pipeline in (loaded, original))
-        for config in (mine, theirs):
-            config.pop("_use_default_values", None)
-        if part == "unet":
-            for key in ("block_out_channels", "down_block_types", "up_block_types", "attention_head_dim"):
-                mine["unet_config"][key] = tuple(mine["unet_config"][key])
-            mine["unet_config"].pop("in_channels"), mine["unet_config"].pop("out_channels")
-            assert mine["unet_config"] == theirs["unet_config"]
-            assert mine["controllers"] == controllers
-            assert mine["image_projection_config"] == theirs["image_projection_config"]
-        else:
-            assert {
-                key: mine[key] for key in ("block_out_channels", "scaling_factor", "latent_channels")
-            } == {
-                "block_out_channels": [32, 32, 64],
-                "scaling_factor": 0.18215,
-                "latent_channels": 4,
-            }
-    assert dict(loaded.encoder.config)["text_cfg"] == original.encoder.config.text_cfg
+    config = loaded.unet.config
+    assert config.controllers == controllers
+    assert config.image_projection_config == original.unet.config.image_projection_config
+    for key, value in original.unet.config.unet_config.items():
+        found = config.unet_config[key]
+        assert (tuple(found) if isinstance(found, list) else found) == value
+    assert loaded.vae.config.block_out_channels == [32, 32, 64]
+    assert (loaded.vae.config.scaling_factor, loaded.vae.config.latent_channels) == (0.18215, 4)
+    assert loaded.encoder.config.text_cfg == original.encoder.config.text_cfg
     assert loaded.scheduler.config.prediction_type == "epsilon"
+    # in portions, and in half precision
+    monkeypatch.setattr(tensors, "READ_AT_ONCE", 25_000)
+    half = checkpoints.load(file, dtype=torch.float16).unet.state_dict()
+    assert all(torch.equal(half[name], tensor.half()) for name, tensor in original.unet.state_dict().items())
 
 
 def test_local_and_pixel_files_look_the_same_so_one_is_asked_for(tmp_path, caplog):
@@ -84,28 +78,22 @@ def test_names_agree_with_diffusers_own_converters():
 
 
 @pytest.mark.parametrize("form", ["mv_unet", "split"])
-def test_diffusers_conversions_of_imagedream(form, tmp_path):
-    original = reduced_pipeline("pixel")
+@pytest.mark.parametrize("controllers", ["none", "pixel"])
+def test_diffusers_conversions_of_imagedream_and_mvdream(controllers, form, tmp_path):
+    original = reduced_pipeline(controllers)
     loaded = checkpoints.load(write_diffusers(original, tmp_path / "m", form, torch.float32))
     assert_same(loaded, original, ("unet", "vae"))
-    assert loaded.unet.config.controllers == "pixel"
+    assert loaded.unet.config.controllers == controllers
     assert loaded.encoder.config.caption_tokens == "last"
-    pixels = torch.rand(1, 3, 28, 28)
-    torch.testing.assert_close(
-        loaded.encoder.encode_image(pixels).hidden, original.encoder.encode_image(pixels).hidden
-    )
+    assert loaded.encoder.reads_images == (controllers == "pixel")
+    if controllers == "pixel":
+        pixels = torch.rand(1, 3, 28, 28)
+        hidden = [pipeline.encoder.encode_image(pixels).hidden for pipeline in (loaded, original)]
+        torch.testing.assert_close(*hidden)
     tokens = torch.randint(0, 50, (1, 77))
     for pipeline in (loaded, original):
         pipeline.encoder.tokenize = lambda captions: tokens
     torch.testing.assert_close(loaded.encoder.encode_text([""]), original.encoder.encode_text([""]))
-
-
-@pytest.mark.parametrize("form", ["mv_unet", "split"])
-def test_diffusers_conversions_of_mvdream(form, tmp_path):
-    original = reduced_pipeline("none")
-    loaded = checkpoints.load(write_diffusers(original, tmp_path / "m", form, torch.float32))
-    assert_same(loaded, original, ("unet", "vae"))
-    assert not loaded.encoder.reads_images
 
 
 @pytest.mark.parametrize("form", ["model.safetensors", "model.ckpt", "folder"])
@@ -117,29 +105,13 @@ def test_stable_diffusion_starts_without_influence_of_cameras(form, tmp_path):
         path = write_stable_diffusion(original, tmp_path / form)
     loaded = checkpoints.load(path)
     assert_same(loaded, original, ("unet", "vae"), without=("class_embedding",))
-    latents, cameras = torch.randn(1, 4, 4, 8, 8), torch.randn(2, 1, 4, 16)
+    latents, text = torch.randn(1, 4, 4, 8, 8), torch.randn(1, 77, 64)
     first, second = (
-        predict_noise(
-            loaded.unet, latents, torch.tensor([500]), camera, torch.randn(1, 77, 64, generator=seed)
-        )
-        for camera, seed in ((cameras[i], torch.Generator().manual_seed(0)) for i in (0, 1))
+        predict_noise(loaded.unet, latents, torch.tensor([500]), camera, text)
+        for camera in torch.randn(2, 1, 4, 16)
     )
     assert torch.equal(first, second)
     assert loaded.unet.state_dict()["unet.class_embedding.linear_1.weight"].std() > 0
-
-
-def test_half_precision_is_the_rounded_model(tmp_path):
-    original = reduced_pipeline("pixel")
-    loaded = checkpoints.load(write_official(original, tmp_path / "m.pt"), dtype=torch.float16)
-    for name, tensor in loaded.unet.state_dict().items():
-        assert torch.equal(tensor, original.unet.state_dict()[name].half())
-
-
-def test_reading_in_small_portions_is_the_same(tmp_path, monkeypatch):
-    original = reduced_pipeline("pixel")
-    file = write_official(original, tmp_path / "m.pt")
-    monkeypatch.setattr(tensors, "READ_AT_ONCE", 25_000)
-    assert_same(checkpoints.load(file), original)
 
 
 def test_missing_unexpected_and_misshapen_weights_stop_it_before_anything_is_read(tmp_path):
@@ -176,21 +148,6 @@ def test_other_files_are_guessed(state, guess, tmp_path):
         checkpoints.load(tmp_path / "m.pt")
 
 
-class Malicious:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return (open, (str(self.marker), "w"))
-
-
-def test_no_code_in_a_file_is_run(tmp_path):
-    torch.save({"weights": Malicious(tmp_path / "ran")}, tmp_path / "m.pt")
-    with pytest.raises(checkpoints.CheckpointError, match="could run code"):
-        checkpoints.load(tmp_path / "m.pt")
-    assert not (tmp_path / "ran").exists()
-
-
 @pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
 def test_cut_off_files_are_named(name, tmp_path):
     file = tmp_path / name
@@ -213,10 +170,6 @@ def test_convert_there_and_back_gives_the_same_tensors(tmp_path, capsys):
     capsys.readouterr()
     assert main(["convert", str(official), "--out", str(tmp_path / "folder")]) == 2
     assert "exists already" in capsys.readouterr().err
-
-
-def test_convert_in_half_precision_and_as_local(tmp_path):
-    official = write_official(reduced_pipeline("pixel"), tmp_path / "a.pt")
     arguments = ["--dtype", "float16", "--controllers", "local"]
     assert main(["convert", str(official), "--out", str(tmp_path / "m"), *arguments]) == 0
     stored = load_file(next((tmp_path / "m" / "unet").glob("*.safetensors")))

@@ -60,26 +60,6 @@ def test_evaluate_pictures_prints_the_papers_row(model, tmp_path, capsys):
     assert "is no folder of pictures" in capsys.readouterr().err
 
 
-def test_render_writes_views_and_cameras(tmp_path, capsys):
-    trimesh.creation.box((1.0, 0.5, 0.25)).export(tmp_path / "box.glb")
-    out = tmp_path / "views"
-    arguments = [
-        "render",
-        str(tmp_path / "box.glb"),
-        "--out",
-        str(out),
-        "--size",
-        "16",
-        "--views",
-        "4",
-        "--caption",
-        "a box",
-    ]
-    assert main(arguments) == 0
-    assert capsys.readouterr().out == f"{out}\n"
-    assert len(json.loads((out / "cameras.json").read_text())["views"]) == 4
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -139,11 +119,13 @@ def test_typing_errors_are_code_2(arguments, capsys):
     assert stopped.value.code == 2
 
 
-def test_doctor_lists_what_is_there(capsys):
-    assert main(["doctor"]) in (0, 1)  # 1 where the small model's weights are missing
-    said = capsys.readouterr().out
-    assert f"torch {torch.__version__.split('+')[0]}" in said
-    assert "device" in said
+def test_render_writes_views_and_cameras(tmp_path, capsys):
+    trimesh.creation.box((1.0, 0.5, 0.25)).export(tmp_path / "box.glb")
+    out = tmp_path / "views"
+    options = ["--size", "16", "--views", "4", "--caption", "a box"]
+    assert main(["render", str(tmp_path / "box.glb"), "--out", str(out), *options]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert len(json.loads((out / "cameras.json").read_text())["views"]) == 4
 
 
 def test_help_needs_nothing_heavy():

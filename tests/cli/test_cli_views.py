@@ -11,7 +11,6 @@ import torch
 from imagedream.cli import main
 from imagedream.image_prompt.prompt import load_image_prompt
 from imagedream.mesh.visual_hull import hull_agreement
-from imagedream.pictures import label_strip, stack_under_headings
 from imagedream.pipeline import ImageDreamOutput, ImageDreamPipeline, make_sampler
 from imagedream.view_scores import score_views
 from tests.tiny import tiny_encoder, tiny_pipeline, tiny_scheduler
@@ -46,15 +45,19 @@ def run(model, out, *arguments):
 
 def test_one_seed_is_the_labelled_strip(model, pictures, tmp_path, capsys):
     strips, records = [], []
-    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
-        out = tmp_path / f"{name}.png"
-        records.append(run(model, out, pictures["red"], "--steps", "2", "--seed", seed))
+    options = ([], [], ["--seed", "1"], ["--negative-caption", "ugly"], ["--negative-caption", "a blue car"])
+    for number, arguments in enumerate(options):
+        out = tmp_path / f"{number}.png"
+        records.append(run(model, out, pictures["red"], "--steps", "2", *arguments))
         assert capsys.readouterr().out == f"{out}\n"
         strips.append(np.asarray(PIL.Image.open(out)))
-    assert strips[0].shape[1] == 4 * 192 + 3 * 4  # 16 pixels enlarged 12 times
-    assert (strips[0] == strips[1]).all()
-    assert (strips[0] != strips[2]).any()
+    first, again, other_seed, models_own, other_caption = strips
+    assert first.shape[1] == 4 * 192 + 3 * 4  # 16 pixels enlarged 12 times
+    assert (first == again).all()
     assert records[0] == records[1]
+    assert (first == models_own).all()  # what guidance moves away from by default
+    assert (first != other_seed).any()
+    assert (first != other_caption).any()
 
 
 def test_several_seeds_are_a_sheet_with_the_best_first(model, pictures, tmp_path):
@@ -69,7 +72,7 @@ def test_several_seeds_are_a_sheet_with_the_best_first(model, pictures, tmp_path
     alone = run(model, tmp_path / "alone.png", pictures["red"], "--steps", "1", "--seed", str(best["seed"]))
     assert alone["seeds"] == [best]
     strip, rows = (np.asarray(PIL.Image.open(tmp_path / name)) for name in ("alone.png", "sheet.png"))
-    heading = rows.shape[0] // 3 - strip.shape[0]
+    heading = rows.shape[0] // 3 - strip.shape[0]  # each strip has its own above it
     assert heading > 10
     assert (rows[heading : heading + strip.shape[0]] == strip).all()
     assert (rows[:heading] < 128).any()
@@ -95,16 +98,6 @@ def test_settings_follow_sampler_and_model(model, pictures, tmp_path):
     assert (settings["guidance_scale"], settings["negative_caption"]) == (1.0, "")
 
 
-def test_guidance_moves_away_from_the_negative_caption(model, pictures, tmp_path):
-    def sample(name, *arguments):
-        run(model, tmp_path / name, pictures["red"], "--steps", "2", *arguments)
-        return (tmp_path / name).read_bytes()
-
-    of_the_model = sample("model.png")
-    assert sample("same.png", "--negative-caption", "ugly") == of_the_model
-    assert sample("other.png", "--negative-caption", "a blue car") != of_the_model
-
-
 def test_all_pictures_and_their_sides_are_prompts(model, pictures, tmp_path):
     def sample(name, *arguments):
         record = run(model, tmp_path / f"{name}.png", *arguments, "--steps", "1")
@@ -126,28 +119,27 @@ def test_all_pictures_and_their_sides_are_prompts(model, pictures, tmp_path):
     assert np.abs(level - both).max() <= 1  # a matter of rounding
 
 
-def test_a_model_whose_encoder_has_no_joint_embedding(tmp_path, pictures, capsys):
-    tiny = tiny_pipeline()
-    tiny.register_modules(encoder=tiny_encoder(joint_embedding=False))
+@pytest.mark.parametrize(
+    ("controllers", "changed", "reason"),
+    [
+        ("pixel", {"joint_embedding": False}, "no joint embedding"),
+        ("none", {"vision_cfg": None}, "no CLIP image"),
+    ],
+)
+def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, pictures, capsys):
+    tiny = tiny_pipeline(controllers)
+    tiny.register_modules(encoder=tiny_encoder(**changed))
     tiny.save_pretrained(tmp_path / "model")
-    record = run(tmp_path / "model", tmp_path / "views.png", pictures["red"], "--steps", "1", "--seeds", "2")
-    assert "no joint embedding" in record["clip_unavailable"]
+    given = [pictures["red"]] if controllers == "pixel" else ["--caption", "a toy"]
+    record = run(tmp_path / "model", tmp_path / "views.png", *given, "--steps", "1", "--seeds", "2")
+    assert reason in record["clip_unavailable"]
     assert [entry["clip"] for entry in record["seeds"]] == [None, None]
     assert [entry["score"] for entry in record["seeds"]] == [entry["hull"] for entry in record["seeds"]]
-    said = capsys.readouterr().err
-    assert "no CLIP score: this model's encoder has no joint embedding" in said
-    assert "CLIP not available" in said
-
-
-def test_a_model_that_reads_captions_only(tmp_path, pictures, capsys):
-    tiny = tiny_pipeline("none")
-    tiny.register_modules(encoder=tiny_encoder(vision_cfg=None))
-    tiny.save_pretrained(tmp_path / "model")
-    record = run(tmp_path / "model", tmp_path / "views.png", "--caption", "a toy", "--steps", "1")
-    assert "no CLIP image encoder" in record["clip_unavailable"]
-    capsys.readouterr()
-    assert main(["views", pictures["red"], "--weights", str(tmp_path / "model"), "--device", "cpu"]) == 2
-    assert "this model reads captions only" in capsys.readouterr().err
+    assert "CLIP not available" in capsys.readouterr().err
+    if controllers == "none":
+        weights = ["--weights", str(tmp_path / "model"), "--device", "cpu"]
+        assert main(["views", pictures["red"], *weights]) == 2
+        assert "this model reads captions only" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -219,15 +211,3 @@ def test_scores_by_hand(pictures):
     assert scores.view_hull == pytest.approx(hull_agreement(square, output.azimuths_deg, 10.0).tolist())
     assert scores.total == pytest.approx(scores.clip * scores.hull)
     assert score_views(encoder, output, [], "a brick").clip == pytest.approx(caption)
-
-
-def test_headings_stand_over_their_pictures():
-    strips = [label_strip(torch.full((2, 3, 16, 16), value), [0.0, 90.0], 32) for value in (0.0, 1.0)]
-    sheet = np.asarray(stack_under_headings([("first", strips[0]), ("second", strips[1])]))
-    height = sheet.shape[0] // 2
-    for index, strip in enumerate(strips):
-        row = sheet[index * height : (index + 1) * height]
-        assert (row[height - strip.height :] == np.asarray(strip)).all()
-        assert (row[: height - strip.height] < 128).any()
-    with pytest.raises(ValueError, match="no pictures"):
-        stack_under_headings([])

@@ -41,21 +41,16 @@ def test_cameras_are_those_of_the_convention(extension):
     c2w = cameras.look_at_origin(batch["elevation"], batch["azimuth"], batch["camera_distances"])
     torch.testing.assert_close(batch["c2w"], c2w)
     torch.testing.assert_close(batch["camera_positions"], c2w[:, :3, 3])
-    rays_o, rays_d = cameras.rays(c2w, torch.rad2deg(batch["fovy"]), 6, 6)
-    torch.testing.assert_close(batch["rays_o"], rays_o)
-    torch.testing.assert_close(batch["rays_d"], rays_d)
-
-
-def test_projection_agrees_with_the_rays(extension):
-    batch = next(iter(data_module(extension).train_dataloader()))
+    rays = cameras.rays(c2w, torch.rad2deg(batch["fovy"]), 6, 6)
+    torch.testing.assert_close((batch["rays_o"], batch["rays_d"]), tuple(rays))
+    # points along the rays are projected into their pixels, whose centres are at half integers; y is down
     points = batch["rays_o"] + 1.5 * batch["rays_d"]  # (camera, height, width, 3)
     homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], dim=-1)
     clip = torch.einsum("bij,bhwj->bhwi", batch["mvp_mtx"], homogeneous)
     ndc = clip[..., :2] / clip[..., 3:]
-    # pixel centres at half integers; this host's projection has y down
     pixel = (torch.arange(6) + 0.5) / 3 - 1
-    torch.testing.assert_close(ndc[..., 0], pixel.expand(8, 6, 6), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(ndc[..., 1], pixel[:, None].expand(8, 6, 6), atol=1e-4, rtol=1e-4)
+    grid = torch.stack(torch.meshgrid(pixel, pixel, indexing="xy"), -1)
+    torch.testing.assert_close(ndc, grid.expand(8, 6, 6, 2), atol=1e-4, rtol=1e-4)
 
 
 def test_turntable_starts_at_the_front(extension):
@@ -81,31 +76,20 @@ def test_stages_follow_the_milestones(extension):
 
 
 def test_a_batch_depends_on_the_seed_and_its_number_alone(extension):
-    torch.manual_seed(1)
-    dataset = data_module(extension).train_dataset
-    straight = [dataset.collate(number)["azimuth"] for number in range(4)]
-    dataset.first = 2
-    number = next(iter(dataset))
-    assert number == 2
-    assert torch.equal(dataset.collate(number)["azimuth"], straight[2])
-    assert len({float(azimuth[0]) for azimuth in straight}) == 4
-    dataset.batches_per_step, dataset.cfg.resolution_milestones, dataset.stages = (
-        3,
-        [1],
-        [(4, 2, 2), (8, 5, 5)],
-    )
-    assert [dataset.collate(number)["height"] for number in (2, 3)] == [2, 5]
-
-
-def test_seed_decides_the_cameras(extension):
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        module = data_module(extension)
+        dataset = data_module(extension).train_dataset
         torch.rand(seed)  # what others draw must not matter
-        drawn.append(next(iter(module.train_dataloader()))["azimuth"])
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
+        drawn.append([dataset.collate(number)["azimuth"] for number in range(4)])
+    first, again, other = drawn
+    assert all(torch.equal(one, same) for one, same in zip(first, again, strict=True))
+    assert len({float(azimuth[0]) for azimuth in [*first, *other]}) == 8
+    dataset.first = 2  # of a resumed run
+    assert torch.equal(dataset.collate(next(iter(dataset)))["azimuth"], other[2])
+    dataset.batches_per_step, dataset.cfg.resolution_milestones = 3, [1]
+    dataset.stages = [(4, 2, 2), (8, 5, 5)]
+    assert [dataset.collate(number)["height"] for number in (2, 3)] == [2, 5]
 
 
 @pytest.mark.parametrize(

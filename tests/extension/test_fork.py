@@ -62,20 +62,6 @@ def test_cameras_are_those_of_the_paper(cfg, fork):
     assert batch["fovy"].item() == pytest.approx(math.radians(40))
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"camera_perturb": 0.1}, "data.camera_perturb is 0.1, the ImageDream extension supports 0.0 only"),
-        ({"relative_radius": False}, "data.relative_radius is False"),
-        ({"azimuth_range": [0, 90]}, r"data.azimuth_range is \[0, 90\]"),
-        ({"camera_distance": 2}, "camera_distance"),
-    ],
-)
-def test_cameras_without_a_counterpart_are_errors(cfg, fork, settings, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        fork.camera_settings(OmegaConf.merge(cfg.data, settings))
-
-
 def test_guidance_reads_the_forks_keys(cfg, fork, weights):
     settings = OmegaConf.merge(cfg.system.guidance, {"ckpt_path": weights, "config_path": "any.yaml"})
     guidance_class = threestudio.find("multiview-diffusion-guidance")
@@ -99,17 +85,31 @@ def test_published_weights_are_named_by_the_model(cfg, fork, mode):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("part", "settings", "message"),
     [
-        ({"ip_mode": "global"}, "ip_mode is 'global', must be 'pixel' or 'local'"),
-        ({"model_name": "sd"}, "model_name is 'sd', published are 'sd-v2.1-base-4view-ipmv'"),
-        ({"view_dependent_prompting": True}, "view_dependent_prompting is True"),
-        ({"ckpt_path": "nowhere.pt"}, "nowhere.pt"),
+        (
+            "data",
+            {"camera_perturb": 0.1},
+            "data.camera_perturb is 0.1, the ImageDream extension supports 0.0 only",
+        ),
+        ("data", {"relative_radius": False}, "data.relative_radius is False"),
+        ("data", {"azimuth_range": [0, 90]}, r"data.azimuth_range is \[0, 90\]"),
+        ("data", {"camera_distance": 2}, "camera_distance"),
+        ("guidance", {"ip_mode": "global"}, "ip_mode is 'global', must be 'pixel' or 'local'"),
+        ("guidance", {"model_name": "sd"}, "model_name is 'sd', published are 'sd-v2.1-base-4view-ipmv'"),
+        ("guidance", {"view_dependent_prompting": True}, "view_dependent_prompting is True"),
+        ("guidance", {"ckpt_path": "nowhere.pt"}, "nowhere.pt"),
+        ("prompt", {"image_path": "nowhere.png", "prompt": "a"}, r"nowhere\.png: no such file"),
     ],
 )
-def test_guidance_without_a_counterpart_is_an_error(cfg, fork, settings, message):
-    with pytest.raises(ValueError, match=message):
-        fork.ForkGuidance.preflight(OmegaConf.merge(cfg.system.guidance, settings))
+def test_what_has_no_counterpart_is_an_error(cfg, fork, part, settings, message):
+    check, given = {
+        "data": (fork.camera_settings, cfg.data),
+        "guidance": (fork.ForkGuidance.preflight, cfg.system.guidance),
+        "prompt": (fork.ForkPromptProcessor.preflight, cfg.system.prompt_processor),
+    }[part]
+    with pytest.raises((ValueError, TypeError), match=message):
+        check(OmegaConf.merge(given, settings))
 
 
 def test_prompt_reads_the_forks_keys(cfg, fork, picture):
@@ -119,8 +119,6 @@ def test_prompt_reads_the_forks_keys(cfg, fork, picture):
     output = fork.ForkPromptProcessor(settings)()
     assert (output.caption, len(output.images)) == ("a brick", 1)
     assert output.negative_caption == "ugly, blurry"
-    with pytest.raises(ValueError, match=r"nowhere\.png: no such file"):
-        fork.ForkPromptProcessor.preflight(OmegaConf.create({"image_path": "nowhere.png"}))
 
 
 def test_random_colours_are_shared(fork):

@@ -4,7 +4,6 @@ import gc
 import weakref
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -14,9 +13,10 @@ from omegaconf import OmegaConf
 
 import threestudio
 from imagedream.image_prompt.prompt_camera import PromptCamera
+from tests.extension.test_system import CONFIGS, PAPER_SMALL, experiment
 from tests.short_run import short_trainer
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+MORE = ("system.prompt_camera.enabled=false", "system.prompt_processor.prompt=a brick")
 
 pytestmark = pytest.mark.usefixtures("extension")
 
@@ -91,62 +91,22 @@ def call(mix, rgb, step=0, batch=None):
     return sum(terms.values()), numbers
 
 
-def test_the_gradient_is_the_weighted_sum(prompt, weights, stable_diffusion, zero123, picture, tmp_path, monkeypatch):  # fmt: skip
-    monkeypatch.chdir(tmp_path)  # text embeddings are cached in the working folder
-    entries = [
-        {"guidance_type": "imagedream-guidance", "guidance": {"weights": weights}, "weight": 0.5},
-        {
-            "guidance_type": "stable-diffusion-guidance",
-            "guidance": {"pretrained_model_name_or_path": stable_diffusion},
-            "prompt_processor_type": "stable-diffusion-prompt-processor",
-            "prompt_processor": {"prompt": "a brick", "pretrained_model_name_or_path": stable_diffusion},
-            "weight": 0.02,
-            "cameras": "first",
-        },
-        {
-            "guidance_type": "stable-zero123-guidance",
-            "guidance": {"pretrained_model_name_or_path": zero123, "cond_image_path": picture},
-            "weight": 0.3,
-            "cameras": "group",
-        },
-        colour(weight=7.0),
-    ]
-    generator = torch.Generator().manual_seed(1)
-    start = torch.rand(8, 8, 8, 3, generator=generator)
-    batch = cameras()
-
-    def gradient(chosen):
-        rgb = start.clone().requires_grad_()
-        torch.manual_seed(0)
-        mix = make(prompt, chosen)
-        for member in mix:
-            # each guidance sees the same random numbers, whoever was asked before
-            member.load(0, 0)
-            inner = member.guidance
-            member.guidance = Seeded(inner)
-        loss, _ = call(mix, rgb, batch=batch)
-        loss.backward()
-        return rgb.grad
-
-    single = [gradient([{**entry, "weight": 1.0}]) for entry in entries]
-    assert (single[1][1:] == 0).all()
-    assert (single[1][0] != 0).any()
-    assert (single[2][4:] == 0).all()
-    assert (single[2][:4] != 0).any()
-    expected = sum(entry["weight"] * part for entry, part in zip(entries, single, strict=True))
-    torch.testing.assert_close(gradient(entries), expected)
-
-
-class Seeded:
-    """A guidance that begins with the same random numbers at each call."""
-
-    def __init__(self, inner):
-        self.inner = inner
-
-    def __call__(self, rgb, prompt_utils, **batch):
-        torch.manual_seed(0)
-        zero123 = type(self.inner).__name__.endswith(("Zero123Guidance", "Colour"))
-        return self.inner(rgb, **batch) if zero123 else self.inner(rgb, prompt_utils, **batch)
+def test_the_gradient_is_the_weighted_sum(prompt):
+    """By hand: a colour's losses are three times the mean of (rgb − colour)² over the images that it sees."""
+    mix = make(
+        prompt,
+        [
+            colour(weight=0.5),
+            colour(weight=0.3, cameras="group", guidance={"colour": 1.0}),
+            colour(weight=7.0, cameras="first", guidance={"colour": 0.5}),
+        ],
+    )
+    rgb = torch.rand(8, 8, 8, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    loss, _ = call(mix, rgb)
+    loss.backward()
+    image, values = torch.arange(8).view(8, 1, 1, 1), rgb.detach()
+    expected = 0.5 * values / 8 + 0.3 * (values - 1) / 4 * (image < 4) + 7.0 * (values - 0.5) * (image < 1)
+    torch.testing.assert_close(rgb.grad, 6 * expected / (8 * 8 * 3))
 
 
 def test_weights_are_schedules_and_unused_guidances_are_not_in_memory(prompt, weights):
@@ -175,6 +135,16 @@ def test_weights_are_schedules_and_unused_guidances_are_not_in_memory(prompt, we
     assert late.guidance is None
 
 
+def test_every_and_what_a_guidance_can_be_told(prompt):
+    few = {"guidance_type": "test-few-guidance"}
+    mix = make(prompt, [colour(), colour(every=3, guidance={"colour": 1.0}), few])
+    for step in range(7):
+        rgb = torch.rand(4, 8, 8, 3, requires_grad=True)
+        _, numbers = call(mix, rgb, step=step)
+        assert numbers["2/loss_few"].item() == pytest.approx(rgb.mean().item())
+    assert [len(member.guidance.seen) for member in list(mix)[:2]] == [7, 3]
+
+
 @pytest.mark.parametrize(("name", "images"), [("all", 8), ("group", 4), ("first", 1)])
 def test_cameras(prompt, name, images):
     mix = make(prompt, [colour(cameras=name)])
@@ -185,48 +155,36 @@ def test_cameras(prompt, name, images):
     assert torch.equal(batch["c2w"], before)
 
 
-def test_every(prompt):
-    mix = make(prompt, [colour(), colour(every=3, guidance={"colour": 1.0})])
-    for step in range(7):
-        call(mix, torch.rand(4, 8, 8, 3, requires_grad=True), step=step)
-    assert [len(member.guidance.seen) for member in mix] == [7, 3]
-
-
-def test_guidances_are_told_what_they_know(prompt):
-    mix = make(prompt, [{"guidance_type": "test-few-guidance"}])
-    rgb = torch.rand(4, 8, 8, 3, requires_grad=True)
-    assert call(mix, rgb)[0].item() == pytest.approx(rgb.mean().item())
+OURS = {"guidance_type": "imagedream-guidance", "cameras": "first"}
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("entry", "message"),
     [
-        ("none", r"system\.guidances\.0 \(test-colour-guidance\) returned grad_norm, but no loss_"),
-        ("map", r"loss_sds of .* has shape \(4, 8, 8, 3\), must be a single number"),
-        ("list", "returned list, must be a dict"),
-        ("shape", r"was shown images \(4, 8, 8, 3\) .*cameras: all.*RuntimeError: "),
+        (
+            colour(guidance={"answer": "none"}),
+            r"system\.guidances\.0 \(test-colour-guidance\) returned grad_norm, but no loss_",
+        ),
+        (
+            colour(guidance={"answer": "map"}),
+            r"loss_sds of .* has shape \(4, 8, 8, 3\), must be a single number",
+        ),
+        (colour(guidance={"answer": "list"}), "returned list, must be a dict"),
+        (
+            colour(guidance={"answer": "shape"}),
+            r"was shown images \(4, 8, 8, 3\) .*cameras: all.*RuntimeError: ",
+        ),
+        (OURS, r"images \(1, 8, 8, 3\).*cameras: first.*1 images do not make groups of n_view = 4"),
+        ({"guidance_type": "test-few-guidance", "prompt": None}, "needs a prompt"),
     ],
 )
-def test_answers_that_do_not_fit_are_errors(prompt, answer, message):
-    mix = make(prompt, [colour(guidance={"answer": answer})])
+def test_what_does_not_fit_is_an_error(prompt, weights, entry, message):
+    entry = {**entry}
+    prompt = entry.pop("prompt", prompt)
+    if entry["guidance_type"] == "imagedream-guidance":
+        entry["guidance"] = {"weights": weights}
     with pytest.raises(ValueError, match=message):
-        call(mix, torch.rand(4, 8, 8, 3, requires_grad=True))
-
-
-def test_a_group_too_small_is_an_error(prompt, weights):
-    entry = {"guidance_type": "imagedream-guidance", "guidance": {"weights": weights}, "cameras": "first"}
-    with pytest.raises(
-        ValueError, match=r"images \(1, 8, 8, 3\).*cameras: first.*1 images do not make groups of n_view = 4"
-    ):
         call(make(prompt, [entry]), torch.rand(4, 8, 8, 3, requires_grad=True))
-
-
-def test_a_missing_prompt_is_an_error():
-    with pytest.raises(ValueError, match="needs a prompt"):
-        call(
-            make(None, [{"guidance_type": "test-few-guidance"}]),
-            torch.rand(4, 8, 8, 3, requires_grad=True),
-        )
 
 
 def test_idle_steps_are_errors(prompt):
@@ -305,13 +263,8 @@ def test_reference_by_hand(prompt, tmp_path):
 
 
 def prompt_camera(**changed):
-    values = {
-        "azimuth_deg": 90.0,
-        "elevation_deg": 10.0,
-        "distance": 1.5,
-        "fov_y_deg": 40.0,
-        "offset": (0.0, 0.0),
-    }
+    values = {"azimuth_deg": 90.0, "elevation_deg": 10.0, "distance": 1.5, "fov_y_deg": 40.0}
+    values["offset"] = (0.0, 0.0)
     rest = {"certainty": 0.5, "silhouette_iou": 0.9, "azimuth_probabilities": (1.0,)}
     return PromptCamera(**{**values, **rest, **changed})
 
@@ -326,13 +279,9 @@ def test_reference_at_the_estimated_camera(prompt):
     for key in ("rays_o", "rays_d", "c2w"):
         torch.testing.assert_close(batches[0][key], batches[1][key])
     render = {"comp_rgb_bg": torch.ones(1, 16, 16, 3), "opacity": torch.rand(1, 16, 16, 1)}
+    rgb = torch.rand(1, 16, 16, 3)
     half, full = (
-        one(
-            torch.rand(1, 16, 16, 3, generator=torch.Generator().manual_seed(0)),
-            prompt_then,
-            render,
-            batch["c2w"],
-        )
+        one(rgb, prompt_then, render, batch["c2w"])
         for one, batch in zip((estimated, given), batches, strict=True)
     )
     for name in full:
@@ -353,7 +302,7 @@ def test_reference_at_a_camera_that_looks_past_the_origin(prompt):
         return ((opacity * columns).sum() / opacity.sum()).item()
 
     before, after = (
-        guidance._resized(one)[0, ..., 0] for one in (alpha, guidance._framed(alpha, prompt_then))
+        guidance._resized(one)[0, ..., 0] for one in (alpha, guidance._framed(alpha, prompt_then.cameras[0]))
     )
     assert centre(after) == pytest.approx((centre(before) - 0.2) / 1.2, abs=0.005)
 
@@ -369,58 +318,40 @@ def test_reference_without_an_estimate(prompt, weights):
     for never in ({}, {"enabled": False, "steps": [3]}):
         with pytest.raises(ValueError, match=r"system\.prompt_camera\.enabled is .* give steps"):
             check(OmegaConf.create({"guidances": [entry], "prompt_camera": never}))
-    with pytest.raises(ValueError, match="must be 'given' or 'estimate'"):
-        reference(camera="guess")
 
 
 def test_turned_models_are_warned_of():
     warning = import_module("threestudio-imagedream.camera_estimate").turned_warning
     assert "the picture given for azimuth 0° is seen from 90°" in warning(prompt_camera(), 0.0)
-    assert warning(prompt_camera(), None) is None
-    assert warning(prompt_camera(), 60.0) is None
-    assert warning(prompt_camera(certainty=0.4), 0.0) is None
-    assert warning(prompt_camera(azimuth_deg=-170.0), 170.0) is None
+    for camera, given in (
+        ({}, None),
+        ({}, 60.0),
+        ({"certainty": 0.4}, 0.0),
+        ({"azimuth_deg": -170.0}, 170.0),
+    ):
+        assert warning(prompt_camera(**camera), given) is None
 
 
 def test_reference_needs_to_know_where_the_picture_was_taken(prompt, picture):
-    with pytest.raises(ValueError, match="give azimuth_deg, or name its side"):
-        reference().camera_batch(prompt)
-    with pytest.raises(ValueError, match="picture is 1, but the prompt has 1 pictures"):
-        reference(picture=1).camera_batch(prompt)
+    for settings, message in (
+        ({}, "give azimuth_deg, or name its side"),
+        ({"picture": 1}, "picture is 1, but the prompt has 1 pictures"),
+        ({"depth_path": "nowhere.png"}, "no such file"),
+        ({"camera": "guess"}, "must be 'given' or 'estimate'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            reference(**settings).camera_batch(prompt)
     settings = OmegaConf.create({"left_path": picture, "image_size": 32})
     left = threestudio.find("imagedream-prompt-processor")(settings)()
     assert reference().camera_batch(left)["azimuth"].item() == 90
-    with pytest.raises(ValueError, match="no such file"):
-        reference(depth_path="nowhere.png")
 
 
 # --------------------------------------------------------------------------------------------------- whole systems
 
-SMALL = [
-    "system.prompt_processor.image_size=32",
-    "system.views.steps=2",
-    "data.batch_size=[8,4,4]",
-    "data.height=[8,8,8]",
-    "data.width=[8,8,8]",
-    "data.resolution_milestones=[1,2]",
-    "data.eval_height=16",
-    "data.eval_width=16",
-    "data.n_val_views=2",
-    "data.n_test_views=3",
-    "system.renderer.num_samples_per_ray=24",
-    "system.geometry.pos_encoding_config.n_levels=3",
-    "system.geometry.pos_encoding_config.log2_hashmap_size=12",
-    "system.material.ambient_only_steps=0",
-    "system.prompt_camera.enabled=false",
-]
-
 
 def train(cfg, tmp_path):
     torch.manual_seed(0)
-    system_class = threestudio.find(cfg.system_type)
-    if hasattr(system_class, "preflight"):
-        system_class.preflight(cfg.system)
-    system = system_class(cfg.system)
+    system = threestudio.find(cfg.system_type)(cfg.system)
     system.set_save_dir(str(tmp_path / "trial" / "save"))
     before = {name: value.clone() for name, value in system.geometry.state_dict().items()}
     logged = {}
@@ -441,67 +372,25 @@ MIXED = sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name not in 
 def test_configs_take_two_steps(
     extension, tmp_path, monkeypatch, picture, weights, stable_diffusion, zero123, name
 ):
-    from imagedream.runs.settings import read_settings
-
     monkeypatch.chdir(tmp_path)
+    folder = {"pretrained_model_name_or_path": stable_diffusion}
     sources = {
-        "detail": {
-            "guidance": {"pretrained_model_name_or_path": stable_diffusion},
-            # its tokenizer makes a token of each letter
-            "prompt_processor": {
-                "pretrained_model_name_or_path": stable_diffusion,
-                "negative_prompt": "ugly",
-            },
-            "weight": [0, 0.0, 0.1, 1],
-        },
+        # its tokenizer makes a token of each letter
+        "detail": {"guidance": folder, "prompt_processor": {**folder, "negative_prompt": "ugly"}},
         "zero123": {"guidance": {"pretrained_model_name_or_path": zero123}},
         "local": {"guidance": {"weights": weights, "controllers": None}},
         "reference": {"guidance": {"size": 8}},
     }
-    prompts = ["front_path", "back_path"] if "several" in name else ["image_path"]
-    overrides = [*SMALL, f"system.guidance.weights={weights}", "system.prompt_processor.prompt=a brick"]
-    overrides += [f"system.prompt_processor.{key}={picture}" for key in prompts]
-    cfg = OmegaConf.merge(read_settings(CONFIGS / name), OmegaConf.from_cli(overrides))
-    OmegaConf.resolve(cfg)
+    sources["detail"]["weight"] = [0, 0.0, 0.1, 1]
+    more = [
+        f"system.prompt_processor.{side}_path={picture}" for side in ("front", "back") if "several" in name
+    ]
+    cfg = experiment(name, picture, weights, *PAPER_SMALL, *MORE, *more)
     extra = list(cfg.system.get("guidances", {}))
     cfg = OmegaConf.merge(cfg, {"system": {"guidances": {key: sources[key] for key in extra}}})
+    threestudio.find(cfg.system_type).preflight(cfg.system)
     logged = train(cfg, tmp_path)
     assert "train/loss_sds" in logged
     for key in extra:
         assert any(logged_name.startswith(f"train/{key}/loss_") for logged_name in logged), key
     assert (tmp_path / "trial" / "views.png").exists()
-
-
-@pytest.mark.filterwarnings("ignore:.*treespec.*", "ignore:.*does not have many workers.*")
-def test_our_guidance_in_another_system(extension, tmp_path, picture, weights, monkeypatch):
-    from threestudio.systems.base import BaseLift3DSystem
-    from threestudio.utils.config import merge_config
-
-    class Plain(BaseLift3DSystem):
-        """The steps of threestudio's own systems."""
-
-        def on_fit_start(self):
-            self.prompt = threestudio.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
-            self.guidance = threestudio.find(self.cfg.guidance_type)(self.cfg.guidance)
-
-        def training_step(self, batch, batch_idx):
-            out = self.renderer(**batch)
-            answer = self.guidance(out["comp_rgb"], self.prompt(), **batch, rgb_as_latents=False)
-            for name, value in answer.items():
-                self.log(f"train/{name}", value)
-            return answer["loss_sds"]
-
-        def validation_step(self, batch, batch_idx):
-            pass
-
-    monkeypatch.setitem(threestudio.__modules__, "plain-system", Plain)
-    overrides = [
-        *SMALL,
-        f"system.guidance.weights={weights}",
-        f"system.prompt_processor.image_path={picture}",
-    ]
-    cfg = merge_config(CONFIGS / "imagedream.yaml", cli_args=[*overrides, "system_type=plain-system"])
-    for key in ("views", "prompt_camera"):  # imagedream-system's own
-        del cfg.system[key]
-    logged = train(cfg, tmp_path)
-    assert {"train/loss_sds", "train/timestep"} <= set(logged)

@@ -1,6 +1,7 @@
 """The shipped configs, shrunk, through the real system and host."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def experiment(name, picture, weights, *overrides):
-    from threestudio.utils.config import merge_config
+    from imagedream.runs.settings import read_settings
 
     small = [
         f"system.prompt_processor.image_path={picture}",
@@ -30,7 +31,9 @@ def experiment(name, picture, weights, *overrides):
         "data.n_test_views=3",
         "system.renderer.num_samples_per_ray=24",
     ]
-    return merge_config(str(CONFIGS / name), cli_args=[*small, *overrides])
+    cfg = OmegaConf.merge(read_settings(CONFIGS / name), OmegaConf.from_cli([*small, *overrides]))
+    OmegaConf.resolve(cfg)
+    return cfg
 
 
 PAPER_SMALL = (
@@ -90,6 +93,7 @@ def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, n
     assert views["images"].dtype == np.uint8
     assert views["azimuths_deg"].tolist() == [0, 90, 180, 270]
     assert float(views["elevation_deg"]) == cfg.system.views.elevation_deg
+    shown = cfg.system.views
     expected = (
         system.mix.members[0]
         .load(0, 2)
@@ -97,9 +101,9 @@ def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, n
             images=system.prompt_processor().images,
             caption=system.prompt_utils.caption,
             negative_caption=cfg.system.prompt_processor.negative_prompt,
-            guidance_scale=cfg.system.views.guidance_scale,
-            num_inference_steps=cfg.system.views.steps,
-            elevation_deg=cfg.system.views.elevation_deg,
+            guidance_scale=shown.guidance_scale,
+            num_inference_steps=shown.steps,
+            elevation_deg=shown.elevation_deg,
             generator=torch.Generator().manual_seed(0),
         )
     )
@@ -122,46 +126,33 @@ def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, n
 
 
 @pytest.mark.parametrize(
-    "key", ["loss.lambda_magic", "views.colour", "guidance.wieghts", "prompt_processor.caption"]
+    ("override", "message"),
+    [
+        ("system.loss.lambda_magic=1", "lambda_magic"),
+        ("system.views.colour=1", "colour"),
+        ("system.guidance.wieghts=1", "wieghts"),
+        ("system.prompt_processor.caption=1", "caption"),
+        ("system.exporter.save_name=../model", r"save_name is '\.\./model', must be a plain file name"),
+        (
+            "system.guidance.weights=sd-v2.1-base-4view-ipmv.pt",
+            r"sd-v2\.1-base-4view-ipmv\.pt.*8\.05 GB.*system\.guidance\.weights",
+        ),
+    ],
 )
-def test_unknown_keys_are_errors(extension, picture, weights, key):
-    cfg = experiment("imagedream-toybox.yaml", picture, weights, f"system.{key}=1")
+def test_what_is_wrong_is_found_before_a_run(extension, picture, weights, override, message):
+    cfg = experiment("imagedream-toybox.yaml", picture, weights, override)
+    system = threestudio.find(cfg.system_type)
 
-    def build():
-        system_class = threestudio.find(cfg.system_type)
-        system_class.preflight(cfg.system)
-        system_class(cfg.system)
+    def start():
+        system.preflight(cfg.system)
+        system(cfg.system)
 
-    with pytest.raises((ValueError, TypeError), match=key.split(".")[1]):
-        build()
-
-
-def test_preflight_names_what_is_missing(extension, picture):
-    cfg = experiment("imagedream.yaml", picture, "sd-v2.1-base-4view-ipmv.pt")
-    with pytest.raises(
-        ValueError, match=r"sd-v2\.1-base-4view-ipmv\.pt.*8\.05 GB.*system\.guidance\.weights"
-    ):
-        threestudio.find(cfg.system_type).preflight(cfg.system)
-
-
-def test_preflight_finds_out_what_cannot_be_exported(extension, picture, weights):
-    cfg = experiment("imagedream-toybox.yaml", picture, weights, "system.exporter.save_name=../model")
-    with pytest.raises(ValueError, match=r"save_name is '\.\./model', must be a plain file name"):
-        threestudio.find(cfg.system_type).preflight(cfg.system)
-
-
-def test_small_model_warns_once(extension, picture, weights, caplog):
-    from importlib import import_module
-
-    guidance = import_module("threestudio-imagedream.guidance")
-    with caplog.at_level("WARNING"):
-        threestudio.find("imagedream-guidance")(OmegaConf.create({"weights": weights}))
-    assert "toybox objects only" not in caplog.text
-    assert "toybox objects only" in guidance.SMALL_MODEL_WARNING
+    with pytest.raises((ValueError, TypeError), match=message):
+        start()
 
 
 def test_losses_by_hand(extension):
-    from importlib import import_module
+    from threestudio.models.mesh import Mesh
 
     losses = import_module("threestudio-imagedream.system").REGULARISERS
     out = {
@@ -178,41 +169,25 @@ def test_losses_by_hand(extension):
     # −(0.001 ln 0.001 + 0.999 ln 0.999)
     assert losses["opaque"](out).item() == pytest.approx(0.0079072, abs=1e-5)
     assert losses["z_variance"](out).item() == pytest.approx(0.25)
+    # a square of two triangles: all normals agree; each corner's neighbours pull it inwards
+    corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    flat = {"mesh": Mesh(corners, torch.tensor([[0, 1, 2], [0, 2, 3]]))}
+    assert losses["normal_consistency"](flat).item() == pytest.approx(0, abs=1e-6)
+    # corners 0 and 2 have three neighbours, whose mean is (2/3, 2/3) away: length 2√2/3; 1 and 3 have two: √2/2
+    expected = (2 * 2 * 2**0.5 / 3 + 2 * 2**0.5 / 2) / 4
+    assert losses["laplacian_smoothness"](flat).item() == pytest.approx(expected, abs=1e-5)
     with pytest.raises(ValueError, match="lambda_orient needs normals"):
         losses["orient"]({})
-
-
-def test_losses_of_a_mesh_by_hand(extension):
-    from importlib import import_module
-
-    from threestudio.models.mesh import Mesh
-
-    losses = import_module("threestudio-imagedream.system").REGULARISERS
-    # a square of two triangles: all normals agree; each corner's neighbours pull it inwards
-    flat = Mesh(
-        torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2], [0, 2, 3]])
-    )
-    assert losses["normal_consistency"]({"mesh": flat}).item() == pytest.approx(0, abs=1e-6)
-    # corners 0 and 2 have three neighbours, whose mean is (2/3, 2/3) away: length 2√2/3; 1 and 3 have two: √2/2
-    assert losses["laplacian_smoothness"]({"mesh": flat}).item() == pytest.approx(
-        (2 * 2 * 2**0.5 / 3 + 2 * 2**0.5 / 2) / 4, abs=1e-5
-    )
     with pytest.raises(ValueError, match="need a renderer of meshes, such as nvdiff-rasterizer"):
         losses["normal_consistency"]({})
 
 
 def test_refinement_starts_at_the_level_of_the_newest_export(extension, tmp_path):
-    from importlib import import_module
-
     exported_level = import_module("threestudio-imagedream.system")._exported_level
     checkpoint = tmp_path / "ckpts" / "last.ckpt"
     assert exported_level(checkpoint) is None
-    for step, text in (
-        (20, '{"level": 3.5}'),
-        (100, '{"level": 7.25}'),
-        (200, '{"level": null}'),
-        (300, "{}"),
-    ):
+    exports = {20: '{"level": 3.5}', 100: '{"level": 7.25}', 200: '{"level": null}', 300: "{}"}
+    for step, text in exports.items():
         folder = tmp_path / "save" / f"it{step}-export"
         folder.mkdir(parents=True)
         (folder / "model.json").write_text(text)

@@ -51,7 +51,7 @@ class Size:
 
     @property
     def patches(self) -> int:
-        """Tokens of the image tower, class token included."""
+        """Tokens of the image encoder, class token included."""
         return (self.vision["image_size"] // self.vision["patch_size"]) ** 2 + 1
 
 
@@ -113,7 +113,7 @@ def prompt_picture(size: Size) -> Image.Image:
 
 
 def resized_picture(size: Size) -> Image.Image:
-    """An RGB picture 8/7 as wide as the image tower's input, as 256 is to 224: what CLIP's resizing is tested on."""
+    """An RGB picture 8/7 as wide as the image encoder's input, as 256 is to 224: what CLIP's resizing is tested on."""
     side = size.vision["image_size"] * 8 // 7
     blocks = seeded("resized", 6, 6, 3, low=0, high=256).numpy().astype(np.uint8)
     return Image.fromarray(blocks).resize((side, side), Image.Resampling.BILINEAR)

@@ -9,7 +9,7 @@ published files, and `outputs.safetensors`; the second remakes `golden/`.
 What differs from the official code as it stands, and why:
 - packages it imports that are not here are answered by the least that it needs of them; of threestudio, always;
 - its CLIP is an untrained one of the wanted size, its blocks set to the sequence-first order that it assumes;
-- widths that it has as constants (the image tower's, the joint embedding's) follow the size;
+- widths that it has as constants (the image encoder's, the joint embedding's) follow the size;
 - the autoencoder's posterior gives its mode, not a random draw; noise and timestep are given; all on the CPU;
 - `recon_loss: false` finds the attribute whose absence makes it crash.
 """
@@ -93,9 +93,9 @@ def prepare_imports(root: Path) -> None:
 def sequence_first_clip(size: cases.Size, *_, **__) -> tuple:
     """What `open_clip.create_model_and_transforms` returned when the official code was written."""
     clip = open_clip.CLIP(size.embed_dim, dict(size.vision), dict(size.text))
-    for tower in (clip.transformer, clip.visual.transformer):
-        tower.batch_first = False
-        for block in tower.resblocks:
+    for encoder in (clip.transformer, clip.visual.transformer):
+        encoder.batch_first = False
+        for block in encoder.resblocks:
             block.attn.batch_first = False
     return clip, None, open_clip.image_transform(size.vision["image_size"], is_train=False)
 

@@ -104,22 +104,18 @@ def keep_models() -> None:
 
 
 def load_pipeline(
-    source: str,
-    options: MemoryOptions,
-    dtype: torch.dtype,
-    device: str | torch.device,
-    controllers: str | None = None,
-    adapter: str | None = None,
-    adapter_scale: float = 1.0,
+    source: str, options: MemoryOptions, dtype: torch.dtype, device: str | torch.device, **given: Any
 ) -> "ImageDreamPipeline":
-    """`checkpoints.load` and then `apply_memory_options`; the same pipeline again if this process keeps its models."""
+    """`checkpoints.load`, which is given the rest, and then `apply_memory_options`.
+
+    It is the same pipeline again if this process keeps its models.
+    """
     from imagedream import checkpoints
 
-    checkpoint = {"controllers": controllers, "adapter": adapter, "adapter_scale": adapter_scale}
-    key = (source, options, dtype, str(device), *checkpoint.values())
+    key = (source, options, dtype, str(device), *sorted(given.items()))
     if _kept is not None and key in _kept:
         return _kept[key]
-    pipeline = checkpoints.load(source, dtype=dtype, device=device, **checkpoint)
+    pipeline = checkpoints.load(source, dtype=dtype, device=device, **given)
     apply_memory_options(pipeline, options)
     if _kept is not None:
         _kept[key] = pipeline

@@ -7,9 +7,10 @@ needs little memory besides the model itself (`tensors`).
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,9 +19,11 @@ from imagedream.checkpoints.errors import CheckpointError, differences
 from imagedream.checkpoints.formats import (
     Blueprint,
     Component,
+    Part,
     check_folder,
+    is_part,
     read_blueprint,
-    read_json,
+    read_part,
 )
 from imagedream.checkpoints.hub import (
     PUBLISHED,
@@ -32,7 +35,7 @@ from imagedream.checkpoints.hub import (
     published_controllers,
 )
 from imagedream.checkpoints.open_clip_weights import load_open_clip, names_open_clip, open_clip_config
-from imagedream.checkpoints.tensors import Piece, Tensors, in_portions, open_tensors
+from imagedream.checkpoints.tensors import Tensors, in_portions
 
 if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamPipeline
@@ -45,9 +48,7 @@ __all__ = [
     "check_adapter",
     "check_part",
     "load",
-    "load_component",
     "load_part",
-    "load_scheduler",
     "local_path",
     "merge_adapter",
     "names_open_clip",
@@ -55,8 +56,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-Part = Literal["unet", "vae", "encoder"]
 
 
 def check(source: str | Path) -> None:
@@ -97,16 +96,18 @@ def load(
         check_adapter(adapter)
     path = fetch(source)
     blueprint = read_blueprint(path)
-    models = _empty_parts(blueprint, _choose_controllers(blueprint, path, controllers))
-    _check_names(models, blueprint, path)
+    unet = _choose_controllers(blueprint, path, controllers)
+    blueprint = replace(blueprint, parts={**blueprint.parts, "unet": unet})
+    models = _empty_models(blueprint, path)
     logger.info("%s: %s", describe_source(source), blueprint.description)
-    for name, model in models.items():
-        _fill(model, blueprint.tensors, getattr(blueprint, name).piece, dtype)
+    for part, model in models.items():
+        _fill(model, blueprint.tensors, blueprint.parts[part].piece, dtype)
 
     from imagedream.pipeline import ImageDreamPipeline
 
-    scheduler = _scheduler(blueprint.scheduler, path)
-    pipeline = ImageDreamPipeline(**models, scheduler=scheduler, **blueprint.pipeline)
+    pipeline = ImageDreamPipeline(
+        **models, scheduler=_scheduler(blueprint.scheduler, path), **blueprint.pipeline
+    )
     if adapter is not None:
         merge_adapter(pipeline.unet, adapter, adapter_scale)
     return pipeline.to(device)
@@ -118,7 +119,7 @@ def check_part(source: str | Path) -> None:
         open_clip_config(source)
         return
     path = local_path(source)
-    if path is None or not _is_part(path):
+    if path is None or not is_part(path):
         check(source)
 
 
@@ -143,17 +144,12 @@ def load_part(
     check_part(source)
     if part == "encoder" and names_open_clip(source):
         return load_open_clip(source, dtype), frozenset()
-    path = local_path(source)
-    if path is not None and _is_part(path):
-        return load_component(_part_classes()[part], path, dtype), frozenset()
     path = fetch(source)
-    blueprint = read_blueprint(path)
-    models = _empty_parts(blueprint, blueprint.unet)
-    _check_names(models, blueprint, path)
-    piece = getattr(blueprint, part).piece
+    blueprint = read_part(path, part) if is_part(path) else read_blueprint(path)
+    model, piece = _empty_models(blueprint, path)[part], blueprint.parts[part].piece
     logger.info("%s: %s of %s", part, describe_source(source), blueprint.description)
-    new = frozenset(name for name in models[part].state_dict() if piece(name) is None)
-    return _fill(models[part], blueprint.tensors, piece, dtype), new
+    new = frozenset(name for name in model.state_dict() if piece(name) is None)
+    return _fill(model, blueprint.tensors, piece, dtype), new
 
 
 def part_config(source: str | Path, part: Part) -> dict[str, Any]:
@@ -166,46 +162,8 @@ def part_config(source: str | Path, part: Part) -> dict[str, Any]:
     if part == "encoder" and names_open_clip(source):
         return open_clip_config(source)
     path = local_path(source)
-    config = read_json(path / "config.json") if _is_part(path) else getattr(read_blueprint(path), part).config
-    return {key: value for key, value in config.items() if not key.startswith("_")}
-
-
-def _is_part(path: Path) -> bool:
-    return (path / "config.json").is_file() and not (path / "model_index.json").exists()
-
-
-def _part_classes() -> dict[Part, type]:
-    from diffusers import AutoencoderKL
-
-    from imagedream.encoders import ImageTextEncoder
-    from imagedream.model import MultiViewUNet
-
-    return {"unet": MultiViewUNet, "vae": AutoencoderKL, "encoder": ImageTextEncoder}
-
-
-def _empty_parts(blueprint: Blueprint, unet: Component) -> dict[Part, Any]:
-    configs = {"unet": unet.config, "vae": blueprint.vae.config, "encoder": blueprint.encoder.config}
-    return {name: _empty(model_class, configs[name]) for name, model_class in _part_classes().items()}
-
-
-def load_component(model_class, folder: Path, dtype: torch.dtype):
-    """A model from a folder with its `config.json` and safetensors, every key and shape accounted for.
-
-    Raises:
-        CheckpointError: if keys are missing or unexpected, or shapes differ.
-    """
-    tensors = open_tensors(folder)
-    model = _empty(model_class, read_json(folder / "config.json"))
-    pieces = {name: Piece((name,)) for name in model.state_dict()}
-    problem = differences(_shapes(model), tensors.shapes)
-    if problem:
-        raise CheckpointError(f"{folder} does not fit {model_class.__name__}: {problem}")
-    return _fill(model, tensors, pieces.get, dtype)
-
-
-def load_scheduler(folder: Path):
-    """The scheduler whose class `scheduler_config.json` names."""
-    return _scheduler(read_json(folder / "scheduler_config.json"), folder)
+    blueprint = read_part(path, part) if is_part(path) else read_blueprint(path)
+    return dict(blueprint.parts[part].config)
 
 
 def _scheduler(config: Mapping[str, Any], path: Path):
@@ -220,7 +178,8 @@ def _scheduler(config: Mapping[str, Any], path: Path):
 
 def _choose_controllers(blueprint: Blueprint, path: Path, wanted: str | None) -> Component:
     """The network's settings with the controllers that were asked for."""
-    found = blueprint.unet.config["controllers"]
+    unet = blueprint.parts["unet"]
+    found = unet.config["controllers"]
     if wanted is None and not blueprint.names_controllers and found == "pixel":
         wanted = published_controllers(path)
         if wanted is None:
@@ -228,43 +187,43 @@ def _choose_controllers(blueprint: Blueprint, path: Path, wanted: str | None) ->
                 "local and pixel models have the same tensors; taken as pixel (controllers=local for the other)"
             )
     if wanted is None or wanted == found:
-        return blueprint.unet
+        return unet
     if {wanted, found} != {"local", "pixel"}:
         raise CheckpointError(f"controllers is {wanted!r}, but these weights have {found!r} controllers")
-    return Component({**blueprint.unet.config, "controllers": wanted}, blueprint.unet.piece)
+    return Component({**unet.config, "controllers": wanted}, unet.piece)
 
 
-def _empty(model_class, config: Mapping[str, Any]):
-    """A model whose parameters have shapes but no memory yet."""
+def _empty_models(blueprint: Blueprint, path: Path) -> dict[Part, Any]:
+    """Models whose parameters have shapes but no memory yet.
+
+    Raises:
+        CheckpointError: a tensor of theirs is not in the files with its shape, or a weight there is in no model.
+    """
     from accelerate import init_empty_weights
+    from diffusers import AutoencoderKL
 
-    settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    from imagedream.encoders import ImageTextEncoder
+    from imagedream.model import MultiViewUNet
+
+    classes = {"unet": MultiViewUNet, "vae": AutoencoderKL, "encoder": ImageTextEncoder}
     with init_empty_weights():
-        return model_class.from_config(settings)
-
-
-def _shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-
-
-def _check_names(models: Mapping[str, torch.nn.Module], blueprint: Blueprint, path: Path) -> None:
-    """Every tensor of the models must be in the files with its shape, and every weight there in a model."""
+        models = {part: classes[part].from_config(one.config) for part, one in blueprint.parts.items()}
     known = blueprint.tensors.shapes
     expected, found, used = {}, {}, set()
     for part, model in models.items():
-        for name, shape in _shapes(model).items():
-            piece = getattr(blueprint, part).piece(name)
+        for name, tensor in model.state_dict().items():
+            piece = blueprint.parts[part].piece(name)
             if piece is None:
                 continue
-            expected[piece.label] = shape
+            expected[piece.label] = tuple(tensor.shape)
             if all(source in known for source in piece.names):
                 found[piece.label] = piece.shape(known)
             used.update(piece.names)
-    problem = differences(
-        expected, found, {name for name in known if name not in used and not blueprint.ignores(name)}
-    )
+    unexpected = {name for name in known if name not in used and not blueprint.ignores(name)}
+    problem = differences(expected, found, unexpected)
     if problem:
         raise CheckpointError(f"{path} looks like {blueprint.description}, but does not fit: {problem}")
+    return models
 
 
 def _fill(model, tensors: Tensors, piece, dtype: torch.dtype):

@@ -11,13 +11,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from imagedream.checkpoints import key_maps as names
 from imagedream.checkpoints.errors import CheckpointError
 from imagedream.checkpoints.tensors import Piece, Tensors, open_tensors
 
-COMPONENTS = ("unet", "vae", "encoder", "scheduler")
+Part = Literal["unet", "vae", "encoder"]
+PARTS: tuple[Part, ...] = ("unet", "vae", "encoder")
 
 LATENT_SIZE = 32
 """Side of the latents of one view in the published models: 256 pixels over 8 (paper §4)."""
@@ -60,14 +61,12 @@ class Component:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A whole model in somebody's files."""
+    """A whole model in somebody's files, or one part of it."""
 
     description: str
     tensors: Tensors
-    unet: Component
-    vae: Component
-    encoder: Component
-    scheduler: Mapping[str, Any]
+    parts: Mapping[Part, Component]
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
     names_controllers: bool = False
     """Whether the settings name the controllers; otherwise pixel and local models look the same."""
     pipeline: Mapping[str, Any] = field(default_factory=dict)
@@ -95,24 +94,36 @@ def check_folder(path: Path) -> None:
     if (path / "text_encoder").is_dir() and not (path / "encoder").is_dir():
         needed: tuple[str, ...] = ("unet", "vae")
     else:
-        needed = ("model_index.json", *COMPONENTS)
+        needed = ("model_index.json", *PARTS, "scheduler")
     missing = [name for name in needed if not (path / name).exists()]
     if missing:
         raise CheckpointError(f"{path} is not an ImageDream model folder: {', '.join(missing)} missing")
 
 
+def read_part(path: Path, part: Part) -> Blueprint:
+    """A folder with the `config.json` and the weights of one part."""
+    component = Component(_settings(path), _at(""))
+    return Blueprint(f"the {part} of a model", open_tensors(path), {part: component})
+
+
+def is_part(path: Path) -> bool:
+    """Whether a folder holds one part and not a whole model."""
+    return (path / "config.json").is_file() and not (path / "model_index.json").exists()
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """The arguments of a model's class."""
+    config = read_json(folder / "config.json")
+    return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
 def _own_folder(path: Path) -> Blueprint:
     index = read_json(path / "model_index.json")
-    tensors = _folder_tensors(path, COMPONENTS[:3])
-    parts = {
-        name: Component(read_json(path / name / "config.json"), _at(f"{name}/")) for name in COMPONENTS[:3]
-    }
-    scheduler = read_json(path / "scheduler" / "scheduler_config.json")
     return Blueprint(
         "a folder of this project",
-        tensors,
-        **parts,
-        scheduler=scheduler,
+        _folder_tensors(path, PARTS),
+        {part: Component(_settings(path / part), _at(f"{part}/")) for part in PARTS},
+        scheduler=read_json(path / "scheduler" / "scheduler_config.json"),
         names_controllers=True,
         pipeline={key: index[key] for key in ("guidance_scale", "negative_caption") if key in index},
     )
@@ -135,14 +146,9 @@ def _latent_diffusion_file(path: Path) -> Blueprint:
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}; it looks like {guess(shapes)}")
     unet = _official_unet(shapes, UNET)
-    return Blueprint(
-        _kind(unet, "checkpoint"),
-        tensors,
-        unet,
-        _latent_diffusion_vae(shapes, vae),
-        _open_clip_encoder(shapes, text),
-        SCHEDULER,
-    )
+    encoder = _open_clip_encoder(shapes, text)
+    parts = {"unet": unet, "vae": _latent_diffusion_vae(shapes, vae), "encoder": encoder}
+    return Blueprint(_kind(unet, "checkpoint"), tensors, parts, SCHEDULER)
 
 
 def _diffusers_folder(path: Path) -> Blueprint:
@@ -158,19 +164,12 @@ def _diffusers_folder(path: Path) -> Blueprint:
         unet, form = _official_unet(shapes, "unet/"), "with the official names"
     else:
         unet, form = _stock_unet(shapes), "as a stock UNet"
-    scheduler_file = path / "scheduler" / "scheduler_config.json"
-    vae = read_json(path / "vae" / "config.json")
-    return Blueprint(
-        _kind(unet, f"folder of diffusers {form}"),
-        tensors,
-        unet,
-        Component({**vae, "sample_size": LATENT_SIZE * 8}, _at("vae/")),
-        _transformers_encoder(shapes),
-        # samplers differ between conversions; what counts is what the model predicts
-        {**SCHEDULER, "prediction_type": read_json(scheduler_file).get("prediction_type", "epsilon")}
-        if scheduler_file.exists()
-        else SCHEDULER,
-    )
+    vae = Component({**_settings(path / "vae"), "sample_size": LATENT_SIZE * 8}, _at("vae/"))
+    parts = {"unet": unet, "vae": vae, "encoder": _transformers_encoder(shapes)}
+    scheduler, file = dict(SCHEDULER), path / "scheduler" / "scheduler_config.json"
+    if file.exists():  # samplers differ between conversions; what counts is what the model predicts
+        scheduler["prediction_type"] = read_json(file).get("prediction_type", "epsilon")
+    return Blueprint(_kind(unet, f"folder of diffusers {form}"), tensors, parts, scheduler)
 
 
 def _kind(unet: Component, form: str) -> str:
@@ -201,18 +200,19 @@ def _official_unet(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> Compon
     )
     down = next((n for n in range(blocks) if f"{prefix}input_blocks.{n}.0.op.weight" in shapes), blocks)
     attention = [f"{prefix}input_blocks.{n}.1.norm.weight" in shapes for n in range(1, blocks, down)]
-    table = names.ldm_unet_table(down - 1, attention)
-    piece = _official_unet_piece(table, prefix)
+    piece = _official_unet_piece(down - 1, attention, prefix)
     config = _unet_config(lambda name: shapes.get(piece(f"unet.{name}").names[0]), down - 1, attention)
     cameras = f"{prefix}camera_embed.0.weight" in shapes
-
-    def piece_or_new(name: str) -> Piece | None:
-        return piece(name) if cameras or not name.startswith("unet.class_embedding.") else None
-
-    return Component(_with_controllers(config, shapes, f"{prefix}image_embed."), piece_or_new)
+    config = _with_controllers(config, shapes, f"{prefix}image_embed.")
+    return Component(config, piece if cameras else _without_cameras(piece))
 
 
-def _official_unet_piece(table: names.Table, prefix: str) -> Callable[[str], Piece]:
+def _without_cameras(piece: Callable[[str], Piece]) -> Callable[[str], Piece | None]:
+    """The same places, but the camera layers start anew."""
+    return lambda name: None if name.startswith("unet.class_embedding.") else piece(name)
+
+
+def _official_unet_piece(layers: int, attention: list[bool], prefix: str) -> Callable[[str], Piece]:
     def piece(name: str) -> Piece:
         if name.startswith("image_projection."):
             found = names.resampler_piece(name.removeprefix("image_projection."))
@@ -220,7 +220,7 @@ def _official_unet_piece(table: names.Table, prefix: str) -> Callable[[str], Pie
         name = name.removeprefix("unet.")
         if match := re.fullmatch(r"(.*)\.processor\.(to_[kv]_ip)\.0\.weight", name):
             name = f"{match[1]}.{match[2]}.weight"
-        return Piece((prefix + names.replace_prefix(name, table),))
+        return Piece((prefix + names.ldm_unet_name(name, layers, attention),))
 
     return piece
 
@@ -238,11 +238,10 @@ def latent_diffusion_pieces(pipeline, unet: str, vae: str, text: str) -> dict[st
             "this model lacks parts of CLIP that the official layout has (it comes from a diffusers conversion)"
         )
     attention = [kind.startswith("CrossAttn") for kind in unet_config["down_block_types"]]
-    unet_table = names.ldm_unet_table(unet_config["layers_per_block"], attention)
-    vae_table = names.ldm_vae_table(len(vae_config.block_out_channels), vae_config.layers_per_block)
+    levels = len(vae_config.block_out_channels)
     return {
-        "unet": _official_unet_piece(unet_table, unet),
-        "vae": lambda name: names.ldm_vae_piece(name, vae_table).under(vae),
+        "unet": _official_unet_piece(unet_config["layers_per_block"], attention, unet),
+        "vae": lambda name: names.ldm_vae_piece(name, levels).under(vae),
         "encoder": lambda name: Piece((text + name.removeprefix("clip."),)),
     }
 
@@ -260,11 +259,8 @@ def _stock_unet(shapes: Mapping[str, tuple[int, ...]]) -> Component:
     config = _unet_config(lambda name: shapes.get(f"unet/{name}"), layers, attention)
     cameras = "unet/class_embedding.linear_1.weight" in shapes
     piece = split_piece(_processor_numbers(config))
-
-    def piece_or_new(name: str) -> Piece | None:
-        return piece(name) if cameras or not name.startswith("unet.class_embedding.") else None
-
-    return Component(_with_controllers(config, shapes, "ip_adapter/image_proj."), piece_or_new)
+    config = _with_controllers(config, shapes, "ip_adapter/image_proj.")
+    return Component(config, piece if cameras else _without_cameras(piece))
 
 
 def split_piece(processor_numbers: Mapping[str, int]) -> Callable[[str], Piece]:
@@ -359,7 +355,6 @@ def _latent_diffusion_vae(shapes: Mapping[str, tuple[int, ...]], prefix: str) ->
         widths.append(shapes[f"{prefix}encoder.down.{len(widths)}.block.0.conv1.weight"][0])
     while f"{prefix}encoder.down.0.block.{layers}.conv1.weight" in shapes:
         layers += 1
-    table = names.ldm_vae_table(len(widths), layers)
     config = dict(
         down_block_types=["DownEncoderBlock2D"] * len(widths),
         up_block_types=["UpDecoderBlock2D"] * len(widths),
@@ -369,7 +364,7 @@ def _latent_diffusion_vae(shapes: Mapping[str, tuple[int, ...]], prefix: str) ->
         sample_size=LATENT_SIZE * 2 ** (len(widths) - 1),
         scaling_factor=0.18215,
     )
-    return Component(config, lambda name: names.ldm_vae_piece(name, table).under(prefix))
+    return Component(config, lambda name: names.ldm_vae_piece(name, len(widths)).under(prefix))
 
 
 def _open_clip_encoder(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> Component:

@@ -1,9 +1,10 @@
 """What the parts of a model are called in published files.
 
 Functions take a name of ours and give the `Piece` of the file that holds it; tables pair prefixes, ours first. Checked
-against diffusers' own converters and against the official code (tests/parity).
+against diffusers' own converters, which go one way only, and against the official code (tests/parity).
 """
 
+import re
 from collections.abc import Sequence
 
 from imagedream.checkpoints.tensors import Piece
@@ -24,81 +25,62 @@ _RESNET = (
     *(("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1")),
     *(("norm2", "out_layers.0"), ("conv2", "out_layers.3"), ("conv_shortcut", "skip_connection")),
 )
+_UNET = (
+    *(("time_embedding.linear_1", "time_embed.0"), ("time_embedding.linear_2", "time_embed.2")),
+    *(("class_embedding.linear_1", "camera_embed.0"), ("class_embedding.linear_2", "camera_embed.2")),
+    *(("conv_in", "input_blocks.0.0"), ("conv_norm_out", "out.0"), ("conv_out", "out.2")),
+    ("mid_block.attentions.0", "middle_block.1"),
+)
+_VAE_ATTENTION = (
+    ("group_norm", "norm"),
+    ("to_q", "q"),
+    ("to_k", "k"),
+    ("to_v", "v"),
+    ("to_out.0", "proj_out"),
+)
 
 
-def ldm_unet_table(layers: int, attention_down: Sequence[bool]) -> Table:
-    """Modules of `UNet2DConditionModel` in the latent-diffusion code, which numbers all layers through.
+def ldm_unet_name(name: str, layers: int, attention_down: Sequence[bool]) -> str:
+    """A name of `UNet2DConditionModel` in the latent-diffusion code, which numbers all layers through.
 
     Args:
+        name: ours.
         layers: residual blocks a level.
         attention_down: for each level from the finest, whether it has attention.
     """
-    levels = len(attention_down)
-    table = [
-        *(("time_embedding.linear_1", "time_embed.0"), ("time_embedding.linear_2", "time_embed.2")),
-        *(("class_embedding.linear_1", "camera_embed.0"), ("class_embedding.linear_2", "camera_embed.2")),
-        *(("conv_in", "input_blocks.0.0"), ("conv_norm_out", "out.0"), ("conv_out", "out.2")),
-    ]
-
-    def block(ours: str, theirs: str) -> None:
-        table.extend((f"{ours}.{a}", f"{theirs}.{b}") for a, b in _RESNET)
-
-    for level in range(levels):
-        for layer in range(layers):
-            number = 1 + level * (layers + 1) + layer
-            block(f"down_blocks.{level}.resnets.{layer}", f"input_blocks.{number}.0")
-            table.append((f"down_blocks.{level}.attentions.{layer}", f"input_blocks.{number}.1"))
-        table.append(
-            (f"down_blocks.{level}.downsamplers.0.conv", f"input_blocks.{(level + 1) * (layers + 1)}.0.op")
-        )
-    block("mid_block.resnets.0", "middle_block.0")
-    table.append(("mid_block.attentions.0", "middle_block.1"))
-    block("mid_block.resnets.1", "middle_block.2")
-    for level in range(levels):
-        for layer in range(layers + 1):
-            number = level * (layers + 1) + layer
-            block(f"up_blocks.{level}.resnets.{layer}", f"output_blocks.{number}.0")
-            table.append((f"up_blocks.{level}.attentions.{layer}", f"output_blocks.{number}.1"))
-        after = (
-            2 if attention_down[levels - 1 - level] else 1
-        )  # the upsampler comes after the attention, if any
-        table.append((f"up_blocks.{level}.upsamplers.0.conv", f"output_blocks.{number}.{after}.conv"))
-    return table
+    if match := re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.+)", name):
+        side, level, kind, layer, inner = match.groups()
+        number = int(level) * (layers + 1) + int(layer)
+        block = f"input_blocks.{number + 1}" if side == "down" else f"output_blocks.{number}"
+        return f"{block}.1.{inner}" if kind == "attentions" else f"{block}.0.{replace_prefix(inner, _RESNET)}"
+    if match := re.fullmatch(r"mid_block\.resnets\.([01])\.(.+)", name):
+        return f"middle_block.{2 * int(match[1])}.{replace_prefix(match[2], _RESNET)}"
+    if match := re.fullmatch(r"down_blocks\.(\d+)\.downsamplers\.0\.conv\.(.+)", name):
+        return f"input_blocks.{(int(match[1]) + 1) * (layers + 1)}.0.op.{match[2]}"
+    if match := re.fullmatch(r"up_blocks\.(\d+)\.upsamplers\.0\.conv\.(.+)", name):
+        level = int(match[1])
+        place = 2 if attention_down[-1 - level] else 1  # after the attention, if any
+        return f"output_blocks.{level * (layers + 1) + layers}.{place}.conv.{match[2]}"
+    return replace_prefix(name, _UNET)
 
 
-def ldm_vae_table(levels: int, layers: int) -> Table:
-    """Modules of `AutoencoderKL` in the latent-diffusion code, whose decoder counts levels from the finest."""
-    table = [("encoder.conv_norm_out", "encoder.norm_out"), ("decoder.conv_norm_out", "decoder.norm_out")]
-    for half in ("encoder", "decoder"):
-        attention = f"{half}.mid_block.attentions.0", f"{half}.mid.attn_1"
-        table += [
-            (f"{attention[0]}.{ours}", f"{attention[1]}.{theirs}")
-            for ours, theirs in (
-                *(
-                    ("group_norm", "norm"),
-                    ("to_q", "q"),
-                    ("to_k", "k"),
-                    ("to_v", "v"),
-                    ("to_out.0", "proj_out"),
-                ),
-            )
-        ]
-        table += [(f"{half}.mid_block.resnets.{index}", f"{half}.mid.block_{index + 1}") for index in (0, 1)]
-    for level in range(levels):
-        down, up = f"encoder.down_blocks.{level}", f"decoder.up_blocks.{levels - 1 - level}"
-        for layer in range(layers + 1):
-            pairs = [(up, "decoder.up")] + ([(down, "encoder.down")] if layer < layers else [])
-            for ours, theirs in pairs:
-                resnet = f"{ours}.resnets.{layer}", f"{theirs}.{level}.block.{layer}"
-                table += [resnet, (f"{resnet[0]}.conv_shortcut", f"{resnet[1]}.nin_shortcut")]
-        table.append((f"{down}.downsamplers.0.conv", f"encoder.down.{level}.downsample.conv"))
-        table.append((f"{up}.upsamplers.0.conv", f"decoder.up.{level}.upsample.conv"))
-    return table
+def ldm_vae_piece(name: str, levels: int) -> Piece:
+    """A name of `AutoencoderKL` in the latent-diffusion code.
 
-
-def ldm_vae_piece(name: str, table: Table) -> Piece:
-    """A name of `AutoencoderKL` in the latent-diffusion code, where attention is made of 1×1 convolutions."""
-    return Piece((replace_prefix(name, table),), pointwise=".attentions." in name and ".to_" in name)
+    Its decoder counts levels from the finest, and its attention is made of 1×1 convolutions.
+    """
+    renamed = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
+    if match := re.fullmatch(r"(\w+)\.(down|up)_blocks\.(\d+)\.(.+)", renamed):
+        half, side, level, inner = match.groups()
+        inner = re.sub(r"^resnets\.(\d+)", r"block.\1", inner).replace("samplers.0.", "sample.")
+        number = int(level) if side == "down" else levels - 1 - int(level)
+        return Piece((f"{half}.{side}.{number}.{inner}",))
+    if match := re.fullmatch(r"(\w+)\.mid_block\.attentions\.0\.(.+)", renamed):
+        inner = replace_prefix(match[2], _VAE_ATTENTION)
+        return Piece((f"{match[1]}.mid.attn_1.{inner}",), pointwise=".to_" in name)
+    if match := re.fullmatch(r"(\w+)\.mid_block\.resnets\.([01])\.(.+)", renamed):
+        return Piece((f"{match[1]}.mid.block_{int(match[2]) + 1}.{match[3]}",))
+    return Piece((renamed,))
 
 
 def resampler_piece(name: str) -> Piece:

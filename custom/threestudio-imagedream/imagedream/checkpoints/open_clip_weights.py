@@ -26,26 +26,18 @@ def open_clip_config(source: str) -> dict[str, Any]:
 
     architecture, _, weights = source.partition(":")
     if architecture not in open_clip.list_models():
-        near = [
-            name for name in open_clip.list_models() if name.split("-")[:2] == architecture.split("-")[:2]
-        ]
+        family = architecture.split("-")[:2]
+        near = ", ".join(name for name in open_clip.list_models() if name.split("-")[:2] == family)
         raise CheckpointError(
-            f"open_clip knows no architecture {architecture!r} (of {source!r}){', near are ' if near else ''}"
-            f"{', '.join(near)}"
+            f"open_clip knows no architecture {architecture!r} (of {source!r}){near and f', near are {near}'}"
         )
     config = open_clip.get_model_config(architecture)
-    plain = (
-        {"image_size", "patch_size", "width", "layers", "head_width"},
-        {
-            "context_length",
-            "vocab_size",
-            "width",
-            "heads",
-            "layers",
-        },
-    )
-    other = set(config) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
-    for part, known in zip(("vision_cfg", "text_cfg"), plain, strict=True):
+    plain = {
+        "vision_cfg": {"image_size", "patch_size", "width", "layers", "head_width"},
+        "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers"},
+    }
+    other = set(config) - {"embed_dim", "quick_gelu", *plain}
+    for part, known in plain.items():
         other |= {f"{part}.{key}" for key in set(config[part]) - known}
     if other:
         raise CheckpointError(

@@ -12,17 +12,8 @@ from imagedream.cli.verb import Verb, say
 
 _REQUIRED = (
     *("torch", "torchvision", "diffusers", "open_clip_torch", "accelerate", "safetensors", "huggingface_hub"),
-    *(
-        "numpy",
-        "scipy",
-        "pillow",
-        "opencv-python-headless",
-        "jaxtyping",
-        "omegaconf",
-        "pytorch-lightning",
-        "tyro",
-    ),
-    *("trimesh", "embreex", "xatlas", "scikit-image", "fast-simplification", "manifold3d"),
+    *("numpy", "scipy", "pillow", "opencv-python-headless", "jaxtyping", "omegaconf", "pytorch-lightning"),
+    *("tyro", "trimesh", "embreex", "xatlas", "scikit-image", "fast-simplification", "manifold3d"),
     *("imageio", "imageio-ffmpeg", "matplotlib", "psutil", "torchmetrics"),
 )
 _OPTIONAL = {
@@ -76,18 +67,13 @@ def memory_lines() -> Iterator[tuple[str, str]]:
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         major, minor = torch.cuda.get_device_capability(index)
-        yield (
-            "device",
-            f"{torch.cuda.get_device_name(index)}, {free / GIB:.1f} of {total / GIB:.1f} GiB free (cuda:{index}, compute "
-            f"capability {major}.{minor}, CUDA {torch.version.cuda})",
-        )
+        name, memory = torch.cuda.get_device_name(index), f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
+        kind = f"compute capability {major}.{minor}, CUDA {torch.version.cuda}"
+        yield "device", f"{name}, {memory} (cuda:{index}, {kind})"
     if not torch.cuda.is_available():
         yield "device", f"CPU with {torch.get_num_threads()} threads; no CUDA device that torch can use"
-        width = (
-            "bfloat16"
-            if computes_in_bfloat16("cpu")
-            else "float32, since this CPU has no bfloat16 of its own"
-        )
+        own = computes_in_bfloat16("cpu")
+        width = "bfloat16" if own else "float32, since this CPU has no bfloat16 of its own"
         yield "precision", f"training with precision=auto is in {width}"
     memory = psutil.virtual_memory()
     yield "memory", f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
@@ -107,23 +93,15 @@ def weight_lines() -> Iterator[tuple[str, str]]:
     cache = Path(constants.HF_HUB_CACHE)
     mode = ", offline: nothing is downloaded" if constants.is_offline_mode() else ""
     yield "cache", f"{cache} (Hugging Face{mode}; HF_HOME moves it, HF_HUB_OFFLINE=1 keeps it from the net)"
-    found = {**_in_working_directory(), **_in_cache(cache)}
+    here = [Path(folder) / name for folder in _FOLDERS for name in checkpoints.PUBLISHED]
+    found = {str(path): f"{path.stat().st_size / 1e9:.2f} GB" for path in here if path.is_file()}
+    found |= _in_cache(cache)
     for source, place in sorted(found.items()):
         yield "ok", f"weights {source}: {place}"
     for name, entry in checkpoints.PUBLISHED.items():
         if not any(name in source for source in found):
-            yield (
-                "not here",
-                f"weights {name} ({entry.what}, {entry.size}): weights={entry.repository}/{name} downloads them",
-            )
-
-
-def _in_working_directory() -> dict[str, str]:
-    """Published files by their names."""
-    from imagedream import checkpoints
-
-    paths = [Path(folder) / name for folder in _FOLDERS for name in checkpoints.PUBLISHED]
-    return {str(path): f"{path.stat().st_size / 1e9:.2f} GB" for path in paths if path.is_file()}
+            what = f"weights {name} ({entry.what}, {entry.size})"
+            yield "not here", f"{what}: weights={entry.repository}/{name} downloads them"
 
 
 def _in_cache(cache: Path) -> dict[str, str]:
@@ -188,10 +166,7 @@ def plan_lines() -> Iterator[tuple[str, str]]:
 
 
 def _version(distribution: str) -> str | None:
-    names = (
-        ("opencv-python-headless", "opencv-python") if distribution.startswith("opencv") else (distribution,)
-    )
-    for name in names:
+    for name in (distribution, distribution.removesuffix("-headless")):  # opencv comes under two names
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -33,39 +33,24 @@ FeatureFunction = Callable[[Tensor], Tensor]
 NEAR_DEG = 15.0
 """An estimate is as certain as its azimuth is likely to be within this many degrees of the truth."""
 
+AZIMUTH_STEP_DEG = 15.0
+ELEVATIONS_DEG = (-10.0, 0.0, 10.0, 20.0, 35.0)
+"""The coarse grid of directions."""
+DISTANCES = (0.6, 0.77, 1.0, 1.3, 1.7)
+"""Distances that are tried, over the likely one."""
+SILHOUETTE, COLOR, FEATURE = 6.5, 3.0, 3.5
+"""Powers that a render's disagreements have in its likelihood: 1 − silhouette IoU, difference between the patterns of colour,
+1 − cosine of the features."""
+FRONT = 2.0
+"""Concentration of the prior on azimuth 0 (von Mises: 2 is about ±40°); 0 for none."""
+ELEVATION_DEG = (10.0, 15.0)
+"""Mean and standard deviation of the normal prior on the elevation."""
+LOG_DISTANCE_STD = 0.3
+"""Normal prior on the logarithm of the distance over the likely one."""
+
 _COARSE_PX, _FINE_PX = 32, 48
 _LAST_STEP_DEG = 0.5
 _WINDOW = 2.2  # half side of what is compared, in mean radii of the object; a disk's rim is at 1.41, a stick's end at 1.73
-
-
-@dataclass(frozen=True)
-class Search:
-    """Where to look, and what to think of agreement."""
-
-    azimuth_step_deg: float = 15.0
-    elevations_deg: tuple[float, ...] = (-10.0, 0.0, 10.0, 20.0, 35.0)
-    silhouette: float = 6.5
-    """Power that a render's disagreement with the prompt has in its likelihood; of 1 − silhouette IoU."""
-    color: float = 3.0
-    """Likewise of the difference between the patterns of colour."""
-    feature: float = 3.5
-    """Likewise of 1 − cosine of the features."""
-    front: float = 2.0
-    """Concentration of the prior on azimuth 0 (von Mises: 2 is about ±40°); 0 for none."""
-    elevation_mean_deg: float = 10.0
-    elevation_std_deg: float = 15.0
-    """Normal prior."""
-    distances: tuple[float, ...] = (0.6, 0.77, 1.0, 1.3, 1.7)
-    """Distances that are tried, over the likely one."""
-    distance_std: float = 0.3
-    """Normal prior on the logarithm of that."""
-
-    def __post_init__(self) -> None:
-        check_angles(self.elevations_deg)
-        if not 0 < self.azimuth_step_deg <= 90 or 360 % self.azimuth_step_deg:
-            raise ValueError(
-                f"azimuth_step_deg is {self.azimuth_step_deg}, must divide 360 and be at most 90"
-            )
 
 
 @dataclass(frozen=True)
@@ -118,7 +103,6 @@ def estimate_prompt_camera(
     relative_distance: float = 1.0,
     fov_y_deg: float = LIKELY_FOV_Y_DEG,
     features: FeatureFunction | None = None,
-    search: Search = Search(),
 ) -> PromptCamera:
     """The camera from which an object looks most like a prompt. Nothing is random.
 
@@ -132,16 +116,15 @@ def estimate_prompt_camera(
         relative_distance: half the height of a frame at the origin in world units, such that it shows all of the object.
         fov_y_deg: vertical field of view of that frame; the two give the likely distance.
         features: such as `clip_features(encoder)`; None compares silhouettes and colours only.
-        search: where to look.
 
     Raises:
         ValueError: the prompt is transparent, or the object is not to be seen from any side.
     """
-    check_angles(search.elevations_deg, fov_y_deg)
+    check_angles(ELEVATIONS_DEG, fov_y_deg)
     distance = float(framing_distance(relative_distance, torch.tensor(float(fov_y_deg))))
-    matcher = _Matcher(prompt, render, distance, relative_distance, search)
-    azimuths = torch.arange(0, 360, search.azimuth_step_deg)
-    grid = torch.cartesian_prod(torch.tensor(search.elevations_deg), azimuths)
+    matcher = _Matcher(prompt, render, distance, relative_distance)
+    azimuths = torch.arange(0, 360, AZIMUTH_STEP_DEG)
+    grid = torch.cartesian_prod(torch.tensor(ELEVATIONS_DEG), azimuths)
     logits, pictures = matcher(grid[:, 0], grid[:, 1], _COARSE_PX)
     logits = logits.reshape(-1, len(azimuths))
     best = logits.argmax(0)  # elevation of each azimuth
@@ -150,13 +133,13 @@ def estimate_prompt_camera(
         chosen = pictures[best * len(azimuths) + torch.arange(len(azimuths))]
         looks = features(_on_white(torch.cat([matcher.prompt(_COARSE_PX), chosen])))
         looks = normalize(looks.float().cpu(), dim=-1)
-        marginal = marginal + search.feature * _log_likelihood(looks[1:] @ looks[0])
+        marginal = marginal + FEATURE * _log_likelihood(looks[1:] @ looks[0])
     probabilities = marginal.softmax(0)
     start = int(marginal.argmax())
-    place = float(search.elevations_deg[best[start]]), float(azimuths[start])
-    elevation, azimuth = matcher.refine(*place, search.azimuth_step_deg / 2)
+    place = float(ELEVATIONS_DEG[best[start]]), float(azimuths[start])
+    elevation, azimuth = matcher.refine(*place, AZIMUTH_STEP_DEG / 2)
     matcher.find_distance(elevation, azimuth)
-    elevation, azimuth = matcher.refine(elevation, azimuth, search.azimuth_step_deg / 8)
+    elevation, azimuth = matcher.refine(elevation, azimuth, AZIMUTH_STEP_DEG / 8)
     iou, offset = matcher.framing(elevation, azimuth)
     return PromptCamera(
         azimuth_deg=(azimuth + 180) % 360 - 180,
@@ -199,12 +182,7 @@ class _Matcher:
     """Renders of an object against a prompt."""
 
     def __init__(
-        self,
-        prompt: Tensor,
-        render: ViewFunction,
-        distance: float,
-        relative_distance: float,
-        search: Search,
+        self, prompt: Tensor, render: ViewFunction, distance: float, relative_distance: float
     ) -> None:
         premultiplied = torch.cat([prompt[:3] * prompt[3:], prompt[3:]])[None].float().cpu()
         size = 2 * _FINE_PX
@@ -214,7 +192,7 @@ class _Matcher:
         self.center, self.radius = centre_and_radius(self.picture[:, 3])
         if not self.radius.isfinite():
             raise ValueError("the prompt is transparent everywhere, its camera cannot be found")
-        self.render, self.search = render, search
+        self.render = render
         self.likely_distance = self.distance = distance
         self.relative_distance = relative_distance
         self._fill_frames()
@@ -253,14 +231,12 @@ class _Matcher:
         self, elevations_deg: Tensor, azimuths_deg: Tensor, size: int
     ) -> tuple[Float[Tensor, " view"], Float[Tensor, "view 4 size size"]]:
         """Log posterior of directions (silhouette, colour and prior), and the renders framed like the prompt."""
-        search = self.search
         views = self.views(elevations_deg, azimuths_deg, size)
         framed = reframed(views, *centre_and_radius(views[:, 3]), size)
         iou, colour = agreements(framed, self.prompt(size))
-        prior = search.front * torch.cos(torch.deg2rad(azimuths_deg))
-        prior = prior - ((elevations_deg - search.elevation_mean_deg) / search.elevation_std_deg) ** 2 / 2
-        likelihood = search.silhouette * _log_likelihood(iou) + search.color * _log_likelihood(colour)
-        return likelihood + prior, framed
+        mean, std = ELEVATION_DEG
+        prior = FRONT * torch.cos(torch.deg2rad(azimuths_deg)) - ((elevations_deg - mean) / std) ** 2 / 2
+        return SILHOUETTE * _log_likelihood(iou) + COLOR * _log_likelihood(colour) + prior, framed
 
     def refine(self, elevation_deg: float, azimuth_deg: float, step_deg: float) -> tuple[float, float]:
         """Try the eight neighbours, move to the best, halve the step."""
@@ -275,13 +251,13 @@ class _Matcher:
         return elevation_deg, azimuth_deg
 
     def find_distance(self, elevation_deg: float, azimuth_deg: float) -> None:
-        """Take the best of the search's distances."""
+        """Take the best of the distances."""
         posteriors = []
-        for factor in self.search.distances:
+        for factor in DISTANCES:
             self.distance = factor * self.likely_distance
             posterior, _ = self(torch.tensor([elevation_deg]), torch.tensor([azimuth_deg]), _FINE_PX)
-            posteriors.append(float(posterior) - (math.log(factor) / self.search.distance_std) ** 2 / 2)
-        self.distance = self.likely_distance * self.search.distances[posteriors.index(max(posteriors))]
+            posteriors.append(float(posterior) - (math.log(factor) / LOG_DISTANCE_STD) ** 2 / 2)
+        self.distance = self.likely_distance * DISTANCES[posteriors.index(max(posteriors))]
 
     def framing(self, elevation_deg: float, azimuth_deg: float) -> tuple[float, tuple[float, float]]:
         """Choose the frame that shows the object as large as the prompt; silhouette IoU and offset from there."""

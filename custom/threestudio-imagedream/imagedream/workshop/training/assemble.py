@@ -37,7 +37,7 @@ def assemble(
         ValueError: if the autoencoder's encoder is not the one that the network was trained with, or the others do not fit.
     """
     pipeline = checkpoints.load(network / "model")
-    vae = checkpoints.load_component(AutoencoderKL, autoencoder / "model", torch.float32)
+    vae = checkpoints.load_part(autoencoder / "model", "vae")[0]
     state, trained_with = vae.state_dict(), pipeline.vae.state_dict()
     encoder = [key for key in state if key.startswith(("encoder.", "quant_conv."))]
     different = [key for key in encoder if not torch.equal(state[key], trained_with[key])]
