@@ -83,24 +83,20 @@ def test_perfect_denoiser_gives_the_target_back(prediction_type, guidance_scale)
     inputs = group_inputs()
     schedule = scheduler(prediction_type)
     target = torch.randn(1, 4, 4, 4, 4, generator=torch.Generator().manual_seed(9))
-    result = image_prompt_score_distillation(
-        None,
+    result, gradient = distil(
+        image_prompt_score_distillation,
+        inputs,
         schedule,
-        **inputs,
         condition=condition(2),
         unconditional=condition(2, seed=3),
         guidance_scale=guidance_scale,
         recon_std_rescale=0.2,  # x0 with and without guidance agree, so this must change nothing
         predict=perfect_denoiser(schedule, target),
     )
-    torch.testing.assert_close(
-        result.predicted_original, target.expand(2, -1, -1, -1, -1), rtol=1e-3, atol=2e-3
-    )
+    target = target.expand(2, -1, -1, -1, -1)
+    torch.testing.assert_close(result.predicted_original, target, rtol=1e-3, atol=2e-3)
     # one gradient step of size B = groups × views lands on the target
-    (gradient,) = torch.autograd.grad(result.loss, inputs["latents"])
-    torch.testing.assert_close(
-        inputs["latents"] - 8 * gradient, target.expand(2, -1, -1, -1, -1), rtol=1e-3, atol=2e-3
-    )
+    torch.testing.assert_close(inputs["latents"] - 8 * gradient, target, rtol=1e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("rescale", [0.0, 0.2])
@@ -155,22 +151,6 @@ def test_rescale_std_by_hand():
     # groups have their own spread
     both = rescale_std(torch.cat([4 * values, 2 * values]), torch.cat([values, values]), 1.0)
     torch.testing.assert_close(both, torch.cat([values, values]))
-
-
-def test_rescale_tames_guidance():
-    inputs = group_inputs()
-    arguments = {**inputs, "condition": condition(2), "unconditional": condition(2).without_image()}
-
-    def predict(unet, noisy, timesteps, cameras, text_tokens, image_features, prompt_latents):
-        return noisy * (1 + image_features.abs().mean((1, 2)).reshape(-1, 1, 1, 1, 1))
-
-    spreads = [
-        image_prompt_score_distillation(
-            None, scheduler("sample"), **arguments, recon_std_rescale=blend, predict=predict
-        ).predicted_original.std()
-        for blend in (0.0, 0.2, 1.0)
-    ]
-    assert spreads[0] > spreads[1] > spreads[2]
 
 
 def test_two_groups_are_two_batches_of_one(unet):

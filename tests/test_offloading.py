@@ -43,7 +43,6 @@ PIXELS = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         {"encoder": "free"},
         {"vae_slicing": True},
         {"vae_checkpointing": True},
-        {"vae_checkpointing": True, "vae_slicing": True},
         {"vae_tile_px": 16},  # pictures of this size are not cut
         {"attention": "math"},
         {"attention": "flash"},

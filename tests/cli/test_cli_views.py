@@ -80,17 +80,12 @@ def test_several_seeds_are_a_sheet_with_the_best_first(model, pictures, tmp_path
 
 def test_settings_follow_sampler_and_model(model, pictures, tmp_path):
     settings = run(model, tmp_path / "a.png", pictures["red"])["settings"]
+    chosen = {"sampler": "ddim", "steps": 50, "guidance_scale": 2.5, "negative_caption": "ugly"}
+    angles = {"prompt_temperature": 0.5, "elevation_deg": 5.0, "azimuth_deg": 0.0}
     assert settings == {
-        "sampler": "ddim",
-        "steps": 50,
-        "guidance_scale": 2.5,
-        "negative_caption": "ugly",
-        "prompt_temperature": 0.5,
-        "elevation_deg": 5.0,
-        "azimuth_deg": 0.0,
-        "ip_weight": 1.0,
-        "pixel_weight": 1.0,
-        "caption_weight": 1.0,
+        **chosen,
+        **angles,
+        **dict.fromkeys(("ip_weight", "pixel_weight", "caption_weight"), 1.0),
     }
     changed = ["--sampler", "dpm", "--guidance-scale", "1", "--negative-caption", ""]
     settings = run(model, tmp_path / "b.png", pictures["red"], *changed)["settings"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from omegaconf import OmegaConf
 
 from tests.tiny import tiny_pipeline
 
@@ -89,3 +90,11 @@ def fork_config(tmp_path_factory):
     path = tmp_path_factory.mktemp("fork") / "imagedream-sd21-shading.yaml"
     path.write_text(FORK_CONFIG)
     return path
+
+
+@pytest.fixture
+def prompt(extension, picture):
+    import threestudio
+
+    settings = OmegaConf.create({"image_path": picture, "prompt": "a brick", "image_size": 32})
+    return threestudio.find("imagedream-prompt-processor")(settings)()

@@ -20,12 +20,6 @@ def guidance(extension, weights):
     return make(weights)
 
 
-@pytest.fixture
-def prompt(extension, picture):
-    processor = threestudio.find("imagedream-prompt-processor")
-    return processor(OmegaConf.create({"image_path": picture, "prompt": "a brick", "image_size": 32}))()
-
-
 def renders(groups=2, seed=0):
     """Pictures, and the batch of cameras that they might have been rendered from."""
     torch.manual_seed(seed)

@@ -10,9 +10,10 @@ import torch
 from omegaconf import OmegaConf
 
 import threestudio
-from imagedream.cameras import look_at_origin, orthogonal_azimuths
 from imagedream.image_prompt.multi_image import angle_bias
 from imagedream.model import predict_noise
+from tests.extension.test_guidance import renders
+from tests.extension.test_system import experiment
 from tests.tiny import tiny_pipeline
 
 
@@ -100,19 +101,11 @@ def test_the_network_is_told_all_of_it(extension, pictures, tmp_path, controller
 
     guidance.settings = replace(guidance.settings, predict=predict)
 
-    azimuth = orthogonal_azimuths(torch.tensor([0.0, 30.0])).flatten()
-    elevation, distance = torch.full_like(azimuth, 5.0), torch.full_like(azimuth, 1.5)
-    rgb = torch.rand(8, 16, 16, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    rgb, batch = renders()
+    azimuth = batch["azimuth"]
     colours = torch.ones(8, 3) if same_background else torch.eye(3)[:2].repeat_interleave(4, dim=0)
-    guidance(
-        rgb,
-        prompt,
-        elevation=elevation,
-        azimuth=azimuth,
-        camera_distances=distance,
-        c2w=look_at_origin(elevation, azimuth, distance),
-        comp_rgb_bg=colours[:, None, None].expand(8, 16, 16, 3),
-    )["loss_sds"].backward()
+    background = colours[:, None, None].expand(8, 16, 16, 3)
+    guidance(rgb, prompt, **batch, comp_rgb_bg=background)["loss_sds"].backward()
     assert (rgb.grad.abs().sum((1, 2, 3)) > 0).all()
 
     (_, _, _, _, _, features, latents, bias), *more = called
@@ -134,17 +127,13 @@ def test_the_network_is_told_all_of_it(extension, pictures, tmp_path, controller
 
 def test_several_prompts_in_the_main_job(extension, pictures, weights, tmp_path):
     """The shipped configuration with several pictures, up to the first views and the report."""
-    from threestudio.utils.config import merge_config
-
-    config = Path(__file__).parents[2] / "configs" / "imagedream-toybox.yaml"
-    overrides = [
-        f"system.prompt_processor.image_path={pictures['red']}",
+    more = [
         f"system.prompt_processor.back_path={pictures['blue']}",
         f"system.prompt_processor.image_paths=[{pictures['green']}]",
-        f"system.guidance.weights={weights}",
+        "system.prompt_processor.image_size=64",
         "system.views.steps=1",
     ]
-    cfg = merge_config(str(config), cli_args=overrides)
+    cfg = experiment("imagedream-toybox.yaml", pictures["red"], weights, *more)
     system_class = threestudio.find(cfg.system_type)
     system_class.preflight(cfg.system)
     system = system_class(cfg.system)

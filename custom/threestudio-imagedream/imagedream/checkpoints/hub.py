@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imagedream.checkpoints.errors import CheckpointError
-from imagedream.checkpoints.tensors import PICKLED, SAFETENSORS
+from imagedream.checkpoints.tensors import PICKLED, SAFETENSORS, SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +52,7 @@ def check_source(source: str | Path) -> None:
     if not path.exists():
         raise CheckpointError(f"no weights at {path}: {_where_to_get(path)}")
     if path.is_file() and path.suffix not in (*SAFETENSORS, *PICKLED):
-        raise CheckpointError(
-            f"{path} is no weights file: its name must end in one of {', '.join((*SAFETENSORS, *PICKLED))}"
-        )
+        raise CheckpointError(f"{path} is no weights file: its name must end in one of {SUFFIXES}")
 
 
 def _where_to_get(path: Path) -> str:
@@ -113,14 +111,14 @@ def fetch(source: str | Path) -> Path:
     path = local_path(source)
     if path is not None:
         return path
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
 
     match = _HUB.fullmatch(str(source))
     repository, file = match["repository"], match["file"]
     try:
         if file is None:
             return _fetch_folder(repository)
-        fresh = not _cached(repository, file)
+        fresh = not isinstance(try_to_load_from_cache(repository, file), str)
         path = Path(hf_hub_download(repository, file))
     except (errors.HfHubHTTPError, errors.HFValidationError, errors.OfflineModeIsEnabled, OSError) as error:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
@@ -130,12 +128,6 @@ def fetch(source: str | Path) -> Path:
     if fresh:
         _check_hash(path, PUBLISHED.get(path.name), repository)
     return path
-
-
-def _cached(repository: str, file: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(repository, file), str)
 
 
 def _fetch_folder(repository: str) -> Path:
@@ -160,8 +152,7 @@ def _fetch_folder(repository: str) -> Path:
     path = download(*(f"{part}/*.bin" for part in parts))
     if not any(path.glob("*/*.safetensors")) and not any(path.glob("*/*.bin")):
         raise CheckpointError(
-            f"{repository} is no model folder; name one of its files: {repository}/FILE (those that end in "
-            f"{', '.join((*SAFETENSORS, *PICKLED))})"
+            f"{repository} is no model folder; name one of its files: {repository}/FILE (those that end in {SUFFIXES})"
         )
     return path
 
@@ -184,14 +175,8 @@ def _check_hash(path: Path, known: Published | None, repository: str) -> None:
 def published_controllers(path: Path) -> str | None:
     """The controllers of a published file that was downloaded from the hub, whose cache names files by their hash."""
     stored = path.resolve().name
-    return next(
-        (
-            entry.controllers
-            for entry in PUBLISHED.values()
-            if entry.sha256 and stored.startswith(entry.sha256)
-        ),
-        None,
-    )
+    known = [entry for entry in PUBLISHED.values() if entry.sha256 and stored.startswith(entry.sha256)]
+    return known[0].controllers if known else None
 
 
 def describe_source(source: Any) -> str:

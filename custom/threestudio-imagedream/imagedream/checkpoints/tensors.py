@@ -21,6 +21,7 @@ from imagedream.runs.settings import flatten
 
 SAFETENSORS = (".safetensors",)
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
+SUFFIXES = ", ".join((*SAFETENSORS, *PICKLED))
 READ_AT_ONCE = 32 * 2**20
 """Numbers that may be held besides the model while it is read: 128 MiB in single precision."""
 
@@ -80,8 +81,7 @@ def open_tensors(path: Path) -> Tensors:
     elif path.suffix in PICKLED:
         shapes = {name: tuple(tensor.shape) for name, tensor in _unpickle(path).items()}
     else:
-        allowed = ", ".join((*SAFETENSORS, *PICKLED))
-        raise CheckpointError(f"{path} is no weights file: its name must end in one of {allowed}")
+        raise CheckpointError(f"{path} is no weights file: its name must end in one of {SUFFIXES}")
     return Tensors(shapes, {name: (path, name) for name in shapes})
 
 

@@ -1,0 +1,128 @@
+"""A picture seen from where it was taken: by hand, at a given and at an estimated camera."""
+
+from dataclasses import replace
+from importlib import import_module
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import threestudio
+from imagedream.image_prompt.prompt_camera import PromptCamera
+
+pytestmark = pytest.mark.usefixtures("extension")
+
+
+def reference(**settings):
+    return threestudio.find("imagedream-reference-guidance")(OmegaConf.create({"size": 16, **settings}))
+
+
+def test_reference_by_hand(prompt, tmp_path):
+    """A render that is the picture costs nothing; each difference costs what it says."""
+    rows = torch.linspace(0, 1, 16).view(16, 1).expand(16, 16)
+    PIL.Image.fromarray((rows.numpy() * 255).astype(np.uint8)).save(tmp_path / "depth.png")
+    PIL.Image.new("RGB", (16, 16), (128, 128, 255)).save(tmp_path / "normal.png")
+    guidance = reference(
+        azimuth_deg=90.0,
+        relative_distance=0.5,
+        depth_path=str(tmp_path / "depth.png"),
+        normal_path=str(tmp_path / "normal.png"),
+    )
+    batch = guidance.camera_batch(prompt)
+    assert batch["rays_o"].shape == (1, 16, 16, 3)
+    torch.testing.assert_close(
+        batch["camera_positions"], torch.tensor([[0.0, 0.5 / 0.4400, 0.0]]), atol=1e-3, rtol=0
+    )
+
+    rgba = prompt.images[0].rgba[None].float()
+    rgba = guidance._resized(torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1))
+    mask = rgba[..., 3:]
+    render = {
+        "comp_rgb_bg": torch.ones(1, 16, 16, 3),
+        "opacity": mask,
+        "depth": mask * (3 + 2 * rows)[None, ..., None],
+        # facing the camera, which looks along -y: the normal is +y
+        "comp_normal": mask * torch.tensor([0.5, 1.0, 0.5]),
+    }
+    rgb = rgba[..., :3] + 1 - mask
+    losses = guidance(rgb, prompt, render, **batch)
+    assert set(losses) == {"loss_color", "loss_mask", "loss_depth", "loss_normal"}
+    for name, value in losses.items():
+        assert value.item() == pytest.approx(0, abs=1e-4), name
+    worse = guidance(rgb + 0.1, prompt, {**render, "opacity": mask + 0.2, "depth": -render["depth"]}, **batch)
+    assert worse["loss_color"].item() == pytest.approx(0.01, rel=1e-4)
+    assert worse["loss_mask"].item() == pytest.approx(0.04, rel=1e-4)
+    assert worse["loss_depth"].item() == pytest.approx(0.2, rel=0.2)
+
+
+def prompt_camera(**changed):
+    values = {"azimuth_deg": 90.0, "elevation_deg": 10.0, "distance": 1.5, "fov_y_deg": 40.0}
+    values["offset"] = (0.0, 0.0)
+    rest = {"certainty": 0.5, "silhouette_iou": 0.9, "azimuth_probabilities": (1.0,)}
+    return PromptCamera(**{**values, **rest, **changed})
+
+
+def test_reference_at_the_estimated_camera(prompt):
+    """Without an offset the same as with the numbers given, times the certainty."""
+    camera = prompt_camera()
+    estimated, prompt_then = reference(camera="estimate"), replace(prompt, cameras=(camera,))
+    numbers = {"azimuth_deg": 90.0, "elevation_deg": 10.0, "fovy_deg": 40.0}
+    given = reference(**numbers, relative_distance=camera.relative_distance)
+    batches = [estimated.camera_batch(prompt_then), given.camera_batch(prompt)]
+    for key in ("rays_o", "rays_d", "c2w"):
+        torch.testing.assert_close(batches[0][key], batches[1][key])
+    render = {"comp_rgb_bg": torch.ones(1, 16, 16, 3), "opacity": torch.rand(1, 16, 16, 1)}
+    rgb = torch.rand(1, 16, 16, 3)
+    half, full = (
+        one(rgb, prompt_then, render, batch["c2w"])
+        for one, batch in zip((estimated, given), batches, strict=True)
+    )
+    for name in full:
+        torch.testing.assert_close(half[name], 0.5 * full[name], atol=1e-5, rtol=1e-4)
+
+
+def test_reference_at_a_camera_that_looks_past_the_origin(prompt):
+    """The origin 0.1 of the frame right of its centre: a frame around the origin, 1.2 times as wide, from the same place."""
+    guidance = reference(camera="estimate", size=64)
+    prompt_then = replace(prompt, cameras=(prompt_camera(offset=(0.1, 0.0)),))
+    batch = guidance.camera_batch(prompt_then)
+    assert batch["camera_distances"].item() == pytest.approx(1.5, rel=1e-4)
+    assert torch.tan(batch["fovy"] / 2).item() == pytest.approx(1.2 * np.tan(np.radians(20)), rel=1e-4)
+    alpha = prompt.images[0].rgba[None, 3:].float()
+
+    def centre(opacity):
+        columns = (torch.arange(64) + 0.5) / 32 - 1
+        return ((opacity * columns).sum() / opacity.sum()).item()
+
+    before, after = (
+        guidance._resized(one)[0, ..., 0] for one in (alpha, guidance._framed(alpha, prompt_then.cameras[0]))
+    )
+    assert centre(after) == pytest.approx((centre(before) - 0.2) / 1.2, abs=0.005)
+
+
+def test_turned_models_are_warned_of():
+    warning = import_module("threestudio-imagedream.camera_estimate").turned_warning
+    assert "the picture given for azimuth 0° is seen from 90°" in warning(prompt_camera(), 0.0)
+    for camera, given in (
+        ({}, None),
+        ({}, 60.0),
+        ({"certainty": 0.4}, 0.0),
+        ({"azimuth_deg": -170.0}, 170.0),
+    ):
+        assert warning(prompt_camera(**camera), given) is None
+
+
+def test_reference_needs_to_know_where_the_picture_was_taken(prompt, picture):
+    for settings, message in (
+        ({}, "give azimuth_deg, or name its side"),
+        ({"picture": 1}, "picture is 1, but the prompt has 1 pictures"),
+        ({"depth_path": "nowhere.png"}, "no such file"),
+        ({"camera": "guess"}, "must be 'given' or 'estimate'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            reference(**settings).camera_batch(prompt)
+    settings = OmegaConf.create({"left_path": picture, "image_size": 32})
+    left = threestudio.find("imagedream-prompt-processor")(settings)()
+    assert reference().camera_batch(left)["azimuth"].item() == 90
