@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 
 from imagedream import checkpoints
 from imagedream.checkpoints.errors import differences
