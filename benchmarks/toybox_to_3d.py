@@ -44,9 +44,8 @@ from imagedream.checkpoints import local_path  # noqa: E402
 from imagedream.image_prompt.prompt import composite  # noqa: E402
 from imagedream.mesh.reading import load_mesh  # noqa: E402
 from imagedream.metrics import chamfer_distance, image_scores  # noqa: E402
-from imagedream.pictures import to_pil  # noqa: E402
+from imagedream.pictures import contact_sheet, to_pil  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
-from imagedream.sheets import contact_sheet  # noqa: E402
 from imagedream.workshop.evaluation.bootstrap_intervals import FEWEST, Scores  # noqa: E402
 from imagedream.workshop.evaluation.held_out_toys import (  # noqa: E402
     LARGEST_PROMPT_AZIMUTH_DEG,

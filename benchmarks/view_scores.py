@@ -20,9 +20,8 @@ import torch  # noqa: E402
 import tyro  # noqa: E402
 
 from imagedream import checkpoints  # noqa: E402
-from imagedream.metrics import image_scores  # noqa: E402
+from imagedream.metrics import image_scores, score_views  # noqa: E402
 from imagedream.pipeline import DEFAULT_STEPS, Sampler, make_sampler  # noqa: E402
-from imagedream.view_scores import score_views  # noqa: E402
 from imagedream.workshop.evaluation.held_out_toys import held_out_cases  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
 

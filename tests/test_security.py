@@ -358,7 +358,7 @@ def test_a_report_shows_names_as_text(tmp_path):
     page = write_report(
         tmp_path / "report.html",
         title=XSS,
-        prompt_image=picture,
+        prompts=[picture],
         views=[picture] * 4,
         view_names=[XSS] * 4,
         snapshots=[(XSS, picture)],
@@ -367,13 +367,12 @@ def test_a_report_shows_names_as_text(tmp_path):
         timings={XSS: 1.0},
         settings={XSS: {XSS: XSS}},
         warnings=[XSS],
-        notes=[XSS],
     ).read_text()
     body = page[: page.index('<script type="module">')]
     assert "<img src=x" not in body
     assert "alert(2)</script>" not in body
     assert body.count("<script>") == 1  # the page's own
-    assert "&quot;&#x27;&gt;&lt;img src=x" in body
+    assert "&#34;&#39;&gt;&lt;img src=x" in body
 
 
 def test_pages_ask_nobody_for_anything(tmp_path):

@@ -75,7 +75,7 @@ def write_trial_report(trial_dir: Path, record: RunRecord, cfg: Any) -> Path:
     picture = cfg.prompt_processor.get("image_path") or trial_dir.name
     parts: dict[str, Any] = {
         "title": noted.get("caption") or Path(picture).stem,
-        "prompt_image": [save / "prompt.png", *sorted(save.glob("prompt-*.png"))],
+        "prompts": [save / "prompt.png", *sorted(save.glob("prompt-*.png"))],
         "timings": noted.get("seconds"),
         "settings": OmegaConf.to_container(cfg),
         "warnings": noted.get("warnings", ()),

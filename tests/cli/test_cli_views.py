@@ -10,9 +10,8 @@ import torch
 
 from imagedream.cli import main
 from imagedream.image_prompt.prompt import load_image_prompt
-from imagedream.mesh.visual_hull import hull_agreement
+from imagedream.metrics import hull_agreement, score_views
 from imagedream.pipeline import ImageDreamOutput, ImageDreamPipeline, make_sampler
-from imagedream.view_scores import score_views
 from tests.tiny import tiny_encoder, tiny_pipeline, tiny_scheduler
 
 # diffusers' DPM-Solver makes numpy arrays of tensors in a way that numpy 2 frowns upon

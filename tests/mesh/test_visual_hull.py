@@ -2,7 +2,7 @@ import pytest
 import torch
 import trimesh
 
-from imagedream.mesh.visual_hull import hull_agreement
+from imagedream.metrics import hull_agreement
 from imagedream.workshop.evaluation.held_out_toys import Orbit, held_out_case
 
 AZIMUTHS = (0.0, 90.0, 180.0, 270.0)

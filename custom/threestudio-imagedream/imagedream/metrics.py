@@ -1,4 +1,8 @@
-"""Metrics where the truth is known: images against true views, meshes against true meshes."""
+"""Metrics: images against true views, meshes against true meshes, and four views where nobody knows the truth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -6,13 +10,25 @@ import trimesh
 from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 from torch import Tensor
+from torch.nn.functional import grid_sample, interpolate, max_pool2d
 from torchmetrics.functional.image import structural_similarity_index_measure
+
+from imagedream.cameras import framing_distance, look_at_origin, project, rays
 
 LARGEST_PSNR_DB = 100.0
 """What identical images score, so that means stay finite."""
 
 VISIBLE_DIFFERENCE = 0.08
 """From this difference from the background in any channel on a pixel counts as object (20 of 255)."""
+
+LIKELY_FOV_Y_DEG = 47.5
+"""Vertical field of view that views are taken to have: the network is told of none; middle of the paper's [45, 50] (§4)."""
+
+_WHITE = (1.0, 1.0, 1.0)
+
+_HULL_PX = 64
+_HULL_SAMPLES = 96
+_HULL_REACH = 1.5  # half diagonal of what a frame shows at the origin, in half frames, generously
 
 
 def psnr(
@@ -44,7 +60,7 @@ def ssim(
 
 
 def silhouette(
-    images: Float[Tensor, "image 3 height width"], background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    images: Float[Tensor, "image 3 height width"], background: tuple[float, float, float] = _WHITE
 ) -> Bool[Tensor, "image height width"]:
     """Where images on a plain colour show the object: any channel at least `VISIBLE_DIFFERENCE` from it."""
     colour = images.new_tensor(background)[:, None, None]
@@ -63,6 +79,17 @@ def silhouette_iou(
     return torch.where(either > 0, both / either.clamp_min(1), torch.ones_like(both / 1.0))
 
 
+def image_scores(
+    images: Float[Tensor, "view 3 height width"], targets: Float[Tensor, "view 3 height width"]
+) -> dict[str, float]:
+    """PSNR (dB), SSIM and silhouette IoU, means over views on white."""
+    return {
+        "psnr_db": float(psnr(images, targets).mean()),
+        "ssim": float(ssim(images, targets).mean()),
+        "iou": float(silhouette_iou(silhouette(images), silhouette(targets)).mean()),
+    }
+
+
 def chamfer_distance(
     mesh: trimesh.Trimesh, target: trimesh.Trimesh, samples: int = 10_000, seed: int = 0
 ) -> float:
@@ -76,24 +103,139 @@ def chamfer_distance(
         target: the other.
         samples: points on each.
         seed: decides the points.
-    """
-    from imagedream.mesh.reading import check_mesh  # here, since meshes are checked with these metrics
 
+    Raises:
+        ValueError: a mesh has no faces.
+    """
     points = []
     for surface, offset in ((mesh, 0), (target, 1)):
-        check_mesh(surface)
+        if not len(surface.faces):
+            raise ValueError(
+                f"a mesh has no faces ({len(surface.vertices)} vertices), at least one is needed"
+            )
         points.append(np.asarray(trimesh.sample.sample_surface(surface, samples, seed=seed * 2 + offset)[0]))
     forth, _ = cKDTree(points[1]).query(points[0])
     back, _ = cKDTree(points[0]).query(points[1])
     return float(forth.mean() + back.mean()) / 2
 
 
-def image_scores(
-    images: Float[Tensor, "view 3 height width"], targets: Float[Tensor, "view 3 height width"]
-) -> dict[str, float]:
-    """PSNR (dB), SSIM and silhouette IoU, means over views on white."""
-    return {
-        "psnr_db": float(psnr(images, targets).mean()),
-        "ssim": float(ssim(images, targets).mean()),
-        "iou": float(silhouette_iou(silhouette(images), silhouette(targets)).mean()),
-    }
+def hull_agreement(
+    silhouettes: Bool[Tensor, "view height width"],
+    azimuths_deg: Sequence[float],
+    elevation_deg: float,
+    fov_y_deg: float = LIKELY_FOV_Y_DEG,
+) -> Float[Tensor, " view"]:
+    """Share of each silhouette that the visual hull of all of them still covers.
+
+    The visual hull is the largest object that no silhouette contradicts (Laurentini 1994); seen from the same cameras it
+    never covers more than the silhouettes. True views of any object score 1. Where a view shows something that the
+    others leave no room for, that part of its silhouette is lost. What is wrong in the same way in all views, or hidden
+    inside the silhouettes, is not found.
+
+    A pixel is covered when some point on its ray lies inside all silhouettes, which are widened by one pixel of
+    64 × 64 against rounding.
+
+    Args:
+        silhouettes: where each view shows the object; square.
+        azimuths_deg: of the views' cameras, which look at the origin from distances that show it at one scale.
+        elevation_deg: of all cameras.
+        fov_y_deg: vertical field of view of all cameras.
+
+    Returns:
+        Values in [0, 1]; 0 for an empty silhouette.
+
+    Raises:
+        ValueError: fewer than two views, views that are not square, or not an azimuth for each.
+    """
+    views, height, width = silhouettes.shape
+    if views < 2 or views != len(azimuths_deg) or height != width:
+        raise ValueError(
+            f"{views} silhouettes of {height} x {width} pixels with {len(azimuths_deg)} azimuths; "
+            "needed are two or more square ones with an azimuth each"
+        )
+    shown = interpolate(silhouettes[:, None].float(), (_HULL_PX, _HULL_PX), mode="area") > 0.5
+    widened = max_pool2d(shown.float(), 3, stride=1, padding=1)
+    fov = torch.full((views,), float(fov_y_deg))
+    # in units of half a frame at the origin, so that the distance follows from the field of view
+    distance = framing_distance(1.0, fov)
+    poses = look_at_origin(torch.tensor(float(elevation_deg)), torch.tensor(azimuths_deg), distance)
+    origins, directions = rays(poses, fov, _HULL_PX, _HULL_PX)
+    depths = distance[0] + torch.linspace(-_HULL_REACH, _HULL_REACH, _HULL_SAMPLES)
+    covered = torch.zeros(views)
+    for view in range(views):
+        start, along = origins[view][shown[view, 0]], directions[view][shown[view, 0]]
+        points = (start[:, None] + depths[:, None] * along[:, None]).flatten(0, 1)
+        pixels, _ = project(points.expand(views, -1, -1), poses, fov, 2, 2)
+        # pixels of a frame of 2 less 1 are [-1, 1] over the frame, as grid_sample counts; outside of it nothing is shown
+        inside = grid_sample(widened, pixels[:, None] - 1, mode="nearest", align_corners=False)
+        if len(points):
+            covered[view] = inside.amin(dim=0).view(-1, _HULL_SAMPLES).amax(dim=1).mean()
+    return covered
+
+
+@dataclass(frozen=True)
+class ViewScores:
+    """How good a model's four views are where nobody knows the truth; larger is better."""
+
+    clip: float | None
+    """Do they show what was asked for? By the model's own encoder; None where it has no joint embedding."""
+    hull: float
+    """Are they views of one object? Agreement of the silhouettes with their visual hull: mean over the views."""
+    view_hull: tuple[float, ...]
+    """The same for each view."""
+
+    @property
+    def total(self) -> float:
+        """What seeds are ranked by: clip · hull, or hull alone."""
+        return self.hull * (1.0 if self.clip is None else self.clip)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        hulls = list(self.view_hull)
+        return {"score": self.total, "clip": self.clip, "hull": self.hull, "hull_of_each_view": hulls}
+
+
+def clip_unavailable(encoder: Any) -> str | None:
+    """Why an `ImageTextEncoder` gives no CLIP score; None if it does."""
+    if not encoder.config.joint_embedding:
+        return "this model's encoder has no joint embedding: its published form leaves the projections out"
+    if not encoder.reads_images:
+        return "this model's encoder has no CLIP image encoder"
+    return None
+
+
+@torch.no_grad()
+def score_views(
+    encoder: Any,
+    output: Any,
+    prompts: Sequence[Float[Tensor, "4 _ _"]],
+    caption: str = "",
+    background: tuple[float, float, float] = _WHITE,
+) -> ViewScores:
+    """Score the views that a pipeline made.
+
+    The CLIP score is the cosine between prompt picture and the view most like it, as a picture shows one side and the
+    views of the others should differ from it; the mean over several pictures. Without pictures it is the cosine with
+    the caption, mean over the views.
+
+    Args:
+        encoder: `ImageTextEncoder` of the pipeline.
+        output: the `ImageDreamOutput` that it returned.
+        prompts: RGBA pictures it was given.
+        caption: what it was told.
+        background: colour behind the views.
+    """
+    images = output.images
+    shown = silhouette(images.cpu(), background)
+    view_hull = tuple(hull_agreement(shown, output.azimuths_deg, output.elevation_deg).tolist())
+    clip = None
+    if clip_unavailable(encoder) is None:
+        views = encoder.encode_image(images).embedding
+        colour = torch.tensor(background)[:, None, None]
+        pictures = [colour + prompt[3:] * (prompt[:3] - colour) for prompt in prompts]
+        wanted = [encoder.encode_image(picture[None].to(images.device)).embedding for picture in pictures]
+        if wanted:
+            clip = float((torch.cat(wanted) @ views.T).float().amax(dim=1).mean())
+        else:
+            clip = float((encoder.embed_text([caption]) @ views.T).float().mean())
+    return ViewScores(clip, sum(view_hull) / len(view_hull), view_hull)

@@ -1,4 +1,4 @@
-"""Tensors as pictures for people: labelled strips of views."""
+"""Tensors as pictures for people: labelled strips of views, rows under headings, contact sheets."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from imagedream.cameras import view_name
 
 _INK, _PAPER = (40, 44, 52), (255, 255, 255)
+_HEADER_PX = 16
 
 
 def to_pil(image: Float[Tensor, "channel height width"]) -> PIL.Image.Image:
@@ -42,8 +43,8 @@ def label_strip(
             f"{len(images)} images and {len(azimuths_deg)} azimuths, must be equally many and not none"
         )
     pictures = [image if isinstance(image, PIL.Image.Image) else to_pil(image) for image in images]
-    factor = -(-min_side // min(pictures[0].size))
-    width, height = (side * max(1, factor) for side in pictures[0].size)
+    factor = max(1, -(-min_side // min(pictures[0].size)))
+    width, height = (side * factor for side in pictures[0].size)
     font = PIL.ImageFont.load_default(max(14, width // 14))
     label, gap = int(font.size * 1.7), 4
     strip = PIL.Image.new("RGB", (len(pictures) * (width + gap) - gap, height + label), _PAPER)
@@ -56,14 +57,7 @@ def label_strip(
 
 
 def stack_under_headings(pictures: Sequence[tuple[str, PIL.Image.Image]]) -> PIL.Image.Image:
-    """Pictures one below the other, each under a line of text.
-
-    Args:
-        pictures: heading and picture.
-
-    Returns:
-        One RGB picture, as wide as the widest.
-    """
+    """Headings and pictures, one below the other, as one RGB picture as wide as the widest."""
     if not pictures:
         raise ValueError("no pictures to stack")
     width = max(picture.width for _, picture in pictures)
@@ -76,4 +70,35 @@ def stack_under_headings(pictures: Sequence[tuple[str, PIL.Image.Image]]) -> PIL
         draw.text((4, y + line / 2), heading, fill=_INK, font=font, anchor="lm")
         sheet.paste(picture.convert("RGB"), (0, y + line))
         y += line + picture.height
+    return sheet
+
+
+def contact_sheet(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Tensor | PIL.Image.Image | None]],
+    tile_px: int = 96,
+    names: Sequence[str] = (),
+) -> PIL.Image.Image:
+    """A row of small pictures for each object under one line of column names.
+
+    Args:
+        columns: name above each column.
+        rows: pictures, or pixels (3, height, width) in [0, 1], of any size, one for each column; None leaves a gap.
+        tile_px: side of the square that each is resized to.
+        names: of the rows, written into the first column.
+    """
+    sheet = PIL.Image.new("RGB", (len(columns) * tile_px, _HEADER_PX + len(rows) * tile_px), _PAPER)
+    draw = PIL.ImageDraw.Draw(sheet)
+    for column, name in enumerate(columns):
+        draw.text((column * tile_px + 3, 2), name, fill="black")
+    for row, pictures in enumerate(rows):
+        top = _HEADER_PX + row * tile_px
+        for column, picture in enumerate(pictures):
+            if picture is not None:
+                tile = picture if isinstance(picture, PIL.Image.Image) else to_pil(picture)
+                sheet.paste(
+                    tile.resize((tile_px, tile_px), PIL.Image.Resampling.BICUBIC), (column * tile_px, top)
+                )
+        if names:
+            draw.text((3, top + 1), names[row][: tile_px // 6], fill="black")
     return sheet

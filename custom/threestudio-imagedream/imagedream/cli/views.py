@@ -12,8 +12,8 @@ from imagedream.cli.verb import Verb, check_ending, check_least, choose_device, 
 
 if TYPE_CHECKING:
     from imagedream.image_prompt.prompt import ImagePrompt
+    from imagedream.metrics import ViewScores
     from imagedream.pipeline import ImageDreamOutput, ImageDreamPipeline
-    from imagedream.view_scores import ViewScores
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class Views(Verb):
         """Views and scores of every seed, best first."""
         import torch
 
-        from imagedream.view_scores import score_views
+        from imagedream.metrics import score_views
 
         named = ("negative_caption", "guidance_scale", "elevation_deg", "azimuth_deg", "prompt_temperature")
         results = []
@@ -163,9 +163,9 @@ class Views(Verb):
         ranked: "list[tuple[int, ImageDreamOutput, ViewScores]]",
     ) -> None:
         """The sheet, and the numbers beside it."""
+        from imagedream.metrics import clip_unavailable
         from imagedream.pictures import label_strip, stack_under_headings
         from imagedream.runs.files import atomic_path
-        from imagedream.view_scores import clip_unavailable
 
         no_clip = clip_unavailable(pipeline.encoder)
         if no_clip:

@@ -25,7 +25,7 @@ from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolat
 
 from imagedream.cameras import check_angles, framing_distance, look_at_origin, view_name
 from imagedream.mesh.field import ViewFunction
-from imagedream.mesh.visual_hull import LIKELY_FOV_Y_DEG
+from imagedream.metrics import LIKELY_FOV_Y_DEG
 
 FeatureFunction = Callable[[Tensor], Tensor]
 """Pictures (picture, 3, height, width) in [0, 1] -> features (picture, feature)."""

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import trimesh
@@ -143,24 +143,34 @@ def check_file_size(path: Path) -> None:
     if size > MAX_BYTES:
         raise MeshError(f"{path} has {size:,} bytes, the limit is {MAX_BYTES:,}")
     if path.suffix.lower() in (".glb", ".gltf"):
-        claimed = _claimed_elements(path)
+        try:
+            claimed = max((int(one["count"]) for one in gltf_json(path).get("accessors", ())), default=0)
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
+            claimed = 0  # the loader will say what is wrong
         if claimed > MAX_ELEMENTS:
             raise MeshError(f"{path} claims {claimed:,} vertices and indices, the limit is {MAX_ELEMENTS:,}")
 
 
-def _claimed_elements(path: Path) -> int:
-    """The largest accessor of a glTF file by its own account; 0 where it cannot be read, as the loader will say."""
+def gltf_json(path: str | Path) -> dict[str, Any]:
+    """The tree of a glTF or GLB file: scenes, meshes, materials, without the numbers and pictures.
+
+    Raises:
+        OSError: there is no such file.
+        MeshError: it is no glTF.
+    """
     with open(path, "rb") as file:
-        head = file.read(20)
-        if head[:4] == b"glTF" and len(head) == 20:
+        head = file.read(20)  # of a GLB: magic, version, length, length of the tree, "JSON"
+        if head[:4] == b"glTF" and head[16:] == b"JSON":
             text = file.read(int.from_bytes(head[12:16], "little"))
         else:
             text = head + file.read()
     try:
-        counts = [accessor["count"] for accessor in json.loads(text).get("accessors", ())]
-        return max((int(count) for count in counts), default=0)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
-        return 0
+        tree = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MeshError(f"{path} is no glTF file: {error}") from error
+    if not isinstance(tree, dict):
+        raise MeshError(f"{path} is no glTF file: it holds a {type(tree).__name__}, must be an object")
+    return tree
 
 
 def load_mesh(path: str | Path, axes: FileAxes | None = None) -> trimesh.Trimesh:

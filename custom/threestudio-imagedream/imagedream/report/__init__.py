@@ -1,25 +1,26 @@
 """A run as one HTML file that works offline: prompt, views, snapshots, turntable, mesh, timings, settings.
 
-The mesh is shown by Google's model-viewer, which lies in `report_page/` with its licence and is written into the page.
+The pages are the Jinja templates in `page/`, which escape all that they are given. The mesh is shown by Google's
+model-viewer, which lies there with its licence and is written into the page.
 """
 
 import base64
-import html
 import io
-import json
 import os
-import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import PIL.Image
+from markupsafe import Markup
 from torch import Tensor
 
 import imagedream
 from imagedream.cameras import VIEW_NAMES
 from imagedream.image_prompt.prompt import ImagePrompt
 from imagedream.image_prompt.prompt_camera import PromptCamera
+from imagedream.mesh.reading import gltf_json
 from imagedream.pictures import to_pil
 from imagedream.runs.files import atomic_path
 from imagedream.runs.settings import flatten
@@ -30,15 +31,32 @@ Picture = str | os.PathLike[str] | PIL.Image.Image | Tensor | ImagePrompt
 _PAGE = Path(__file__).parent / "page"
 
 
+def write_page(template: str, path: str | os.PathLike[str], **values: Any) -> Path:
+    """Fill a template of `page/` and write it; all values are shown as text."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_PAGE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"duration": _duration, "size": _size}
+    page = templates.get_template(template).render(version=imagedream.__version__, **values)
+    path = Path(path)
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
 def write_report(
     path: str | os.PathLike[str],
     *,
     title: str,
-    prompt_image: Picture | Sequence[Picture] | None = None,
-    views: Picture | Sequence[Picture] | None = None,
+    prompts: Sequence[Picture] = (),
+    views: Sequence[Picture] | Tensor | None = None,
     view_names: Sequence[str] = VIEW_NAMES,
-    snapshots: Sequence[Picture | tuple[str, Picture]] = (),
-    turntable: Picture | Sequence[Picture] | None = None,
+    snapshots: Sequence[tuple[str, Picture]] = (),
+    turntable: str | os.PathLike[str] | None = None,
     mesh: str | os.PathLike[str] | None = None,
     mesh_record: Mapping[str, Any] | None = None,
     mesh_levels: Picture | None = None,
@@ -46,18 +64,17 @@ def write_report(
     timings: Mapping[str, float] | None = None,
     settings: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
-    notes: Sequence[str] = (),
 ) -> Path:
     """Write the report; a part that is missing or unreadable is said to be so in the page.
 
     Args:
         path: HTML file to write.
         title: heading, for example the caption.
-        prompt_image: what the model was shown, one picture or several.
-        views: the diffusion model's views of it, one picture each; or one picture of all of them with their labels.
+        prompts: what the model was shown.
+        views: the diffusion model's views of it.
         view_names: labels of the views.
-        snapshots: pictures over time, oldest first, with labels or labelled by their files' names.
-        turntable: an MP4 (or WebM) file, or the frames in order.
+        snapshots: labels and pictures over time, oldest first.
+        turntable: an MP4 or WebM file.
         mesh: the exported GLB file.
         mesh_record: of `imagedream.mesh.export`; its warnings join the others.
         mesh_levels: the isosurface levels that were tried, as a picture.
@@ -65,213 +82,100 @@ def write_report(
         timings: seconds of each phase, in order.
         settings: what the run was told; nested mappings become dotted names.
         warnings: what may have spoilt the result.
-        notes: anything else worth a sentence.
 
     Returns:
         The path written.
     """
-    is_strip = views is not None and (
-        isinstance(views, str | os.PathLike | PIL.Image.Image | ImagePrompt) or _is_image(views)
-    )
     mesh_record = mesh_record or {}
-    parts = [
-        _bullets("Warnings", [*warnings, *mesh_record.get("warnings", ())], "alert"),
-        '<div class="row hero">',
-        _section("Prompt", lambda: _prompt(prompt_image) + _seen_from(prompt_cameras)),
-        _section("3D model", lambda: _mesh(mesh) + _mesh_facts(mesh_record)),
-        "</div>",
-        _section(
-            "What the diffusion model makes of it",
-            lambda: _image(views) if is_strip else _views(views, view_names),
-        ),
-        '<div class="row">',
-        _section("Turntable", lambda: _turntable(turntable)),
-        _section("Over time", lambda: _snapshots(snapshots)),
-        "</div>",
-        "" if mesh_levels is None else _section("Surface", lambda: _levels(mesh_levels)),
-        '<div class="row">',
-        _section("Time", lambda: _timings(timings)),
-        _section("Settings", lambda: _settings(settings)),
-        "</div>",
-        _bullets("Notes", notes, ""),
-    ]
-    body = "\n".join(parts)
-    script = ""
-    if "<model-viewer" in body:
-        code = (_PAGE / "model-viewer.min.js").read_text(encoding="utf-8").split("//# sourceMappingURL")[0]
-        script = f'<script type="module">{code}</script>'
-    template = string.Template((_PAGE / "page.html").read_text(encoding="utf-8"))
-    page = template.substitute(
-        title=html.escape(title), body=body, viewer_script=script, version=imagedream.__version__
-    )
-    path = Path(path)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
-
-
-class _Missing(Exception):
-    """This part of the run is not there; the message says so."""
-
-
-def _section(heading: str, content: Any) -> str:
-    try:
-        inner = content()
-    except _Missing as missing:
-        inner = f'<p class="missing">{html.escape(str(missing))}</p>'
-    except (OSError, ValueError) as error:
-        inner = f'<p class="missing">This part cannot be shown: {html.escape(str(error))}</p>'
-    return f"<section><h2>{html.escape(heading)}</h2>{inner}</section>"
-
-
-def _bullets(heading: str, sentences: Sequence[str], style: str) -> str:
-    if not sentences:
-        return ""
-    items = "".join(f"<li>{html.escape(str(sentence))}</li>" for sentence in sentences)
-    return f'<section class="{style}"><h2>{heading}</h2><ul>{items}</ul></section>'
-
-
-def _prompt(pictures: Picture | Sequence[Picture] | None) -> str:
-    if pictures is None:
-        raise _Missing("No picture: the model was given the caption alone.")
-    shown = pictures if isinstance(pictures, list | tuple) else [pictures]
-    return "".join(f'<div class="checks">{_image(picture, "the prompt")}</div>' for picture in shown)
-
-
-def _seen_from(cameras: Mapping[str, Sequence[Mapping[str, Any]]] | None) -> str:
-    lines = [
+    cameras = [
         f"Seen from {PromptCamera.from_dict(camera)}, by the {by}"
-        for by, of_pictures in (cameras or {}).items()
+        for by, of_pictures in (prompt_cameras or {}).items()
         for camera in of_pictures
     ]
-    return "".join(f'<p class="meta">{html.escape(line)}</p>' for line in lines)
+    model = _part(mesh, _model, "No mesh was exported; see the log.")
+    return write_page(
+        "report.html",
+        path,
+        title=title,
+        warnings=[*warnings, *mesh_record.get("warnings", ())],
+        prompts=_part(prompts, _prompts, "No picture: the model was given the caption alone."),
+        cameras=cameras,
+        model=model,
+        files=mesh_record.get("files", ()),
+        views=_part(views, lambda views: _views(views, view_names), "No views were made."),
+        turntable=_part(turntable, _film, "No turntable was rendered."),
+        snapshots=_part(snapshots, _snapshots, "No snapshots were taken."),
+        levels=None if mesh_levels is None else _part(mesh_levels, _image, ""),
+        timings=_part(timings, dict, "No times were taken."),
+        settings=_part(settings, flatten, "No settings were recorded."),
+        viewer=_viewer() if "content" in model else "",
+    )
 
 
-def _views(views: Sequence[Picture] | Tensor | None, names: Sequence[str]) -> str:
-    if views is None or not len(views):
-        raise _Missing("No views were made.")
+def _part(value: Any, prepare: Callable[[Any], Any], missing: str) -> dict[str, Any]:
+    """What the template shows of one part: its `content`, or why it is `missing`."""
+    if value is None or (isinstance(value, Sized) and not len(value)):
+        return {"missing": missing}
+    try:
+        return {"content": prepare(value)}
+    except (OSError, ValueError) as error:
+        return {"missing": f"This part cannot be shown: {error}"}
+
+
+def _prompts(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+    return [_image(picture, "the prompt") for picture in pictures]
+
+
+def _views(views: Sequence[Picture] | Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
     labels = [*names, *(f"view {index + 1}" for index in range(len(names), len(views)))]
-    figures = (
-        f'<figure class="view">{_image(view, label)}<figcaption>{html.escape(label)}</figcaption></figure>'
-        for view, label in zip(views, labels, strict=False)
-    )
-    return f'<div class="views">{"".join(figures)}</div>'
+    return [_image(view, label) for view, label in zip(views, labels, strict=False)]
 
 
-def _snapshots(snapshots: Sequence[Picture | tuple[str, Picture]]) -> str:
-    if not len(snapshots):
-        raise _Missing("No snapshots were taken.")
-    labelled = []
-    for index, snapshot in enumerate(snapshots):
-        if isinstance(snapshot, tuple):
-            labelled.append(snapshot)
-        else:
-            named = isinstance(snapshot, str | os.PathLike)
-            labelled.append((Path(snapshot).stem if named else f"snapshot {index + 1}", snapshot))
-    images = "".join(_image(picture, label, "WEBP") for label, picture in labelled)
-    last = len(labelled) - 1
-    slider = (
-        f'<input type="range" min="0" max="{last}" value="{last}" aria-label="snapshot">'
-        if last
-        else ('<input type="range" min="0" max="0" value="0" hidden>')
-    )
-    return f'<figure class="snapshots">{images}{slider}<figcaption></figcaption></figure>'
+def _snapshots(snapshots: Sequence[tuple[str, Picture]]) -> list[dict[str, Any]]:
+    return [_image(picture, label, "WEBP") for label, picture in snapshots]
 
 
-def _turntable(turntable: Picture | Sequence[Picture] | None) -> str:
-    if turntable is None or (isinstance(turntable, Sequence | Tensor) and not len(turntable)):
-        raise _Missing("No turntable was rendered.")
-    if isinstance(turntable, str | os.PathLike):
-        file = Path(turntable)
-        if file.suffix.lower() in (".mp4", ".webm"):
-            kind = f"video/{file.suffix[1:].lower()}"
-            return f'<video src="{_data_uri(file.read_bytes(), kind)}" controls loop muted autoplay playsinline></video>'
-        return _image(file, "turntable")
-    frames = [_open(frame).convert("RGB") for frame in turntable]
-    buffer = io.BytesIO()
-    frames[0].save(
-        buffer, "WEBP", save_all=True, append_images=frames[1:], duration=max(40, 4000 // len(frames)), loop=0
-    )
-    return f'<img src="{_data_uri(buffer.getvalue(), "image/webp")}" alt="turntable" class="turntable">'
+def _film(file: str | os.PathLike[str]) -> str:
+    path = Path(file)
+    return _data_uri(path.read_bytes(), f"video/{path.suffix[1:].lower()}")
 
 
-def _mesh(mesh: str | os.PathLike[str] | None) -> str:
-    if mesh is None:
-        raise _Missing("No mesh was exported; see the notes and the log.")
-    file = Path(mesh)
-    if not file.is_file():
-        raise _Missing(f"No mesh: {file} does not exist.")
-    content = file.read_bytes()
-    triangles = _count_triangles(content)
-    source = _data_uri(content, "model/gltf-binary")
-    name = html.escape(file.name)
-    return (
-        f'<model-viewer src="{source}" alt="{name}" camera-controls touch-action="pan-y" shadow-intensity="0.6" '
-        'interaction-prompt="none" camera-orbit="25deg 80deg auto" min-camera-orbit="auto 0deg auto"></model-viewer>'
-        f'<div class="meta">{triangles:,} triangles, {_size(len(content))}. Drag to turn, scroll to zoom. '
-        f'<a download="{name}">Save {name}</a></div>'
-    )
-
-
-def _mesh_facts(record: Mapping[str, Any]) -> str:
-    """Each exported file, loaded again and compared with the field, as a table."""
-    rows = []
-    for file in record.get("files", ()):
-        facts = [
-            f"{file['faces']:,} faces",
-            "watertight" if file["solid"]["watertight"] else "not watertight",
-        ]
-        facts += [f"silhouette IoU {file['silhouette_iou']:.3f}"]
-        if file["psnr_db"] is not None:
-            facts += [f"PSNR {file['psnr_db']:.1f} dB"]
-        rows.append(f"<tr><td>{html.escape(file['file'])}</td><td>{html.escape(', '.join(facts))}</td></tr>")
-    if not rows:
-        return ""
-    meaning = "Loaded again and compared with the field it was made from, over 16 views:"
-    return f'<div class="meta">{meaning}<table>{"".join(rows)}</table></div>'
-
-
-def _levels(picture: Picture) -> str:
-    summary = "What other values of isosurface_threshold would have given"
-    return f"<details><summary>{summary}</summary>{_image(picture, summary)}</details>"
-
-
-def _count_triangles(glb: bytes) -> int:
-    """Triangles of a GLB file, read off its JSON chunk (which also proves that it is one)."""
-    if glb[:4] != b"glTF" or len(glb) < 20:
-        raise ValueError("the mesh is not a GLB file")
-    scene = json.loads(glb[20 : 20 + int.from_bytes(glb[12:16], "little")])
+def _model(file: str | os.PathLike[str]) -> dict[str, Any]:
+    path = Path(file)
+    scene = gltf_json(path)  # which also proves that it is a GLB file
     counts = (
         scene["accessors"][primitive.get("indices", primitive["attributes"]["POSITION"])]["count"]
         for part in scene.get("meshes", [])
         for primitive in part["primitives"]
     )
-    return sum(counts) // 3
+    content = path.read_bytes()
+    uri = _data_uri(content, "model/gltf-binary")
+    return {"name": path.name, "uri": uri, "triangles": sum(counts) // 3, "bytes": len(content)}
 
 
-def _timings(timings: Mapping[str, float] | None) -> str:
-    if not timings:
-        raise _Missing("No times were taken.")
-    total = sum(timings.values())
-    rows = [
-        f"<tr><td>{html.escape(str(name))}"
-        f'<div class="bar" style="width:{100 * seconds / total if total else 0:.1f}%"></div></td>'
-        f"<td>{_duration(seconds)}</td></tr>"
-        for name, seconds in timings.items()
-    ]
-    rows.append(f'<tr class="total"><td>together</td><td>{_duration(total)}</td></tr>')
-    return f"<table>{''.join(rows)}</table>"
+def _viewer() -> Markup:
+    code = (_PAGE / "model-viewer.min.js").read_text(encoding="utf-8")
+    return Markup(code.split("//# sourceMappingURL")[0])
 
 
-def _settings(settings: Mapping[str, Any] | None) -> str:
-    if not settings:
-        raise _Missing("No settings were recorded.")
-    flat = flatten(settings)
-    rows = "".join(
-        f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>" for k, v in flat.items()
-    )
-    folded = "" if len(flat) > 16 else " open"
-    return f"<details{folded}><summary>{len(flat)} settings</summary><table>{rows}</table></details>"
+def _image(picture: Picture, label: str = "", format: str = "PNG") -> dict[str, Any]:
+    if isinstance(picture, str | os.PathLike):
+        with PIL.Image.open(picture) as image:
+            image.load()
+    elif isinstance(picture, ImagePrompt):
+        image = picture.to_pil()
+    else:
+        image = to_pil(picture) if isinstance(picture, Tensor) else picture
+    if image.mode not in ("RGB", "RGBA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    buffer = io.BytesIO()
+    image.save(buffer, format, **({"quality": 90} if format == "WEBP" else {}))
+    uri = _data_uri(buffer.getvalue(), f"image/{format.lower()}")
+    return {"uri": uri, "label": label, "width": image.width, "height": image.height}
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _size(length: int) -> str:
@@ -284,33 +188,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def _is_image(picture: object) -> bool:
-    return isinstance(picture, Tensor) and picture.ndim == 3
-
-
-def _open(picture: Picture) -> PIL.Image.Image:
-    if isinstance(picture, PIL.Image.Image):
-        return picture
-    if isinstance(picture, ImagePrompt):
-        return picture.to_pil()
-    if isinstance(picture, Tensor):
-        return to_pil(picture)
-    with PIL.Image.open(picture) as image:
-        image.load()
-        return image
-
-
-def _image(picture: Picture, label: str = "", format: str = "PNG") -> str:
-    image = _open(picture)
-    if image.mode not in ("RGB", "RGBA"):
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    buffer = io.BytesIO()
-    image.save(buffer, format, **({"quality": 90} if format == "WEBP" else {}))
-    uri = _data_uri(buffer.getvalue(), f"image/{format.lower()}")
-    return f'<img src="{uri}" alt="{html.escape(label)}" width="{image.width}" height="{image.height}">'
-
-
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

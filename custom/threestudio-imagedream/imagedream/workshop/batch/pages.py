@@ -1,26 +1,24 @@
 """The end of a batch: a contact sheet and a page that leads to every report."""
 
-import html
-import string
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import PIL.Image
 
-import imagedream
 from imagedream.cameras import VIEW_NAMES
+from imagedream.pictures import contact_sheet
+from imagedream.report import write_page
 from imagedream.runs.files import atomic_path
-from imagedream.sheets import contact_sheet
 from imagedream.workshop.batch.launching import RUN, Launch
 from imagedream.workshop.batch.status import Status
 from imagedream.workshop.rendering.object_views import Item
 
 SHEET, INDEX = "contact_sheet.png", "index.html"
 
-_TEMPLATE = Path(__file__).parents[2] / "report" / "page" / "batch.html"
 _TURNS_DEG = (0, 90, 180, 270)
 _COLUMNS = ("picture", *VIEW_NAMES, *(f"model {turn}°" for turn in _TURNS_DEG))
 _TILE_PX = 128
@@ -35,41 +33,36 @@ def write_pages(items: Sequence[Item], launch: Launch) -> None:
         sheet = contact_sheet(_COLUMNS, rows, _TILE_PX, [item.key for item in done])
         with atomic_path(launch.out / SHEET) as path:
             sheet.save(path)
-    template = string.Template(_TEMPLATE.read_text(encoding="utf-8"))
     counts = {state: sum(status.state == state for status in statuses) for state in ("done", "failed")}
     summary = f"{counts['done']} of {len(items)} pictures have their model"
     summary += f", {counts['failed']} failed" if counts["failed"] else ""
-    page = template.substitute(
-        title=html.escape(launch.out.name),
-        summary=html.escape(summary),
-        sheet=f'<a href="{SHEET}"><img src="{SHEET}" alt="contact sheet"></a>' if rows else "",
-        rows="\n".join(_row(item, status, launch) for item, status in zip(items, statuses, strict=True)),
-        version=imagedream.__version__,
+    write_page(
+        "batch.html",
+        launch.out / INDEX,
+        title=launch.out.name,
+        summary=summary,
+        sheet=SHEET if rows else "",
+        rows=[_row(item, status, launch) for item, status in zip(items, statuses, strict=True)],
     )
-    with atomic_path(launch.out / INDEX) as path:
-        path.write_text(page, encoding="utf-8")
 
 
-def _row(item: Item, status: Status, launch: Launch) -> str:
-    key = quote(item.key)
-    links = [
-        f'<a href="{key}{name}">{label}</a>'
-        for name, label in (
-            (f"/{RUN}/report.html", "report"),
-            (".glb", "GLB"),
-            ("/log.txt", "log"),
-        )
-        if Path(f"{launch.out / item.key}{name}").is_file()
-    ]
+def _row(item: Item, status: Status, launch: Launch) -> dict[str, Any]:
+    files = {
+        "report": f"{item.key}/{RUN}/report.html",
+        "GLB": f"{item.key}.glb",
+        "log": f"{item.key}/log.txt",
+    }
     picture = next(launch.folder(item).glob("picture.*"), None)
-    thumbnail = "" if picture is None else f'<img src="{key}/{quote(picture.name)}" alt="" loading="lazy">'
     facts = [status.state if status.seconds is None else f"{status.state}, {status.seconds:.0f} s"]
     facts += [status.error] if status.error and status.state != "done" else []
-    return (
-        f'<tr class="{html.escape(status.state)}"><td>{thumbnail}</td>'
-        f"<td>{html.escape(item.key)}<div>{html.escape(status.caption)}</div></td>"
-        f"<td>{html.escape('; '.join(facts))}</td><td>{' '.join(links)}</td></tr>"
-    )
+    return {
+        "state": status.state,
+        "picture": "" if picture is None else quote(f"{item.key}/{picture.name}"),
+        "key": item.key,
+        "caption": status.caption,
+        "facts": "; ".join(facts),
+        "links": {label: quote(file) for label, file in files.items() if (launch.out / file).is_file()},
+    }
 
 
 def _pictures(folder: Path) -> list[PIL.Image.Image | None]:

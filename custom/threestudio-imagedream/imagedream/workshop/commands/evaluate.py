@@ -48,7 +48,7 @@ class Evaluation(Verb):
             )
         self.prepare()
         from imagedream import checkpoints
-        from imagedream.view_scores import clip_unavailable
+        from imagedream.metrics import clip_unavailable
         from imagedream.workshop.evaluation.paper_metrics import OWN, check_clip, find_clip
 
         checkpoints.check(self.weights)

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate, log_softmax
 from imagedream import checkpoints
 from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt.prompt import composite
-from imagedream.view_scores import clip_unavailable
+from imagedream.metrics import clip_unavailable
 
 METRICS = {
     "qis": "QIS",
@@ -28,7 +28,7 @@ METRICS = {
     "clip_image": "CLIP(IM)",
     "clip_text": "CLIP(TX)",
 }
-"""What a score is called in tables; consistency is `imagedream.mesh.visual_hull.hull_agreement`."""
+"""What a score is called in tables; consistency is `imagedream.metrics.hull_agreement`."""
 
 OWN = "own"
 """Name of the CLIP that the measured model itself reads pictures and captions with."""

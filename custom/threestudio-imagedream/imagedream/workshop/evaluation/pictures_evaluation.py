@@ -12,10 +12,9 @@ from torch import Tensor
 
 from imagedream.cameras import VIEW_NAMES
 from imagedream.image_prompt.prompt import FORMATS, ImagePrompt, composite, load_image_prompt
-from imagedream.mesh.visual_hull import hull_agreement
-from imagedream.metrics import silhouette
+from imagedream.metrics import hull_agreement, silhouette
+from imagedream.pictures import contact_sheet
 from imagedream.pipeline import ImageDreamPipeline
-from imagedream.sheets import contact_sheet
 from imagedream.workshop.evaluation.paper_metrics import (
     METRICS,
     Clip,

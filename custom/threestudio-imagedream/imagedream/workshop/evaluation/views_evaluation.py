@@ -13,10 +13,9 @@ from torch import Tensor
 
 from imagedream.cameras import VIEW_NAMES
 from imagedream.image_prompt.prompt import composite
-from imagedream.mesh.visual_hull import hull_agreement
-from imagedream.metrics import image_scores, psnr, silhouette
+from imagedream.metrics import hull_agreement, image_scores, psnr, silhouette
+from imagedream.pictures import contact_sheet
 from imagedream.pipeline import ImageDreamPipeline
-from imagedream.sheets import contact_sheet
 from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence, mean_interval
 from imagedream.workshop.evaluation.held_out_toys import (
     LARGEST_PROMPT_AZIMUTH_DEG,

@@ -5,11 +5,12 @@ import gzip
 import json
 import logging
 import re
-import struct
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from imagedream.mesh.reading import gltf_json
 
 logger = logging.getLogger(__name__)
 
@@ -118,18 +119,10 @@ def _name_and_tags(record: Any) -> str:
 
 def _gltf_title(path: Path) -> str:
     """The title that Sketchfab and others write into a glTF file (`asset.extras.title`)."""
+    if path.suffix.lower() not in (".gltf", ".glb"):
+        return ""
     try:
-        if path.suffix.lower() == ".gltf":
-            record = json.loads(path.read_bytes())
-        elif path.suffix.lower() == ".glb":
-            with open(path, "rb") as file:
-                magic, _, _, length, kind = struct.unpack("<4sIII4s", file.read(20))
-                if (magic, kind) != (b"glTF", b"JSON"):
-                    return ""
-                record = json.loads(file.read(length))
-        else:
-            return ""
-        title = record["asset"]["extras"]["title"]
-    except (OSError, ValueError, LookupError, TypeError, struct.error):
+        title = gltf_json(path)["asset"]["extras"]["title"]
+    except (OSError, ValueError, LookupError, TypeError):
         return ""
     return " ".join(title.split()) if isinstance(title, str) else ""

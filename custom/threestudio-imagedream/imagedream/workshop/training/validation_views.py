@@ -11,10 +11,10 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from imagedream.image_prompt.prompt import composite
 from imagedream.metrics import image_scores
+from imagedream.pictures import contact_sheet
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.runs.files import atomic_path
 from imagedream.runs.seeds import step_generator
-from imagedream.sheets import contact_sheet
 from imagedream.workshop.evaluation.tables import mean_scores
 from imagedream.workshop.training.diffusion import view_azimuths
 from imagedream.workshop.training.run_logging import Statistics
