@@ -113,11 +113,8 @@ class Builder:
         phrases = [self.phrases[k] for k in kept]
         body = self.attributes["body"]
         start = f"{article(body)} {body} {noun}"
-        if not phrases:
-            return start
-        return (
-            f"{start} with {' and '.join([', '.join(phrases[:-1]), phrases[-1]] if phrases[1:] else phrases)}"
-        )
+        listed = " and ".join([", ".join(phrases[:-1]), phrases[-1]] if len(phrases) > 1 else phrases)
+        return f"{start} with {listed}" if phrases else start
 
     def add(
         self,
@@ -128,7 +125,7 @@ class Builder:
         turn: Vector = (0, 0, 0),
         mirrored: bool = False,
     ) -> Frame:
-        """Adds a shape: scaled by `size`, turned about x, y, z by degrees, moved to `at`; once more behind a mirror if asked."""
+        """Adds a shape: scaled by `size`, turned about x, y, z by degrees, moved to `at`; returns the box around it."""
         around = frame(size, at)
         vertices = shape.vertices * around.size
         if any(turn):

@@ -1,8 +1,8 @@
-"""Closed primitives with outward normals, cached.
+"""Closed primitives with outward normals.
 
-A shape is read-only vertices and triangles around the origin, of size 1 unless its function says otherwise. They are
-built here and not by `trimesh.creation`, whose `revolve` and `torus` put vertices and triangles in another order: the
-small model was trained on these meshes to the bit.
+A shape is read-only vertices and triangles around the origin, of size 1 unless its function says otherwise; those
+that come back often are cached. They are built here and not by `trimesh.creation`, whose `revolve` and `torus` put
+vertices and triangles in another order: the small model was trained on these meshes to the bit.
 """
 
 import math
@@ -112,7 +112,6 @@ def sphere(subdivisions: int = 2) -> Shape:
     return _shape(mesh.vertices, mesh.faces)
 
 
-@lru_cache(maxsize=8)
 def dome(sections: int = 20, rings: int = 5) -> Shape:
     """Upper half of a sphere of diameter 1, its flat side at z = 0."""
     angles = [math.pi / 2 * ring / rings for ring in range(rings)]
@@ -120,7 +119,6 @@ def dome(sections: int = 20, rings: int = 5) -> Shape:
     return lathe(profile, sections)
 
 
-@lru_cache(maxsize=64)
 def ring(thickness: Number = 0.2, sections: int = 20, corners: int = 8) -> Shape:
     """Torus around z of outer diameter 1 whose tube has diameter `thickness`."""
     angles = [2 * math.pi * corner / corners for corner in range(corners)]
@@ -195,7 +193,6 @@ def hull(outline: Outline, bottom: Number, shift: Number = 0.0) -> Shape:
     return _shape(np.where(lower, narrow, shape.vertices), shape.faces)
 
 
-@lru_cache(maxsize=8)
 def star(points: int = 5, inner: Number = 0.45) -> Shape:
     """Star of diameter 1 in the yz plane, extruded along x: a decal that faces the front."""
     angles = [math.pi / 2 + math.pi * k / points for k in range(2 * points)]
@@ -203,7 +200,6 @@ def star(points: int = 5, inner: Number = 0.45) -> Shape:
     return prism(tuple((r * math.cos(a), r * math.sin(a)) for a, r in zip(angles, radii, strict=True)), "x")
 
 
-@lru_cache(maxsize=8)
 def disc(sections: int = 20) -> Shape:
     """Disc of diameter 1 in the yz plane, extruded along x."""
     angles = [2 * math.pi * k / sections for k in range(sections)]
@@ -256,7 +252,6 @@ def limb(start: Vector, end: Vector, radius: Number) -> Shape:
     return _shape(vertices @ np.stack([side, np.cross(up, side), up]) + first, ball.faces)
 
 
-@lru_cache(maxsize=1)
 def _seam_sphere(sections: int = 10, rings: int = 3) -> Shape:
     """Sphere of diameter 1 with its equator doubled: pulled apart there it is a capsule."""
     angles = [math.pi / 2 * k / rings for k in range(rings)]

@@ -24,9 +24,10 @@ def hat(
     crown: Number,
     height: Number,
     tops: Sequence[Number] = (0.85, 0.0),
+    corners: int = 24,
 ) -> None:
     """A round hat whose brim lies at `at`: diameters of brim and crown, and how much of the crown may be left on top."""
-    toy.add(cylinder(24), colour, (brim, brim, 0.05), at)
+    toy.add(cylinder(corners), colour, (brim, brim, 0.05), at)
     toy.add(cylinder(top=toy.choice(tops)), colour, (crown, crown, height), moved(at, up=height / 2))
 
 

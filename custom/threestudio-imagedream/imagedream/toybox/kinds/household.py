@@ -260,9 +260,8 @@ def hammer(toy: Builder) -> None:
     # the handle is the body, for it is what a hand would paint
     shape = toy.choice((cylinder(), rounded_box(8.0)))
     toy.add(shape, toy.paint, (thick, thick * 1.1, tall), (0, 0, tall / 2))
-    toy.add(
-        rounded_box(5.0), toy.colour("grip"), (thick * 1.4, thick * 1.5, tall * 0.34), (0, 0, tall * 0.17)
-    )
+    grip = (thick * 1.4, thick * 1.5, tall * 0.34)
+    toy.add(rounded_box(5.0), toy.colour("grip"), grip, (0, 0, tall * 0.17))
     for k in range(3):
         toy.add(box(), DARK, (0.05, thick * 1.1, 0.035), (-thick * 0.68, 0, tall * (0.09 + 0.08 * k)))
     badge, shape = toy.colour("badge"), toy.choice((star(), disc()))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from imagedream.toybox.builder import Builder, Frame, frame, moved, recipe
-from imagedream.toybox.kinds.features import eyes
+from imagedream.toybox.kinds.features import eyes, hat
 from imagedream.toybox.palette import DARK, WHITE, Colour
 from imagedream.toybox.shapes import (
     Number,
@@ -253,10 +253,8 @@ def _monster_accessory(toy: Builder, body: Frame, head: Frame) -> None:
     """What a monster wears or carries."""
     depth, width, height = body.size
     if toy.accessory == "hat":
-        colour, brim, at = toy.colour("hat"), toy.between(0.5, 0.9) * min(head.size[:2]), head.at(0, 0, 0.42)
-        toy.add(cylinder(), colour, (brim, brim, 0.05), at)
-        crown = cylinder(top=toy.choice((0.9, 0.0)))
-        toy.add(crown, colour, (0.65 * brim, 0.65 * brim, 0.28), moved(at, up=0.14))
+        colour, brim = toy.colour("hat"), toy.between(0.5, 0.9) * min(head.size[:2])
+        hat(toy, colour, head.at(0, 0, 0.42), brim, 0.65 * brim, 0.28, (0.9, 0.0), corners=20)
     elif toy.accessory == "collar":
         size = (1.06 * depth, 1.06 * width, 0.6)
         toy.add(ring(0.2), toy.colour("collar"), size, body.at(0, 0, 0.3))
