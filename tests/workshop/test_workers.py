@@ -110,7 +110,7 @@ def test_who_takes_the_place_of_one_that_died_has_its_environment(tmp_path):
 SHORT_LIVED_PARENT = """
 import sys, time
 from pathlib import Path
-from tests.test_workers import start_program
+from tests.workshop.test_workers import start_program
 from imagedream.workshop.workers import run_processes
 for outcome in run_processes(start_program, [Path(sys.argv[1])], jobs=1):
     pass

@@ -1,7 +1,10 @@
 """Many tasks over processes of this machine or over a Ray cluster; a task that fails, crashes or hangs costs only itself.
 
 Workers live as long as there are tasks, so what a function keeps in its process (a model, say) is there for the next.
-`run_tasks` is the story; `_Processes` and `_Actors` say how workers of either sort are started, waited for and ended.
+
+Not `pebble.ProcessPool`, which was tried: its processes share one pipe, and one that dies soon after it took a task may
+end the whole pool ("All workers expired": seen after 60 and after 200 crashes over four processes on a busy machine).
+Here every process has a pipe of its own with a thread at its other end.
 """
 
 import multiprocessing
@@ -9,20 +12,22 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
 from textwrap import shorten
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from tqdm import tqdm
 
+from imagedream.runs.errors import one_line
+
 Function = Callable[[Any], Any]
-"""What is done with a task; its ValueErrors and OSErrors speak for themselves."""
+"""What is done with a task; the messages of its ValueErrors and OSErrors need no further explanation."""
 
 Runner = Callable[[Function, Iterable[Any]], Iterator["Outcome"]]
 """Does a function for tasks: one of the `run_...` below with its settings filled in."""
@@ -58,97 +63,88 @@ def attempt(function: Function, task: Any) -> Outcome:
         return Outcome(task, function(task))
     except FatalError as error:
         return Outcome(task, error=str(error), fatal=True)
-    except (ValueError, OSError) as error:  # explained by their message
+    except (ValueError, OSError) as error:
         return Outcome(task, error=" ".join(str(error).split()))
-    except Exception as error:  # a library stumbled over the data
-        return Outcome(task, error=" ".join(f"{type(error).__name__}: {error}".split()))
+    except Exception as error:  # a library that cannot cope with the data
+        return Outcome(task, error=f"{type(error).__name__}: {one_line(error)}")
 
 
 class _Died(Exception):
     """A worker is no more; the message says what of."""
 
 
-@runtime_checkable
-class _Worker(Protocol):
-    def start(self, task: Any) -> None:
-        """Give it a task."""
+class _Workers:
+    """A thread for each worker, which gives it one task after the other and starts a new one where it died."""
 
-    def receive(self) -> Any:
-        """None when it has only now become ready, or its task's outcome; raises _Died."""
+    def __init__(self, start: Callable[[int], "_Process | _Actor"], timeout_s: float, attempts: int):
+        self._start, self._timeout_s, self._attempts = start, timeout_s, attempts
+        self._finished: SimpleQueue[Outcome | Exception] = SimpleQueue()
+        self._workers: dict[int, _Process | _Actor] = {}
+        self._stopped = False
 
-    def stop(self) -> None:
-        """End it, whatever it does."""
+    def run(self, size: int, tasks: Iterable[Any]) -> Iterator[Outcome]:
+        """Outcomes in the order in which they come; a task that failed goes to the end of the queue again.
 
+        Raises:
+            RuntimeError: a worker cannot be started.
+        """
+        self._waiting = deque((task, 1) for task in tasks)
+        count = len(self._waiting)
+        threads = [threading.Thread(target=self._serve, args=[place]) for place in range(min(size, count))]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(count):
+                outcome = self._finished.get()
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield outcome
+        finally:
+            self._stopped = True
+            for worker in list(self._workers.values()):
+                worker.stop()
+            for thread in threads:
+                thread.join()
 
-@runtime_checkable
-class _Staff(Protocol):
-    size: int
-
-    def hire(self) -> _Worker:
-        """Start one more."""
-
-    def wait(self, workers: Sequence[Any], seconds: float | None) -> list[Any]:
-        """Those from which something can be received, after at most so many seconds."""
-
-
-def run_tasks(
-    staff: _Staff, tasks: Iterable[Any], timeout_s: float = float("inf"), attempts: int = 1
-) -> Iterator[Outcome]:
-    """Outcomes in the order in which they come; a task that failed goes to the end of the queue `attempts` − 1 times.
-
-    Raises:
-        RuntimeError: no worker can be started.
-    """
-    waiting = deque((task, 1) for task in tasks)
-    starting: list[_Worker] = []
-    idle: list[_Worker] = []
-    busy: dict[_Worker, tuple[Any, int, float]] = {}
-    died_early = 0
-    try:
-        while waiting or busy:
-            while waiting and idle:
-                worker = idle.pop()
-                task, number = waiting.popleft()
-                busy[worker] = (task, number, time.monotonic() + timeout_s)
-                worker.start(task)
-            while len(starting) + len(busy) < staff.size and len(starting) < len(waiting):
-                starting.append(staff.hire())
-            nearest = min((deadline for *_, deadline in busy.values()), default=float("inf"))
-            patience = None if nearest == float("inf") else max(0.0, nearest - time.monotonic())
-            finished: list[tuple[int, Outcome]] = []
-            for worker in staff.wait([*starting, *busy], patience):
-                try:
-                    outcome = worker.receive()
-                except _Died as died:
-                    worker.stop()
-                    if worker in starting:
-                        starting.remove(worker)
-                        died_early += 1
-                        if died_early == _STARTS or not (idle or busy or starting):
-                            raise RuntimeError(f"a worker process did not start ({died})") from died
-                        continue
-                    task, number, _ = busy.pop(worker)
-                    finished.append((number, Outcome(task, error=f"its process died ({died})")))
+    def _serve(self, place: int) -> None:
+        """Look after the worker in a place until no task is left."""
+        try:
+            while self._waiting and not self._stopped:
+                if place not in self._workers:
+                    self._start_one(place)
                     continue
-                if outcome is None:
-                    starting.remove(worker)
-                    died_early = 0
+                try:
+                    task, number = self._waiting.popleft()
+                except IndexError:  # another thread took it
+                    break
+                outcome = self._attempt(place, task)
+                if outcome.error is not None and not outcome.fatal and number < self._attempts:
+                    self._waiting.append((task, number + 1))
                 else:
-                    finished.append((busy.pop(worker)[1], outcome))
-                idle.append(worker)
-            for worker, (task, number, deadline) in list(busy.items()):
-                if time.monotonic() > deadline:
-                    del busy[worker]
-                    worker.stop()
-                    finished.append((number, Outcome(task, error=f"given up after {timeout_s:g} s")))
-            for number, outcome in finished:
-                if outcome.error is not None and not outcome.fatal and number < attempts:
-                    waiting.append((outcome.task, number + 1))
-                else:
-                    yield outcome
-    finally:
-        for worker in (*starting, *busy, *idle):
-            worker.stop()
+                    self._finished.put(outcome)
+            if place in self._workers:
+                self._workers[place].end()
+        except Exception as error:  # nobody may wait in vain for what this thread does not do
+            self._finished.put(error)
+
+    def _start_one(self, place: int) -> None:
+        for starts_left in reversed(range(_STARTS)):
+            self._workers[place] = self._start(place)
+            try:
+                return self._workers[place].wait_until_ready()
+            except _Died as died:
+                if self._stopped or not starts_left:
+                    raise RuntimeError(f"a worker process did not start ({died})") from died
+
+    def _attempt(self, place: int, task: Any) -> Outcome:
+        try:
+            return self._workers[place].attempt(task, self._timeout_s)
+        except TimeoutError:
+            error = f"given up after {self._timeout_s:g} s"
+        except _Died as died:
+            error = f"its process died ({died})"
+        self._workers.pop(place).stop()
+        return Outcome(task, error=error)
 
 
 # --------------------------------------------------------------------------------------------------- processes
@@ -174,6 +170,9 @@ def run_processes(
         threads: of torch in each process.
         environments: environment variables of the first process, the second, ..., and again from the beginning; the one
             that takes the place of a process that died has that one's.
+
+    Raises:
+        RuntimeError: a process cannot be started.
     """
     if jobs == 0:
         for task in tasks:
@@ -183,86 +182,82 @@ def run_processes(
                     outcome = attempt(function, task)
             yield outcome
         return
-    yield from run_tasks(_Processes(function, jobs, threads, environments), tasks, timeout_s, attempts)
 
+    def start(place: int) -> _Process:
+        return _Process(function, threads, environments[place % len(environments)] if environments else {})
 
-class _Processes:
-    def __init__(
-        self, function: Function, size: int, threads: int, environments: Sequence[Mapping[str, str]]
-    ):
-        self.size = size
-        self._function, self._threads, self._environments = function, threads, environments
-        self._places: dict[int, _Process] = {}
-
-    def hire(self) -> "_Process":
-        place = next(
-            place for place in range(self.size) if place not in self._places or self._places[place].stopped
-        )
-        environment = self._environments[place % len(self._environments)] if self._environments else {}
-        self._places[place] = _Process(self._function, self._threads, environment)
-        return self._places[place]
-
-    def wait(self, workers: Sequence["_Process"], seconds: float | None) -> list["_Process"]:
-        ready = wait([worker.connection for worker in workers], timeout=seconds)
-        return [worker for worker in workers if worker.connection in ready]
+    yield from _Workers(start, timeout_s, attempts).run(jobs, tasks)
 
 
 class _Process:
+    """A worker process and the pipe to it."""
+
     def __init__(self, function: Function, threads: int, environment: Mapping[str, str]):
         context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
-        self.connection, theirs = context.Pipe()
+        self._connection, theirs = context.Pipe()
         arguments = (theirs, function, threads, dict(environment))
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()  # so that its end is noticed
-        self._idle = False
 
-    @property
-    def stopped(self) -> bool:
-        return self.connection.closed
+    def wait_until_ready(self) -> None:
+        self._receive()
 
-    def start(self, task: Any) -> None:
-        self._idle = False
-        with suppress(OSError):  # it died while it was idle, which `receive` will find
-            self.connection.send(task)
+    def attempt(self, task: Any, timeout_s: float) -> Outcome:
+        with suppress(OSError):  # it died while it was idle, which `_receive` will find
+            self._connection.send(task)
+        if not self._connection.poll(None if timeout_s == float("inf") else timeout_s):
+            raise TimeoutError
+        return self._receive()
 
-    def receive(self) -> Outcome | None:
+    def _receive(self) -> Any:
         try:
-            outcome = self.connection.recv()
-            self._idle = True
-            return outcome
+            return self._connection.recv()
         except (EOFError, OSError) as error:
             self._process.join()
             raise _Died(_cause(self._process.exitcode)) from error
 
+    def end(self) -> None:
+        self._connection.close()
+        self._process.join(_FAREWELL_S)
+        self.stop()
+
     def stop(self) -> None:
-        self.connection.close()
-        if self._idle:
-            self._process.join(_FAREWELL_S)
-        if hasattr(os, "killpg") and self._process.pid is not None:
+        """Whatever it does; may be called by another thread."""
+        if hasattr(os, "killpg"):
             with suppress(ProcessLookupError, PermissionError):  # it has no group of its own yet, or is gone
                 os.killpg(self._process.pid, signal.SIGKILL)  # and programs that it runs
         self._process.kill()
         self._process.join()
 
 
+def _cause(exitcode: int) -> str:
+    if exitcode >= 0:
+        return f"exit code {exitcode}"
+    name = signal.Signals(-exitcode).name
+    return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
+
+
 def _serve(connection: Connection, function: Function, threads: int, environment: Mapping[str, str]) -> None:
     """A worker process: tasks in, outcomes out, until the connection closes."""
     os.environ.update(environment)
     if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C in the terminal is the parent's to handle
-    else:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.setsid()  # Ctrl-C in the terminal is for the parent, and programs started here end with this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    tqdm.set_lock(threading.RLock())  # its own is one between processes, which a killed process leaves behind
+    tqdm.set_lock(threading.RLock())  # its own is one between processes, which a killed process leaves locked
     _limit_threads(threads)
     connection.send(None)  # ready
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        connection.send(attempt(function, task))
+    with suppress(EOFError):
+        while True:
+            connection.send(attempt(function, connection.recv()))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed starts its tasks again later: nobody may still be at work on them then."""
+    wait([multiprocessing.parent_process().sentinel])
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def _limit_threads(threads: int) -> None:
@@ -270,23 +265,6 @@ def _limit_threads(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed starts its tasks again later: nobody may still be at work on them then."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        if hasattr(os, "killpg"):
-            os.killpg(0, signal.SIGKILL)
-        os._exit(1)
-
-
-def _cause(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
-    return f"exit code {exitcode}"
 
 
 def do_all(
@@ -348,9 +326,8 @@ def run_ray(
         raise ImportError("a Ray cluster needs ray: pip install 'imagedream[ray]'") from error
     started = not ray.is_initialized()
     if started:
-        ray.init(
-            address=address, log_to_driver=False, include_dashboard=False if address == "local" else None
-        )
+        dashboard = False if address == "local" else None
+        ray.init(address=address, log_to_driver=False, include_dashboard=dashboard)
     try:
         total = ray.cluster_resources()
         room = int(total.get("CPU", 0) // threads)
@@ -359,8 +336,10 @@ def run_ray(
         if room < 1:
             has = f"{total.get('CPU', 0):g} cores and {total.get('GPU', 0):g} GPUs"
             raise ValueError(f"a worker takes {threads} cores and {gpus} GPUs, the Ray cluster has {has}")
-        staff = _Actors(function, min(room, jobs or room), threads, gpus)
-        yield from run_tasks(staff, tasks, timeout_s, attempts)
+        actor = ray.remote(num_cpus=threads, num_gpus=gpus)(_Server)
+        arguments = (ray.put(function), threads)
+        workers = _Workers(lambda _: _Actor(actor.remote(*arguments)), timeout_s, attempts)
+        yield from workers.run(min(room, jobs or room), tasks)
     finally:
         if started:
             ray.shutdown()
@@ -380,37 +359,25 @@ class _Server:
         return attempt(self._function, task)
 
 
-class _Actors:
-    def __init__(self, function: Function, size: int, threads: int, gpus: int):
-        import ray
-
-        self.size = size
-        self._server = ray.remote(num_cpus=threads, num_gpus=gpus)(_Server)
-        self._arguments = (ray.put(function), threads)
-
-    def hire(self) -> "_Actor":
-        return _Actor(self._server.remote(*self._arguments))
-
-    def wait(self, workers: Sequence["_Actor"], seconds: float | None) -> list["_Actor"]:
-        import ray
-
-        ready, _ = ray.wait([worker.answer for worker in workers], timeout=seconds)
-        return [worker for worker in workers if worker.answer in ready]
-
-
 class _Actor:
+    """A Ray worker as seen from here."""
+
     def __init__(self, server: Any):
         self._server = server
-        self.answer = server.ready.remote()
 
-    def start(self, task: Any) -> None:
-        self.answer = self._server.attempt.remote(task)
+    def wait_until_ready(self) -> None:
+        self._get(self._server.ready.remote(), None)
 
-    def receive(self) -> Outcome | None:
+    def attempt(self, task: Any, timeout_s: float) -> Outcome:
+        return self._get(self._server.attempt.remote(task), None if timeout_s == float("inf") else timeout_s)
+
+    def _get(self, answer: Any, seconds: float | None) -> Any:
         import ray
 
         try:
-            return ray.get(self.answer)
+            return ray.get(answer, timeout=seconds)
+        except ray.exceptions.GetTimeoutError as error:
+            raise TimeoutError from error
         except ray.exceptions.RayError as error:
             reason = shorten(str(error).strip().splitlines()[-1], 160)
             raise _Died(f"{type(error).__name__}: {reason}") from error
@@ -419,6 +386,8 @@ class _Actor:
         import ray
 
         ray.kill(self._server)
+
+    end = stop
 
 
 def choose_runner(
