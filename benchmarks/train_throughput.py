@@ -36,7 +36,8 @@ from benchmarks.full_size import matrix_rate  # noqa: E402
 from imagedream.checkpoints import load  # noqa: E402
 from imagedream.runs.seeds import step_generator  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
-from imagedream.workshop.rendering.object_views import Item, RenderConfig, object_samples  # noqa: E402
+from imagedream.workshop.rendering.captioned_files import Item  # noqa: E402
+from imagedream.workshop.rendering.object_views import RenderConfig, object_samples  # noqa: E402
 from imagedream.workshop.rendering.samples import write_tar  # noqa: E402
 from imagedream.workshop.training.architectures import (  # noqa: E402
     architecture_of,

@@ -25,7 +25,7 @@ from imagedream.cli import main
 from imagedream.image_prompt.prompt import MAX_BYTES, ImagePromptError, load_image_prompt
 from imagedream.mesh import reading as meshes
 from imagedream.report import write_report
-from imagedream.workshop.rendering.object_views import Item
+from imagedream.workshop.rendering.captioned_files import Item
 from imagedream.workshop.rendering.samples import SampleError, decode_png
 
 ROOT = Path(__file__).parents[1]

@@ -271,10 +271,12 @@ def command_for(pictures, out, weights, *more):
 
 @contextmanager
 def running(command, environment):
-    """A process that is not left behind when the test fails."""
+    """A process, once it works at the first picture, and its worker; nothing is left behind when the test fails."""
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
-            yield process
+            folder = Path(command[command.index("--out") + 1]) / "brick"
+            wait_for(lambda: status_of(folder)["state"] == "running", process)
+            yield process, int(status_of(folder)["worker"].rpartition(":")[2])
         finally:
             process.kill()
 
@@ -302,9 +304,7 @@ def test_the_whole_way_with_a_killed_worker_and_an_interruption(pictures, tmp_pa
     command, environment = command_for(pictures, out, weights)
 
     # Ctrl-C while the first picture runs: it is put back, nothing of the batch goes on
-    with running(command, environment) as process:
-        wait_for(lambda: status_of(out / "brick")["state"] == "running", process)
-        worker = int(status_of(out / "brick")["worker"].rpartition(":")[2])
+    with running(command, environment) as (process, worker):
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 130, said
@@ -314,10 +314,9 @@ def test_the_whole_way_with_a_killed_worker_and_an_interruption(pictures, tmp_pa
     assert (out / "index.html").is_file()
     assert not Path(f"/proc/{worker}").exists()
 
-    # the same command again; its worker is killed at the first picture, which is taken up again
-    with running(command, environment) as process:
-        wait_for(lambda: status_of(out / "brick")["state"] == "running", process)
-        os.kill(int(status_of(out / "brick")["worker"].rpartition(":")[2]), signal.SIGKILL)
+    # the same command again; its worker is killed at the first picture, which is tried again
+    with running(command, environment) as (process, worker):
+        os.kill(worker, signal.SIGKILL)
         _, said = process.communicate(timeout=800)
     assert process.returncode == 1, said  # the text file
     assert "Traceback" not in said
@@ -330,12 +329,11 @@ def test_the_whole_way_with_a_killed_worker_and_an_interruption(pictures, tmp_pa
     assert "is not a picture of a known format" in found["text"]["error"]
     # one worker, one load of the model for the two pictures after the killed one's
     assert found["brick"]["worker"] == found["more_IMG_1"]["worker"]
-    seconds = json.loads((out / "brick" / "run" / "save" / "run.json").read_text())["seconds"]
-    assert "load model" in seconds
     for key in ("brick", "more_IMG_1"):
         assert (out / f"{key}.glb").read_bytes()[:4] == b"glTF"
         assert (out / key / "run" / "report.html").is_file()
     record = json.loads((out / "brick" / "run" / "save" / "run.json").read_text())
+    assert "load model" in record["seconds"]
     assert record["caption"] == "a brick: it's $ {oc.env:HOME} <red>"
 
     # nothing is done twice
@@ -353,9 +351,8 @@ def test_over_ray(pictures, tmp_path):
     tiny_pipeline().save_pretrained(weights)
     command, environment = command_for(pictures, out, weights, "--ray", "local", "--jobs", "2")
     environment["RAY_worker_niceness"] = "0"  # otherwise whatever else a machine does comes first
-    with running(command, environment) as process:
-        wait_for(lambda: status_of(out / "brick")["state"] == "running", process)
-        os.kill(int(status_of(out / "brick")["worker"].rpartition(":")[2]), signal.SIGKILL)
+    with running(command, environment) as (process, worker):
+        os.kill(worker, signal.SIGKILL)
         _, said = process.communicate(timeout=800)
     assert process.returncode == 1, said
     assert status_of(out / "brick") | {"state": "done", "attempts": 2} == status_of(out / "brick")

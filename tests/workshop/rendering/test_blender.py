@@ -6,28 +6,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
+from imagedream import cameras
 from imagedream.mesh.raycast import Light
 from imagedream.mesh.reading import FileAxes, MeshError, to_gltf_axes
-from imagedream.workshop.rendering.object_views import Item, RenderConfig, object_samples
+from imagedream.workshop.rendering.blender import BlenderScene
+from imagedream.workshop.rendering.captioned_files import Item
+from imagedream.workshop.rendering.object_views import RenderConfig, object_samples
+
+pytestmark = pytest.mark.slow
 
 SMALL = RenderConfig(
     size=48, views=4, rings=1, prompts=1, lighting="fixed", relative_distance=(0.7, 0.8), supersample=4
 )
 
 
-def test_blender_is_named_where_it_is_missing():
-    from imagedream.workshop.rendering.blender import BlenderScene
-
-    try:
-        import bpy  # noqa: F401
-    except ImportError:
-        with pytest.raises(ImportError, match=r"pip install 'imagedream\[blender\]'"):
-            BlenderScene("toybox:3", FileAxes("z", "+x"), [trimesh.creation.box()])
-    else:
-        pytest.skip("bpy is installed, see the other tests")
+@pytest.fixture(autouse=True)
+def bpy():
+    return pytest.importorskip("bpy", reason="bpy is not installed (it wants numpy below 2)")
 
 
 def pictures(item, config):
@@ -47,25 +46,24 @@ def assert_same_shape(expected, found):
     return np.minimum(one, other) == 1
 
 
-def assert_same_object(item):
-    pytest.importorskip("bpy", reason="bpy is not installed (it wants numpy below 2)")
+def assert_same_object(item, coloured=True):
     record, expected = pictures(item, SMALL)
     other, found = pictures(item, replace(SMALL, backend="blender"))
     assert other["renderer"] == "blender"
     assert {**other, "renderer": "raycast"} == record
     for name in expected:
         covered = assert_same_shape(expected[name], found[name])
+        if not coloured:
+            continue
         ours, theirs = (picture[covered][:, :3].mean(axis=0) for picture in (expected[name], found[name]))
         np.testing.assert_allclose(ours, theirs, atol=0.3)  # a glossy coat and light from all around
         assert ours.argmax() == theirs.argmax()
 
 
-@pytest.mark.slow
 def test_a_toy():
     assert_same_object(Item("toy", "toybox:3"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["glb", "obj", "ply", "stl"])
 def test_a_file_in_its_own_axes(tmp_path, suffix):
     mesh = trimesh.Trimesh(  # no symmetry: a wrong axis shows
@@ -78,24 +76,10 @@ def test_a_file_in_its_own_axes(tmp_path, suffix):
     if suffix in ("glb", "obj"):
         mesh.vertices = to_gltf_axes(mesh.vertices)
     mesh.export(tmp_path / f"wedge.{suffix}")
-    if suffix == "stl":
-        pytest.importorskip("bpy", reason="bpy is not installed (it wants numpy below 2)")
-        _, found = pictures(Item("wedge", str(tmp_path / "wedge.stl"), ""), replace(SMALL, backend="blender"))
-        _, expected = pictures(Item("wedge", str(tmp_path / "wedge.stl"), ""), SMALL)
-        for name in expected:
-            assert_same_shape(expected[name], found[name])
-    else:
-        assert_same_object(Item("wedge", str(tmp_path / f"wedge.{suffix}"), ""))
+    assert_same_object(Item("wedge", str(tmp_path / f"wedge.{suffix}"), ""), coloured=suffix != "stl")
 
 
-@pytest.mark.slow
 def test_the_sun_shines_from_where_the_light_says():
-    pytest.importorskip("bpy", reason="bpy is not installed (it wants numpy below 2)")
-    import torch
-
-    from imagedream import cameras
-    from imagedream.workshop.rendering.blender import BlenderScene
-
     box = trimesh.creation.box((1, 1, 1))
     scene = BlenderScene("a box", FileAxes("z", "+x"), [box])
     azimuths = cameras.orthogonal_azimuths()
@@ -106,11 +90,7 @@ def test_the_sun_shines_from_where_the_light_says():
     assert middle[1] > 1.5 * middle[[0, 2, 3]].max()
 
 
-@pytest.mark.slow
 def test_a_broken_file_is_named(tmp_path):
-    pytest.importorskip("bpy", reason="bpy is not installed (it wants numpy below 2)")
-    from imagedream.workshop.rendering.blender import BlenderScene
-
     (tmp_path / "broken.glb").write_bytes(b"nothing")
     with pytest.raises(MeshError, match=r"broken\.glb cannot be read by Blender"):
         BlenderScene(str(tmp_path / "broken.glb"), FileAxes("y", "+z"), [])

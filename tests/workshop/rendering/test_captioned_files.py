@@ -6,8 +6,7 @@ import json
 import pytest
 import trimesh
 
-from imagedream.workshop.rendering.captioned_files import find_items
-from imagedream.workshop.rendering.object_views import Item
+from imagedream.workshop.rendering.captioned_files import Item, find_items
 
 UID = "8476c4170df24cf5bbe6967222d1a42d"
 

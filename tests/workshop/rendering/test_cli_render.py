@@ -1,6 +1,7 @@
 """`render` on the command line: a mesh into a folder, many into shards."""
 
 import json
+import sys
 
 import pytest
 import trimesh
@@ -46,20 +47,14 @@ def test_a_folder_becomes_shards(meshes, tmp_path, capsys):
     assert (out / "shard-000000.tar").stat().st_mtime_ns == before
 
 
-def test_captions_and_choice(meshes, tmp_path, capsys):
+def test_captions_and_choice(meshes, tmp_path):
     (tmp_path / "captions.csv").write_text("cone,a party hat\n")
     (tmp_path / "names.txt").write_text("cone\n\n")
-    options = [
-        "--captions",
-        str(tmp_path / "captions.csv"),
-        "--only",
-        str(tmp_path / "names.txt"),
-        "--jobs",
-        "1",
-    ]
+    chosen = ["--captions", f"{tmp_path / 'captions.csv'}", "--only", f"{tmp_path / 'names.txt'}"]
     small = ["--size", "8", "--views", "4", "--rings", "1", "--prompts", "0", "--light", "none"]
-    assert main(["render", str(meshes), "--out", str(tmp_path / "out"), *options, *small]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "out" / "objects.jsonl").read_text().splitlines()]
+    out = tmp_path / "out"
+    assert main(["render", str(meshes), "--out", str(out), "--jobs", "1", *chosen, *small]) == 0
+    lines = [json.loads(line) for line in (out / "objects.jsonl").read_text().splitlines()]
     assert [(line["key"], line["caption"]) for line in lines] == [("cone", "a party hat")]
 
 
@@ -74,12 +69,14 @@ def test_captions_and_choice(meshes, tmp_path, capsys):
         (["{meshes}", "--jobs", "0"], "--jobs is 0"),
         (["{meshes}", "--timeout-s", "0"], "--timeout-s is 0.0"),
         (["{meshes}/red_box.glb", "--rings", "2"], "rings is 2: a folder of views holds 1"),
+        (["{meshes}/red_box.glb", "--backend", "blender"], "pip install 'imagedream[blender]'"),
         (["{meshes}", "--only", "missing.txt"], "missing.txt: No such file"),
         (["{meshes}", "--captions", "missing.csv"], "missing.csv: no such CSV file"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(arguments, message, meshes, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "bpy", None)  # as where it is not installed
     assert main(["render", *(argument.format(meshes=meshes) for argument in arguments)]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == [meshes]

@@ -10,9 +10,9 @@ from PIL import Image
 
 from imagedream import cameras
 from imagedream.mesh.reading import to_gltf_axes
+from imagedream.workshop.rendering.captioned_files import Item
 from imagedream.workshop.rendering.object_views import (
     SINGLE_MESH,
-    Item,
     RenderConfig,
     Ring,
     object_samples,
@@ -71,7 +71,7 @@ def assert_tip_is_where_the_camera_says(png, view):
     assert abs(rows.mean() + 0.5 - where[0, 1]) < 1.5
 
 
-def test_caption_is_kept_and_full_folder_refused(arrow_file, tmp_path):
+def test_nothing_is_overwritten_or_left_half_done(arrow_file, tmp_path):
     item = Item("arrow", str(arrow_file), "ein Käfer")
     out = render_mesh_file(item, tmp_path / "views", SINGLE)
     assert json.loads((out / "cameras.json").read_text(encoding="utf-8"))["caption"] == "ein Käfer"
@@ -79,13 +79,10 @@ def test_caption_is_kept_and_full_folder_refused(arrow_file, tmp_path):
         render_mesh_file(item, out, SINGLE)
     with pytest.raises(ValueError, match="rings is 2: a folder of views holds 1"):
         render_mesh_file(item, tmp_path / "more", replace(SINGLE, rings=2))
-
-
-def test_failure_leaves_nothing(tmp_path):
     (tmp_path / "broken.glb").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"broken\.glb"):
-        render_mesh_file(Item("broken", str(tmp_path / "broken.glb"), ""), tmp_path / "views", SINGLE)
-    assert [path.name for path in tmp_path.iterdir()] == ["broken.glb"]
+        render_mesh_file(Item("broken", str(tmp_path / "broken.glb"), ""), tmp_path / "none", SINGLE)
+    assert {path.name for path in tmp_path.iterdir()} == {"a_red-tip.glb", "broken.glb", "views"}
 
 
 def test_rings_and_prompts_lie_within_their_ranges(arrow_file):
@@ -110,23 +107,20 @@ def test_rings_and_prompts_lie_within_their_ranges(arrow_file):
 
 
 def test_files_fit_what_the_description_says(arrow_file):
-    for sample, files in object_samples(
-        Item("a", str(arrow_file), "an arrow"), replace(SMALL, lighting="none")
-    ):
+    item = Item("a", str(arrow_file), "an arrow")
+    for sample, files in object_samples(item, replace(SMALL, lighting="none")):
         assert Sample.from_json(files["cameras.json"], "here") == sample
         record = json.loads(files["cameras.json"])
         for view in (record["views"][0], record["prompts"][0]):
             assert_tip_is_where_the_camera_says(files[view["file"]], view)
-        assert [Image.open(io.BytesIO(files[view["file"]])).size for view in record["prompts"]] == [
-            (32, 32)
-        ] * 3
+        prompts = [Image.open(io.BytesIO(files[prompt["file"]])) for prompt in record["prompts"]]
+        assert [picture.size for picture in prompts] == [(32, 32)] * 3
 
 
 def test_an_object_is_determined_by_seed_and_key(arrow_file):
     def files(key, seed):
-        return [
-            files for _, files in object_samples(Item(key, str(arrow_file), ""), replace(SMALL, seed=seed))
-        ]
+        item = Item(key, str(arrow_file), "")
+        return [files for _, files in object_samples(item, replace(SMALL, seed=seed))]
 
     assert files("a", 0) == files("a", 0)
     assert files("a", 0) != files("b", 0)
@@ -151,32 +145,30 @@ def test_a_toy_brings_its_caption_and_front():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("kind", "settings", "message"),
     [
-        ({"views": 6}, "views is 6"),
-        ({"relative_distance": 0.0}, r"relative_distance is 0\.0"),
-        ({"elevation_deg": 90.0}, r"elevation_deg is 90\.0"),
-        ({"fov_y_deg": 0.0}, r"fov_y_deg is 0\.0"),
+        (Ring, {"views": 6}, "views is 6"),
+        (Ring, {"relative_distance": 0.0}, r"relative_distance is 0\.0"),
+        (Ring, {"elevation_deg": 90.0}, r"elevation_deg is 90\.0"),
+        (Ring, {"fov_y_deg": 0.0}, r"fov_y_deg is 0\.0"),
+        (
+            RenderConfig,
+            {"elevation_deg": (30.0, 0.0)},
+            r"elevation_deg is 30\.0 to 0\.0, must go from a lower",
+        ),
+        (RenderConfig, {"fov_y_deg": (float("nan"), 60.0)}, "fov_y_deg is nan"),
+        (RenderConfig, {"prompt_elevation_deg": (0.0, 95.0)}, r"elevation_deg is 95\.0"),
+        (RenderConfig, {"prompt_relative_distance": (0.0, 1.0)}, r"begins at 0\.0"),
+        (RenderConfig, {"size": 4}, "size is 4, must be at least 8"),
+        (RenderConfig, {"rings": 0}, "rings is 0, must be at least 1"),
+        (RenderConfig, {"views": 6}, "views is 6"),
+        (
+            RenderConfig,
+            {"up": "y", "front": "-y"},
+            r"front is '-y' with up y, must be one of \+x, -x, \+z, -z",
+        ),
     ],
 )
-def test_ring_says_what_is_wrong(settings, message):
+def test_bad_values_are_named(kind, settings, message):
     with pytest.raises(ValueError, match=message):
-        Ring(**settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"elevation_deg": (30.0, 0.0)}, r"elevation_deg is 30\.0 to 0\.0, must go from a lower"),
-        ({"fov_y_deg": (float("nan"), 60.0)}, "fov_y_deg is nan"),
-        ({"prompt_elevation_deg": (0.0, 95.0)}, r"elevation_deg is 95\.0"),
-        ({"prompt_relative_distance": (0.0, 1.0)}, r"begins at 0\.0"),
-        ({"size": 4}, "size is 4, must be at least 8"),
-        ({"rings": 0}, "rings is 0, must be at least 1"),
-        ({"views": 6}, "views is 6"),
-        ({"up": "y", "front": "-y"}, r"front is '-y' with up y, must be one of \+x, -x, \+z, -z"),
-    ],
-)
-def test_config_says_what_is_wrong(settings, message):
-    with pytest.raises(ValueError, match=message):
-        RenderConfig(**settings)
+        kind(**settings)

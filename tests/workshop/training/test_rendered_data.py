@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 
 from imagedream import cameras
 from imagedream.runs.seeds import step_generator
-from imagedream.workshop.rendering.object_views import Item, RenderConfig, object_samples
+from imagedream.workshop.rendering.captioned_files import Item
+from imagedream.workshop.rendering.object_views import RenderConfig, object_samples
 from imagedream.workshop.rendering.samples import Picture, SampleError, decode_png, encode_png, write_tar
 from imagedream.workshop.training.rendered_data import RenderedSamples, allows, examine_rendered, with_suffix
 from imagedream.workshop.training.shard_data import Entry, index

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagedream.workshop.rendering.object_views import Item, RenderConfig, object_samples, render_mesh_file
+from imagedream.workshop.rendering.captioned_files import Item
+from imagedream.workshop.rendering.object_views import RenderConfig, object_samples, render_mesh_file
 from imagedream.workshop.rendering.samples import SampleError, encode_png, write_tar
 from imagedream.workshop.training.rendered_data import examine_rendered, find_rendered
 from imagedream.workshop.training.shard_data import index, read, scan

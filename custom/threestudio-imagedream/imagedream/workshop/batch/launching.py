@@ -25,7 +25,7 @@ import imagedream
 from imagedream.image_prompt.prompt import MAX_BYTES
 from imagedream.runs.files import atomic_path
 from imagedream.workshop.batch.status import Status, read_status, write_status
-from imagedream.workshop.rendering.object_views import Item
+from imagedream.workshop.rendering.captioned_files import Item
 
 RUN = "run"
 """Folder of a picture's trial."""
@@ -127,7 +127,7 @@ class Launch:
         return digest.hexdigest()[:16]
 
     def __call__(self, item: Item) -> None:
-        """Run it; what it left before it was killed is gone on with, what belongs to other settings is removed."""
+        """Run it; it continues what was left when it was killed; what belongs to other settings is removed."""
         from imagedream.offloading import keep_models
 
         keep_models()

@@ -15,7 +15,7 @@ from imagedream.report import write_page
 from imagedream.runs.files import atomic_path
 from imagedream.workshop.batch.launching import RUN, Launch
 from imagedream.workshop.batch.status import Status
-from imagedream.workshop.rendering.object_views import Item
+from imagedream.workshop.rendering.captioned_files import Item
 
 SHEET, INDEX = "contact_sheet.png", "index.html"
 

@@ -1,17 +1,16 @@
 """A batch from beginning to end: what is done is skipped, what failed is tried again, the rest is run."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from imagedream.workshop.batch.launching import Launch
 from imagedream.workshop.batch.pages import write_pages
 from imagedream.workshop.batch.status import read_status, write_status
-from imagedream.workshop.rendering.object_views import Item
+from imagedream.workshop.rendering.captioned_files import Item
 from imagedream.workshop.workers import Runner
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,14 @@ def run_batch(items: Sequence[Item], launch: Launch, run: Runner) -> Summary:
         OSError: the folder cannot be written to.
     """
     launch.out.mkdir(parents=True, exist_ok=True)
-    with _alone(launch.out):
+    try:
+        # the system gives it back however this process ends
+        lock = FileLock(launch.out / ".lock").acquire(blocking=False)
+    except Timeout as error:
+        raise ValueError(
+            f"{launch.out}: another batch is at work there; wait for it or name another folder"
+        ) from error
+    with lock:
         statuses = {item.key: launch.status(item) for item in items}
         todo = [item for item in items if statuses[item.key].state != "done"]
         for item in todo:
@@ -75,21 +81,3 @@ def _settle(launch: Launch, item: Item, state: str, error: str) -> None:
     status = read_status(launch.folder(item))
     if status is not None and status.state == "running":
         write_status(launch.folder(item), status.now(state, error=error))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system gives back however this process ends."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"{folder}: another batch is at work there; wait for it or name another folder"
-            ) from error
-        yield

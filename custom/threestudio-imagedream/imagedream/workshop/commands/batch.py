@@ -13,7 +13,7 @@ from imagedream.cli.verb import Verb, say
 class Batch(Verb):
     """Every picture of a folder -> a GLB, by `launch.py`, in workers that load the model once.
 
-    The same command goes on where it was stopped: finished pictures are skipped, failed ones tried again.
+    The same command continues where it was stopped: finished pictures are skipped, failed ones tried again.
     """
 
     pictures: tyro.conf.Positional[Path] = tyro.MISSING

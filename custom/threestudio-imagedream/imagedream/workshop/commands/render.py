@@ -19,13 +19,13 @@ class Render(Verb):
 
     A single mesh file becomes a folder with one ring of views. A folder of meshes, an Objaverse download or toybox:N
     becomes shards: tar files of the same pictures, cameras and captions. Broken meshes are listed and skipped; the
-    same command goes on where it was stopped.
+    same command continues where it was stopped.
     """
 
     source: tyro.conf.Positional[str] = tyro.MISSING
     """GLB, glTF, OBJ, PLY or STL file, a folder of them at any depth, or toybox:N."""
     out: Path = Path("views")
-    """Folder to make: new, empty, or shards that were begun."""
+    """Folder to make: new, empty, or one whose shards are not complete yet."""
     shards: bool = False
     """Shards even of a single mesh file."""
     caption: str | None = None
@@ -69,8 +69,8 @@ class Render(Verb):
 
     def run(self) -> None:  # noqa: D102
         from imagedream.mesh.reading import MESH_SUFFIXES
-        from imagedream.workshop.rendering.captioned_files import find_items, read_names
-        from imagedream.workshop.rendering.object_views import TOYBOX, Item, render_mesh_file
+        from imagedream.workshop.rendering.captioned_files import TOYBOX, Item, find_items, read_names
+        from imagedream.workshop.rendering.object_views import render_mesh_file
         from imagedream.workshop.rendering.shards import render_shards
 
         many = self.source.startswith(TOYBOX) or Path(self.source).suffix.lower() not in MESH_SUFFIXES
@@ -104,15 +104,9 @@ class Render(Verb):
             "lighting": self.light,
         }
         usual = {} if shards else SINGLE_MESH
-        return RenderConfig(
-            **{**usual, **{name: value for name, value in given.items() if value is not None}},
-            size=self.size,
-            views=self.views,
-            up=self.up,
-            front=self.front,
-            backend=self.backend,
-            seed=self.seed,
-        )
+        chosen = {**usual, **{name: value for name, value in given.items() if value is not None}}
+        same = {name: getattr(self, name) for name in ("size", "views", "up", "front", "backend", "seed")}
+        return RenderConfig(**chosen, **same)
 
 
 def _range(name: str, numbers: tuple[float, ...] | None) -> tuple[float, float] | None:

@@ -69,13 +69,7 @@ class HeldOutCase:
 
 
 def held_out_cases(
-    count: int,
-    seed: int = 0,
-    kinds: Sequence[str] | None = None,
-    prompt_size: int = _PROMPT_PX,
-    combinations: Literal["any", "heldout"] = "any",
-    largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
-    split: Literal["train", "heldout"] = "heldout",
+    count: int, seed: int = 0, kinds: Sequence[str] | None = None, **how: Any
 ) -> list[HeldOutCase]:
     """Test cases that follow from the seed, the kinds taking turns.
 
@@ -83,22 +77,13 @@ def held_out_cases(
         count: how many.
         seed: case i is toy number `seed + i` of the split, so overlapping seeds share cases.
         kinds: names of the toybox; None for `FIRST_KINDS`.
-        prompt_size: side of the prompt in pixels.
-        combinations: "heldout" for toys whose kind, body colour and accessory training never saw together.
-        largest_prompt_azimuth_deg: prompts are taken from up to this far on either side of the front.
-        split: "train" for toys as training makes them; that it did not get to them is the caller's business
-            (`unseen_toys`).
+        how: see `held_out_case`.
 
     Raises:
         ValueError: a count below 1, an unknown kind, or an azimuth outside (0, 180].
     """
-    kinds = check_cases(count, kinds, largest_prompt_azimuth_deg)
-    return [
-        held_out_case(
-            number, kinds[number % len(kinds)], prompt_size, combinations, largest_prompt_azimuth_deg, split
-        )
-        for number in range(seed, seed + count)
-    ]
+    kinds = check_cases(count, kinds, how.get("largest_prompt_azimuth_deg", LARGEST_PROMPT_AZIMUTH_DEG))
+    return [held_out_case(number, kinds[number % len(kinds)], **how) for number in range(seed, seed + count)]
 
 
 def check_cases(
@@ -130,15 +115,24 @@ def held_out_case(
     largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
     split: Literal["train", "heldout"] = "heldout",
 ) -> HeldOutCase:
-    """One test case; prompt and views have different elevations, as for a picture of which nobody knows the elevation."""
+    """One test case; prompt and views have different elevations, as for a picture of which nobody knows the elevation.
+
+    Args:
+        seed: number of the toy in the split; decides the cameras too.
+        kind: name of the toybox.
+        prompt_size: side of the prompt in pixels.
+        combinations: "heldout" for toys whose kind, body colour and accessory training never saw together.
+        largest_prompt_azimuth_deg: prompts are taken from up to this far on either side of the front.
+        split: "train" for toys as training makes them; that it did not get to them is the caller's business
+            (`unseen_toys`).
+    """
     toy = make_toy(seed, kind, split=split, combinations=combinations)
     draws = torch.rand(3, generator=torch.Generator().manual_seed(seed)).tolist()
     prompt_azimuth_deg = (2 * draws[0] - 1) * largest_prompt_azimuth_deg
     prompt_elevation_deg, elevation_deg = (draw * LARGEST_ELEVATION_DEG for draw in draws[1:])
     prompt = prompt_picture(toy, prompt_azimuth_deg, prompt_elevation_deg, prompt_size)
-    return HeldOutCase(
-        toy, prompt, prompt_azimuth_deg, prompt_elevation_deg, Orbit(elevation_deg=elevation_deg)
-    )
+    orbit = Orbit(elevation_deg=elevation_deg)
+    return HeldOutCase(toy, prompt, prompt_azimuth_deg, prompt_elevation_deg, orbit)
 
 
 def prompt_picture(

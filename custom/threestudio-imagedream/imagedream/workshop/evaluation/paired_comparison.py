@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from imagedream.runs.settings import flatten
 from imagedream.workshop.evaluation.bootstrap_intervals import Scores
@@ -31,17 +31,17 @@ class Comparison:
 
     def rows(self) -> list[dict[str, str | int | float]]:
         """For a table: mean before and after, mean of the differences with its 95 % interval, and for how many objects it rose."""
-        return [
-            {
+        rows = []
+        for name, (before, after) in self.scores.items():
+            change = after - before
+            row = {
                 "score": name,
                 "before": before.mean,
                 "after": after.mean,
-                "difference (95 %)": str(after - before),
-                "rose": (after - before).rose,
-                "objects": self.objects,
+                "difference (95 %)": str(change),
             }
-            for name, (before, after) in self.scores.items()
-        ]
+            rows.append({**row, "rose": change.rose, "objects": self.objects})
+        return rows
 
     def __str__(self) -> str:
         """The settings that differ, and a Markdown table of the scores."""
@@ -51,20 +51,12 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """The same in numbers."""
-        return {
-            "objects": self.objects,
-            "settings": self.settings,
-            "scores": {
-                name: {
-                    "before": before.mean,
-                    "after": after.mean,
-                    "difference": (after - before).mean,
-                    "interval": (after - before).interval,
-                    "rose": (after - before).rose,
-                }
-                for name, (before, after) in self.scores.items()
-            },
-        }
+        scores = {}
+        for name, (before, after) in self.scores.items():
+            change = after - before
+            scores[name] = {"before": before.mean, "after": after.mean, "difference": change.mean}
+            scores[name] |= {"interval": change.interval, "rose": change.rose}
+        return {"objects": self.objects, "settings": self.settings, "scores": scores}
 
 
 def compare(before: str | Path, after: str | Path) -> Comparison:
@@ -77,8 +69,7 @@ def compare(before: str | Path, after: str | Path) -> Comparison:
     Raises:
         ValueError: a file holds no scores, or they are not of the same objects.
     """
-    contents = [read_measurement(path) for path in (before, after)]
-    one, other = (content.objects for content in contents)
+    (old, one), (new, other) = _read_measurement(before), _read_measurement(after)
     shared = [name for name in one if name in other]
     if not shared:
         raise ValueError(
@@ -96,37 +87,23 @@ def compare(before: str | Path, after: str | Path) -> Comparison:
         for score in first[0]
         if all(score in row for row in first + second)
     }
-    old, new = (content.settings for content in contents)
+    names = dict.fromkeys([*old, *new])
     return Comparison(
         objects=len(shared),
-        settings={
-            key: (old.get(key), new.get(key))
-            for key in dict.fromkeys([*old, *new])
-            if old.get(key) != new.get(key)
-        },
+        settings={name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)},
         scores={name: sides for name, sides in scores.items() if sides[0] != sides[1]},
     )
 
 
-class Measurement(NamedTuple):
-    """What a measurement's file says."""
-
-    settings: dict[str, Any]
-    objects: dict[str, dict[str, Any]]
-    """By their names; those that failed are left out."""
-
-
-def read_measurement(path: str | Path) -> Measurement:
-    """Read the JSON of a measurement.
+def _read_measurement(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Settings of a measurement, and what it says of each object, by name, without those that failed.
 
     Raises:
         ValueError: there is no such file, or it is not a measurement.
     """
     path = Path(path)
     if path.is_dir():
-        inside = [
-            path / f"{name}.json" for name in ("views", "pictures") if (path / f"{name}.json").is_file()
-        ]
+        inside = [file for name in ("views", "pictures") if (file := path / f"{name}.json").is_file()]
         if len(inside) != 1:
             raise ValueError(f"{path} holds {len(inside)} of views.json and pictures.json; name a file")
         path = inside[0]
@@ -140,7 +117,7 @@ def read_measurement(path: str | Path) -> Measurement:
         if isinstance(content, dict) and isinstance(content.get(key), list):
             found = {one[name]: one for one in content[key] if name in one and "error" not in one}
             if found:
-                return Measurement(content.get("settings", {}), found)
+                return content.get("settings", {}), found
     raise ValueError(f"{path} holds no objects with scores; it must have a list called {' or '.join(LISTS)}")
 
 

@@ -5,9 +5,10 @@ score compares each picture with the mean over all pictures, where the paper's h
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, log_softmax
 
 from imagedream import checkpoints
+from imagedream.checkpoints.tensors import open_tensors
 from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt.prompt import composite
 from imagedream.metrics import clip_unavailable
@@ -29,6 +31,12 @@ METRICS = {
     "clip_text": "CLIP(TX)",
 }
 """What a score is called in tables; consistency is `imagedream.metrics.hull_agreement`."""
+
+
+def titled(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores by what tables call them."""
+    return {METRICS[metric]: value for metric, value in scores.items()}
+
 
 OWN = "own"
 """Name of the CLIP that the measured model itself reads pictures and captions with."""
@@ -114,33 +122,29 @@ class InceptionClassifier:
     """torchvision's Inception v3, the classifier of the inception score (Salimans et al. 2016).
 
     Args:
-        weights: file with torchvision's `inception_v3_google` weights (1,000 labels), safetensors or tensors alone; None
-            downloads them.
+        weights: file with torchvision's `inception_v3_google` weights (1,000 labels); None downloads them.
         device: where it computes.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds something else.
+        ValueError: it holds something else, or more than tensors.
     """
 
     def __init__(self, weights: Path | None, device: str | torch.device = "cpu") -> None:
         from torchvision.models import Inception_V3_Weights, inception_v3
 
-        if weights is not None and not weights.is_file():
-            raise FileNotFoundError(f"no file {weights} with the weights of Inception v3")
         preset = Inception_V3_Weights.IMAGENET1K_V1
         if weights is None:
             state = preset.get_state_dict(progress=True, check_hash=True)
-        elif weights.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(weights)
+        elif weights.is_file():
+            tensors = open_tensors(weights)
+            state = tensors.read(tensors.shapes)
         else:
-            state = torch.load(weights, weights_only=True, map_location="cpu")
+            raise FileNotFoundError(f"no file {weights} with the weights of Inception v3")
         self.model = inception_v3(weights=None, init_weights=False, transform_input=True)
         try:
             self.model.load_state_dict(state)
-        except (RuntimeError, TypeError, AttributeError) as error:
+        except RuntimeError as error:
             raise ValueError(f"{weights} holds no weights of torchvision's Inception v3: {error}") from error
         self.model.eval().to(device)
         self.device, transform = torch.device(device), preset.transforms()

@@ -21,6 +21,7 @@ from imagedream.workshop.evaluation.paper_metrics import (
     InceptionClassifier,
     mean_and_deviation,
     paper_scores,
+    titled,
 )
 from imagedream.workshop.evaluation.tables import markdown_table, save_results
 from imagedream.workshop.rendering.captions import find_captions
@@ -29,19 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A picture with its caption."""
+class PictureResult:
+    """One prompt's views and their scores."""
 
     name: str
     picture: ImagePrompt
     caption: str
-
-
-@dataclass(frozen=True)
-class PictureResult:
-    """One prompt's views and their scores."""
-
-    prompt: Prompt
     scores: dict[str, float]
     images: Float[Tensor, "view 3 size size"]
 
@@ -56,45 +50,32 @@ class PicturesEvaluation:
     @property
     def means(self) -> dict[str, tuple[float, float]]:
         """Metric -> mean and standard deviation over the pictures (paper: mean ± std)."""
-        told = {}
-        for metric in dict.fromkeys(metric for result in self.results for metric in result.scores):
-            told[metric] = mean_and_deviation([r.scores[metric] for r in self.results if metric in r.scores])
-        return told
+        values: dict[str, list[float]] = {}
+        for result in self.results:
+            for metric, value in result.scores.items():
+                values.setdefault(metric, []).append(value)
+        return {metric: mean_and_deviation(each) for metric, each in values.items()}
 
     def table(self) -> str:
         """Two Markdown tables: mean ± standard deviation as in the paper, and each picture."""
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
-        means = {
-            METRICS[metric]: f"{mean:.2f} ± {deviation:.2f}"
-            for metric, (mean, deviation) in self.means.items()
-        }
-        rows = [
-            {"picture": result.prompt.name, **{METRICS[name]: value for name, value in result.scores.items()}}
-            for result in self.results
-        ]
+        means = {METRICS[metric]: f"{mean:.2f} ± {std:.2f}" for metric, (mean, std) in self.means.items()}
+        rows = [{"picture": result.name, **titled(result.scores)} for result in self.results]
         return f"Four views of pictures ({settings})\n\n{markdown_table([means])}\n\n{markdown_table(rows)}"
 
     def to_dict(self) -> dict:
         """Everything but the pictures, as JSON can hold it."""
-        return {
-            "settings": self.settings,
-            "mean_and_deviation": self.means,
-            "pictures": [
-                {"picture": r.prompt.name, "caption": r.prompt.caption, "scores": r.scores}
-                for r in self.results
-            ],
-        }
+        pictures = [
+            {"picture": result.name, "caption": result.caption, "scores": result.scores}
+            for result in self.results
+        ]
+        return {"settings": self.settings, "mean_and_deviation": self.means, "pictures": pictures}
 
     def save(self, folder: str | Path) -> None:
         """Write `pictures.md`, `pictures.json` and `pictures.png` (prompt and views of each)."""
-        save_results(Path(folder) / "pictures", self.table(), self.to_dict(), self.contact_sheet())
-
-    def contact_sheet(self) -> Image.Image:
-        """A row for each picture: the prompt and its views."""
-        rows = [
-            [composite(result.prompt.picture.rgba, torch.ones(3)), *result.images] for result in self.results
-        ]
-        return contact_sheet(["prompt", *VIEW_NAMES], rows)
+        rows = [[composite(result.picture.rgba, torch.ones(3)), *result.images] for result in self.results]
+        sheet = contact_sheet(["prompt", *VIEW_NAMES], rows)
+        save_results(Path(folder) / "pictures", self.table(), self.to_dict(), sheet)
 
 
 def find_prompts(folder: Path, captions: str = "auto") -> list[tuple[Path, str]]:
@@ -142,23 +123,23 @@ def evaluate_pictures(
     if guidance_scale is None:
         guidance_scale = pipeline.config.guidance_scale
     # each picture is read before any view is made: a broken one is noticed at once
-    read = [Prompt(path.stem, load_image_prompt(path), caption) for path, caption in prompts]
+    read = [(path.stem, load_image_prompt(path), caption) for path, caption in prompts]
     results = []
-    for number, prompt in enumerate(read):
+    for number, (name, picture, caption) in enumerate(read):
         output = pipeline(
-            prompt.picture,
-            prompt.caption,
+            picture,
+            caption,
             guidance_scale=guidance_scale,
             num_inference_steps=steps,
             elevation_deg=elevation_deg,
             generator=torch.Generator().manual_seed(seed + number),
         )
         views = output.images.float().cpu()
-        scores = paper_scores(views, prompt.picture.rgba, prompt.caption, clip, inception)
+        scores = paper_scores(views, picture.rgba, caption, clip, inception)
         agreement = hull_agreement(silhouette(views), output.azimuths_deg, output.elevation_deg)
         scores["hull"] = float(agreement.mean())
-        logger.info("%d/%d %s", number + 1, len(read), prompt.name)
-        results.append(PictureResult(prompt, scores, views))
+        logger.info("%d/%d %s", number + 1, len(read), name)
+        results.append(PictureResult(name, picture, caption, scores, views))
     settings = {
         "pictures": len(read),
         "seed": seed,

@@ -40,11 +40,10 @@ def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def save_results(out: str | Path, text: str, numbers: Any, picture: Image.Image | None = None) -> None:
     """Write what a measurement found: `OUT.md` for reading, `OUT.json` for computing, and `OUT.png` with a picture."""
-    files = {
-        ".md": lambda path: path.write_text(f"{text}\n", encoding="utf-8"),
-        ".json": lambda path: path.write_text(f"{json.dumps(numbers, indent=1)}\n", encoding="utf-8"),
-        **({} if picture is None else {".png": picture.save}),
-    }
-    for ending, write in files.items():
-        with atomic_path(f"{out}{ending}") as path:
-            write(path)
+    with atomic_path(f"{out}.md") as path:
+        path.write_text(f"{text}\n", encoding="utf-8")
+    with atomic_path(f"{out}.json") as path:
+        path.write_text(f"{json.dumps(numbers, indent=1)}\n", encoding="utf-8")
+    if picture is not None:
+        with atomic_path(f"{out}.png") as path:
+            picture.save(path)

@@ -1,14 +1,13 @@
 """How well a pipeline's four views agree with the true views of toys it has never seen."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from imagedream.cameras import VIEW_NAMES
@@ -23,7 +22,7 @@ from imagedream.workshop.evaluation.held_out_toys import (
     held_out_cases,
     trivial_answers,
 )
-from imagedream.workshop.evaluation.paper_metrics import METRICS, Clip
+from imagedream.workshop.evaluation.paper_metrics import Clip, titled
 from imagedream.workshop.evaluation.tables import markdown_table, mean_scores, save_results
 
 logger = logging.getLogger(__name__)
@@ -55,25 +54,19 @@ class ViewsEvaluation:
     """Of the intervals; None gives none."""
 
     @property
-    def interval(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """Answer -> metric -> where its mean over all such toys lies; empty without a confidence."""
-        if self.confidence is None:
-            return {}
-        return {
-            answer: {
-                metric: mean_interval(
-                    [result.scores[answer][metric] for result in self.results], self.confidence
-                )
-                for metric in scores
-            }
-            for answer, scores in self.mean.items()
-        }
-
-    @property
     def mean(self) -> dict[str, dict[str, float]]:
         """Answer -> metric -> mean over the toys."""
         answers = self.results[0].scores
         return {answer: mean_scores([result.scores[answer] for result in self.results]) for answer in answers}
+
+    @property
+    def interval(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """Answer -> metric -> where its mean over all such toys lies; empty without a confidence."""
+        found: dict[str, dict[str, tuple[float, float]]] = {}
+        for answer, scores in self.mean.items() if self.confidence is not None else ():
+            values = {name: [result.scores[answer][name] for result in self.results] for name in scores}
+            found[answer] = {name: mean_interval(each, self.confidence) for name, each in values.items()}
+        return found
 
     @property
     def mean_view_psnr_db(self) -> dict[str, float]:
@@ -84,25 +77,20 @@ class ViewsEvaluation:
     def table(self) -> str:
         """Markdown tables: the model beside the trivial answers, and the model on each side and for each kind."""
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
-        answers = [{"answer": answer, **_named(scores)} for answer, scores in self.mean.items()]
+        answers = [{"answer": answer, **titled(scores)} for answer, scores in self.mean.items()]
         if self.confidence is not None:
             ends = {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in self.interval[MODEL].items()}
-            answers.insert(1, {"answer": f"{100 * self.confidence:g} % interval", **_named(ends)})
+            answers.insert(1, {"answer": f"{100 * self.confidence:g} % interval", **titled(ends)})
         sides = [{"side": side, "PSNR (dB)": value} for side, value in self.mean_view_psnr_db.items()]
-        tables = [answers, sides, self._kinds()]
-        return "\n\n".join(
-            [f"Four views of held-out toys ({settings})", *(markdown_table(table) for table in tables)]
-        )
-
-    def _kinds(self) -> list[dict[str, str | int | float]]:
-        """A row of the model's scores for each kind of toy."""
-        kinds: dict[str, list[dict[str, float]]] = {}
+        by_kind: dict[str, list[dict[str, float]]] = {}
         for result in self.results:
-            kinds.setdefault(result.case.toy.kind, []).append(result.scores[MODEL])
-        return [
-            {"kind": kind, "toys": len(scores), **_named(mean_scores(scores))}
-            for kind, scores in kinds.items()
+            by_kind.setdefault(result.case.toy.kind, []).append(result.scores[MODEL])
+        kinds = [
+            {"kind": kind, "toys": len(scores), **titled(mean_scores(scores))}
+            for kind, scores in by_kind.items()
         ]
+        tables = [markdown_table(rows) for rows in (answers, sides, kinds)]
+        return "\n\n".join([f"Four views of held-out toys ({settings})", *tables])
 
     def to_dict(self) -> dict:
         """Everything but the pictures, as JSON can hold it."""
@@ -128,19 +116,13 @@ class ViewsEvaluation:
         }
 
     def save(self, folder: str | Path, contact_sheet_toys: int = 16) -> None:
-        """Write `views.md`, `views.json` and `views.png` (the contact sheet of the first toys)."""
-        save_results(
-            Path(folder) / "views", self.table(), self.to_dict(), self.contact_sheet(contact_sheet_toys)
-        )
-
-    def contact_sheet(self, toys: int = 16) -> Image.Image:
-        """A row for each toy: the prompt, the four true views, the model's four."""
+        """Write `views.md`, `views.json`, and `views.png`: prompt, true views and the model's of the first toys."""
         names = ["prompt", *(f"true {name}" for name in VIEW_NAMES), *VIEW_NAMES]
         rows = [
             [composite(result.case.prompt, torch.ones(3)), *result.true, *result.images]
-            for result in self.results[:toys]
+            for result in self.results[:contact_sheet_toys]
         ]
-        return contact_sheet(names, rows)
+        save_results(Path(folder) / "views", self.table(), self.to_dict(), contact_sheet(names, rows))
 
 
 def evaluate_views(
@@ -188,7 +170,15 @@ def evaluate_views(
     if guidance_scale is None:
         guidance_scale = pipeline.config.guidance_scale
     results = []
-    cases = held_out_cases(count, seed, kinds, prompt_size, combinations, largest_prompt_azimuth_deg, split)
+    cases = held_out_cases(
+        count,
+        seed,
+        kinds,
+        prompt_size=prompt_size,
+        combinations=combinations,
+        largest_prompt_azimuth_deg=largest_prompt_azimuth_deg,
+        split=split,
+    )
     for number, case in enumerate(cases):
         output = pipeline(
             case.prompt,
@@ -223,29 +213,14 @@ def score_case(
     case: HeldOutCase, images: Float[Tensor, "view 3 size size"], clip: Clip | None = None
 ) -> CaseResult:
     """Scores of four views of one toy, and of the trivial answers."""
-    size = images.shape[-1]
-    true = case.orbit.on_white(case.toy.mesh, size)
-    answers = {MODEL: images, **trivial_answers(case, size, case.orbit)}
-    scores = {
-        name: {**image_scores(answer, true), **_scores(case, answer, clip)}
-        for name, answer in answers.items()
-    }
+    size, orbit = images.shape[-1], case.orbit
+    true = orbit.on_white(case.toy.mesh, size)
+    prompt = composite(case.prompt, torch.ones(3))
+    scores = {}
+    for name, views in {MODEL: images, **trivial_answers(case, size, orbit)}.items():
+        hull = hull_agreement(silhouette(views), orbit.azimuths_deg, orbit.elevation_deg, orbit.fov_y_deg)
+        scores[name] = {**image_scores(views, true), "hull": float(hull.mean())}
+        if clip is not None:
+            scores[name]["clip_image"] = clip.image_similarity(views, prompt)
+            scores[name]["clip_text"] = clip.text_similarity(views, case.toy.caption)
     return CaseResult(case, scores, tuple(psnr(images, true).tolist()), images, true)
-
-
-def _scores(
-    case: HeldOutCase, images: Float[Tensor, "view 3 size size"], clip: Clip | None
-) -> dict[str, float]:
-    """What needs no true views: agreement of the views with each other, with the prompt and with the caption."""
-    orbit = case.orbit
-    agreement = hull_agreement(silhouette(images), orbit.azimuths_deg, orbit.elevation_deg, orbit.fov_y_deg)
-    scores = {"hull": float(agreement.mean())}
-    if clip is not None:
-        prompt = composite(case.prompt, torch.ones(3))
-        scores["clip_image"] = clip.image_similarity(images, prompt)
-        scores["clip_text"] = clip.text_similarity(images, case.toy.caption)
-    return scores
-
-
-def _named(scores: Mapping[str, Any]) -> dict[str, Any]:
-    return {METRICS[metric]: value for metric, value in scores.items()}

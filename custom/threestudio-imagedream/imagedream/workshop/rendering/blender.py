@@ -2,8 +2,8 @@
 
 Vertex colours in a glTF file are linear, as its specification has it, where the ray caster takes them as they are.
 
-`bpy` wants one version of Python and numpy below 2, so it is best kept in an environment of its own. It holds one
-scene a process; several processes render several objects. The cameras are this project's: Blender's agree with them.
+`bpy` wants one version of Python and numpy below 2, so it is best kept in an environment of its own (docs/training.md; tried
+with bpy 5.0.1). It holds one scene a process. The cameras are this project's: Blender's agree with them.
 """
 
 import os
@@ -73,7 +73,7 @@ class BlenderScene:
         light: Light | None,
         supersample: int,
     ) -> UInt8[np.ndarray, "view {size} {size} 4"]:
-        """See `imagedream.workshop.rendering.object_views.Scene`; without a light the object stands under a plain white sky."""
+        """See `imagedream.workshop.rendering.object_views.RaycastScene`; without a light the object stands under a plain white sky."""
         from mathutils import Matrix, Vector
 
         scene, camera = self._bpy.context.scene, self._bpy.context.scene.camera

@@ -3,11 +3,33 @@
 import hashlib
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from imagedream.mesh.reading import MESH_SUFFIXES
 from imagedream.workshop.rendering.captions import find_captions
-from imagedream.workshop.rendering.object_views import TOYBOX, Item
+
+TOYBOX = "toybox:"
+"""A source `toybox:7` is the toy of seed 7."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """An object to render, or a picture of a batch."""
+
+    key: str
+    """Its name in what is made of it: letters, digits, `-` and `_`."""
+    source: str
+    """The file, or `toybox:SEED`."""
+    caption: str | None = None
+    """What it is; None asks the toybox."""
+    caption_from: str = ""
+    """Where the caption came from."""
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.key):  # it names files, and may come from one
+            raise ValueError(f"key is {self.key!r}, must be made of letters, digits, - and _")
+
 
 _LONGEST_KEY = 80  # a tar member's name has room for 100
 

@@ -2,11 +2,10 @@
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from imagedream.mesh.raycast import Light, Raycaster
 from imagedream.mesh.reading import FileAxes, Front, Up, load_parts, normalise_parts
 from imagedream.runs.files import atomic_folder
 from imagedream.toybox import make_toy
+from imagedream.workshop.rendering.captioned_files import TOYBOX, Item
 from imagedream.workshop.rendering.samples import (
     CAMERAS,
     CAPTION,
@@ -33,27 +33,6 @@ logger = logging.getLogger(__name__)
 
 PROMPT_SCALE = 2
 """Side of a prompt view over that of a view: preparing a prompt cuts the object out and enlarges it."""
-
-TOYBOX = "toybox:"
-"""A source `toybox:7` is the toy of seed 7."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One object to render."""
-
-    key: str
-    """Its name in the data set: letters, digits, `-` and `_`."""
-    source: str
-    """A mesh file, or `toybox:SEED`."""
-    caption: str | None = None
-    """What it is; None asks the toybox."""
-    caption_from: str = ""
-    """Where the caption came from."""
-
-    def __post_init__(self):
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.key):  # it names files, and may come from one
-            raise ValueError(f"key is {self.key!r}, must be made of letters, digits, - and _")
 
 
 @dataclass(frozen=True)
@@ -203,23 +182,11 @@ def _uniform(low_high: Range, generator: torch.Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
-@runtime_checkable
-class Scene(Protocol):
-    """An object, brought to the unit cube in world axes, that can be photographed."""
-
-    def photograph(
-        self,
-        camera_to_world: Float[Tensor, "view 4 4"],
-        fov_y_deg: Float[Tensor, " view"],
-        size: int,
-        light: Light | None,
-        supersample: int,
-    ) -> UInt8[np.ndarray, "view {size} {size} 4"]:
-        """RGBA pictures with straight alpha."""
-
-
 class RaycastScene:
-    """A scene for the CPU ray caster."""
+    """An object in the unit cube and world axes that can be photographed, by the ray caster on the CPU.
+
+    `imagedream.workshop.rendering.blender.BlenderScene` does the same by path tracing.
+    """
 
     def __init__(self, parts: list[trimesh.Trimesh]):
         self._raycaster = Raycaster(parts)
@@ -232,12 +199,12 @@ class RaycastScene:
         light: Light | None,
         supersample: int,
     ) -> UInt8[np.ndarray, "view {size} {size} 4"]:
-        """See `Scene`."""
+        """RGBA pictures with straight alpha."""
         rgba = self._raycaster.render(camera_to_world, fov_y_deg, size, light, supersample).rgba
         return (rgba.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def open_scene(item: Item, config: RenderConfig) -> tuple[Scene, dict[str, str]]:
+def open_scene(item: Item, config: RenderConfig) -> tuple[Any, dict[str, str]]:
     """Load an object, decide which way it faces, and hand it to the renderer.
 
     Returns:

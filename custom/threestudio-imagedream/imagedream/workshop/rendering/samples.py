@@ -18,7 +18,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +127,7 @@ class Sample:
             record = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise SampleError(f"{where} ({len(content)} bytes) is not JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise SampleError(f"{where} holds a {type(record).__name__}, a dict is needed")
-        known = {name: record[name] for name in Sample.__dataclass_fields__ if name in record}
-        missing = {"caption", "size", "views"} - set(known)
-        if missing:
-            raise SampleError(f"{where} has no {' and no '.join(sorted(missing))}")
+        known = _known_fields(Sample, record, where)
         if not isinstance(known["caption"], str):
             raise SampleError(
                 f"{where}: caption is {known['caption']!r} ({type(known['caption']).__name__}), must be text"
@@ -143,21 +138,26 @@ class Sample:
             pictures = known.get(name, [])
             if not isinstance(pictures, list):
                 raise SampleError(f"{where}: {name} is a {type(pictures).__name__}, must be a list")
-            known[name] = [
-                _picture(picture, f"{where}: {name}[{index}]") for index, picture in enumerate(pictures)
-            ]
+            known[name] = [_picture(one, f"{where}: {name}[{index}]") for index, one in enumerate(pictures)]
         _check_ring(known["views"], where)
-        _check_cameras([*known["views"], *known.get("prompts", [])], where)
+        _check_cameras([*known["views"], *known["prompts"]], where)
         return Sample(**known)
 
 
-def _picture(record: Any, where: str) -> Picture:
+def _known_fields(kind: type, record: Any, where: str) -> dict[str, Any]:
+    """What a dictionary from a file says of a dataclass's fields; others may be there and are ignored."""
     if not isinstance(record, dict):
         raise SampleError(f"{where} is a {type(record).__name__}, must be a dict")
-    known = {name: record[name] for name in Picture.__dataclass_fields__ if name in record}
-    missing = [name for name in Picture.__dataclass_fields__ if name not in known and name != "light"]
+    known = {one.name: record[one.name] for one in fields(kind) if one.name in record}
+    required = [one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING]
+    missing = [name for name in required if name not in known]
     if missing:
         raise SampleError(f"{where} has no {' and no '.join(missing)}")
+    return known
+
+
+def _picture(record: Any, where: str) -> Picture:
+    known = _known_fields(Picture, record, where)
     if not isinstance(known["file"], str) or not known["file"]:
         raise SampleError(f"{where}: file is {known['file']!r}, must be a name")
     where = f"{where} ({known['file']})"
@@ -170,26 +170,10 @@ def _picture(record: Any, where: str) -> Picture:
         matrix = np.empty(0)
     if matrix.shape != (4, 4):
         raise SampleError(f"{where}: camera_to_world must be 4 rows of 4 numbers")
-    if not np.isfinite(matrix).all():
-        raise SampleError(
-            f"{where}: camera_to_world has {(~np.isfinite(matrix)).sum()} of 16 numbers that are not finite"
-        )
+    infinite = int((~np.isfinite(matrix)).sum())
+    if infinite:
+        raise SampleError(f"{where}: camera_to_world has {infinite} of 16 numbers that are not finite")
     return Picture(**known)
-
-
-def _check_cameras(pictures: list[Picture], where: str) -> None:
-    """Matrices must say what the angles say, so that a set in other axes is not taken for one in these."""
-    matrices = np.array([picture.camera_to_world for picture in pictures], dtype=np.float64)
-    angles = np.array([(picture.elevation_deg, picture.azimuth_deg) for picture in pictures])
-    expected = cameras.look_at_origin(*torch.from_numpy(angles).float().T, torch.ones(len(pictures))).numpy()
-    wrong = np.abs(expected - matrices)[:, :3, :3].max(axis=(1, 2)) > 0.01
-    for picture, is_wrong in zip(pictures, wrong.tolist(), strict=True):
-        if is_wrong:
-            raise SampleError(
-                f"{where}: {picture.file}: camera_to_world does not look at the origin from azimuth "
-                f"{picture.azimuth_deg} and elevation {picture.elevation_deg} in this project's axes "
-                "(see imagedream/cameras.py)"
-            )
 
 
 def _check_ring(views: list[Picture], where: str) -> None:
@@ -209,6 +193,22 @@ def _check_ring(views: list[Picture], where: str) -> None:
                 f"{where}: views[{index}] ({view.file}) has azimuth {view.azimuth_deg}, in {count} even steps from "
                 f"{views[0].azimuth_deg} it would be {expected % 360:g}"
             )
+
+
+def _check_cameras(pictures: list[Picture], where: str) -> None:
+    """Matrices must say what the angles say, so that a set in other axes is not taken for one in these."""
+    matrices = torch.tensor([picture.camera_to_world for picture in pictures], dtype=torch.float64)
+    angles = torch.tensor([(picture.elevation_deg, picture.azimuth_deg) for picture in pictures])
+    elevations, azimuths = angles.float().T
+    expected = cameras.look_at_origin(elevations, azimuths, torch.ones(len(pictures)))
+    wrong = (expected - matrices)[:, :3, :3].abs().amax(dim=(1, 2)) > 0.01
+    if wrong.any():
+        picture = pictures[int(wrong.int().argmax())]
+        raise SampleError(
+            f"{where}: {picture.file}: camera_to_world does not look at the origin from azimuth "
+            f"{picture.azimuth_deg} and elevation {picture.elevation_deg} in this project's axes "
+            "(see imagedream/cameras.py)"
+        )
 
 
 def check_files(sample: Sample, names: Iterable[str], where: str) -> None:

@@ -25,7 +25,8 @@ from typing import Any
 from tqdm import tqdm
 
 from imagedream.runs.files import atomic_path
-from imagedream.workshop.rendering.object_views import Item, RenderConfig, object_samples
+from imagedream.workshop.rendering.captioned_files import Item
+from imagedream.workshop.rendering.object_views import RenderConfig, object_samples
 from imagedream.workshop.rendering.samples import CAMERAS, write_tar
 from imagedream.workshop.workers import FatalError, Runner
 
@@ -56,7 +57,7 @@ def render_shards(
     run: Runner,
     objects_per_shard: int = OBJECTS_PER_SHARD,
 ) -> Report:
-    """Render objects into shards; a folder that was begun with the same settings is gone on with.
+    """Render objects into shards; one that was begun with the same settings is continued.
 
     Args:
         items: what to render; in a folder that was begun, the list it was begun with counts.
@@ -110,44 +111,29 @@ class _Shard:
     """A shard and its objects: each has a part file, or a note of its failure, or is still open."""
 
     def __init__(self, path: Path, items: Sequence[Item]):
-        self.path, self.items = path, items
+        self.path, self.items, self.note = path, items, path.with_suffix(".json")
+        self._parts = {item.key: _part(path.parent / _PARTS, item) for item in items}
+        self._failures = {key: part.with_suffix(".failed") for key, part in self._parts.items()}
         self.open: set[str] = set()
-        if not self.note.is_file():
-            self.open = {
-                item.key
-                for item in items
-                if not self._part(item).is_file() and not self._failure(item).is_file()
-            }
+        """Keys of the objects that are still to be rendered."""
+        if not self.note.is_file():  # it is written last
+            done = [key for key in self._parts if self._parts[key].is_file() or self._failures[key].is_file()]
+            self.open = set(self._parts) - set(done)
             if not self.open:
                 self._join()
-
-    @property
-    def note(self) -> Path:
-        """Written when the shard is complete."""
-        return self.path.with_suffix(".json")
 
     def settle(self, item: Item, error: str | None) -> None:
         """An object is done, or cannot be done; with the last one the shard is complete."""
         if error is not None:
-            with atomic_path(self._failure(item)) as temporary:
+            with atomic_path(self._failures[item.key]) as temporary:
                 temporary.write_text(error, encoding="utf-8")
         self.open.discard(item.key)
         if not self.open:
             self._join()
 
-    def _part(self, item: Item) -> Path:
-        return _part(self.path.parent / _PARTS, item)
-
-    def _failure(self, item: Item) -> Path:
-        return self._part(item).with_suffix(".failed")
-
     def _join(self) -> None:
-        samples, failed = 0, []
-        parts = [self._part(item) for item in self.items if self._part(item).is_file()]
-        for item in self.items:
-            if self._failure(item).is_file():
-                error = self._failure(item).read_text(encoding="utf-8")
-                failed.append({"object": item.key, "source": item.source, "error": error})
+        samples = 0
+        parts = [part for part in self._parts.values() if part.is_file()]
         if parts:
             with (
                 atomic_path(self.path.with_suffix(".tar")) as temporary,
@@ -158,11 +144,15 @@ class _Shard:
                         for member in files:
                             samples += member.name.endswith(f".{CAMERAS}")
                             joined.addfile(member, files.extractfile(member))
+        failed = [
+            {"object": item.key, "source": item.source, "error": failure.read_text(encoding="utf-8")}
+            for item, failure in zip(self.items, self._failures.values(), strict=True)
+            if failure.is_file()
+        ]
         with atomic_path(self.note) as temporary:
             _write_lines(temporary, [{"objects": len(self.items), "samples": samples, "failed": failed}])
-        for item in self.items:
-            self._part(item).unlink(missing_ok=True)
-            self._failure(item).unlink(missing_ok=True)
+        for path in (*self._parts.values(), *self._failures.values()):
+            path.unlink(missing_ok=True)
 
 
 def _part(folder: Path, item: Item) -> Path:
@@ -197,7 +187,7 @@ def _begin(items: Sequence[Item], out: Path, settings: dict[str, Any]) -> list[I
         known = [Item(**record) for record in _read_lines(out / _OBJECTS)]
         if [item.key for item in known] != [item.key for item in items]:
             logger.warning(
-                "the source now has %d objects, %s was begun with %d: going on with those; "
+                "the source now has %d objects, %s was begun with %d and continues with those; "
                 "render new ones into another folder",
                 *(len(items), out, len(known)),
             )
