@@ -19,29 +19,22 @@ from omegaconf import OmegaConf
 
 from imagedream.cli import main
 from imagedream.image_prompt.prompt import SUFFIXES
-from imagedream.workshop.batch import Launch, literal, read_status, run_batch, write_status
+from imagedream.workshop.batch.launching import Launch, literal
 from imagedream.workshop.batch.pages import write_pages
+from imagedream.workshop.batch.run_batch import run_batch
+from imagedream.workshop.batch.status import read_status, write_status
 from imagedream.workshop.rendering.captioned_files import file_items
 from imagedream.workshop.workers import Outcome, run_processes
 from tests.tiny import tiny_pipeline
 
 ROOT = Path(__file__).parents[2]
+EXPORT = {"resolution": 24, "texture_size": 64, "target_faces": 300, "bake_views": 4}
+DATA = {"height": 16, "width": 16, "eval_height": 16, "eval_width": 16, "n_val_views": 1, "n_test_views": 4}
 SMALL = (
-    "trainer.max_steps=2",
-    "trainer.val_check_interval=2",
-    "data.height=16",
-    "data.width=16",
-    "data.eval_height=16",
-    "data.eval_width=16",
-    "data.n_val_views=1",
-    "data.n_test_views=4",
-    "system.prompt_processor.image_size=32",
-    "system.renderer.num_samples_per_ray=24",
-    "system.views.steps=2",
-    "system.exporter.resolution=24",
-    "system.exporter.texture_size=64",
-    "system.exporter.target_faces=300",
-    "system.exporter.bake_views=4",
+    *("trainer.max_steps=2", "trainer.val_check_interval=2", "system.views.steps=2"),
+    *("system.prompt_processor.image_size=32", "system.renderer.num_samples_per_ray=24"),
+    *(f"data.{name}={value}" for name, value in DATA.items()),
+    *(f"system.exporter.{name}={value}" for name, value in EXPORT.items()),
 )
 
 
@@ -341,20 +334,3 @@ def test_the_whole_way_with_a_killed_worker_and_an_interruption(pictures, tmp_pa
     (pictures / "text.jpg").unlink()
     assert subprocess.run(command, env=environment, timeout=100).returncode == 0
     assert before == {key: (out / f"{key}.glb").stat().st_mtime_ns for key in before}
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_over_ray(pictures, tmp_path):
-    pytest.importorskip("ray", reason="the ray extra is not installed")
-    weights, out = tmp_path / "weights", tmp_path / "out"
-    tiny_pipeline().save_pretrained(weights)
-    command, environment = command_for(pictures, out, weights, "--ray", "local", "--jobs", "2")
-    environment["RAY_worker_niceness"] = "0"  # otherwise whatever else a machine does comes first
-    with running(command, environment) as (process, worker):
-        os.kill(worker, signal.SIGKILL)
-        _, said = process.communicate(timeout=800)
-    assert process.returncode == 1, said
-    assert status_of(out / "brick") | {"state": "done", "attempts": 2} == status_of(out / "brick")
-    assert status_of(out / "more_IMG_1") | {"state": "done", "attempts": 1} == status_of(out / "more_IMG_1")
-    assert status_of(out / "text")["state"] == "failed"

@@ -8,15 +8,10 @@ from imagedream.workshop.evaluation.paired_comparison import compare
 
 def write(path, scores, caption="a mug", key="toys", name="toy", **more):
     """A measurement as `evaluate views` writes it: one score of the model, one that no network changes."""
-    entries = [
-        {
-            name: f"mug-{i}",
-            "caption": caption,
-            "scores": {"model": {"psnr_db": value}, "blank": {"psnr_db": 13.0}},
-            **more,
-        }
-        for i, value in enumerate(scores)
-    ]
+    entries = []
+    for i, value in enumerate(scores):
+        both = {"model": {"psnr_db": value}, "blank": {"psnr_db": 13.0}}
+        entries.append({name: f"mug-{i}", "caption": caption, "scores": both, **more})
     path.write_text(json.dumps({"settings": {}, key: entries}))
     return path
 
@@ -41,19 +36,9 @@ def test_objects_that_differ_much_leave_a_narrow_interval_of_a_steady_difference
     after = write(tmp_path / "after.json", [score + 0.5 for score in scores])
     comparison = compare(before, after)
     assert comparison.rows()[0]["difference (95 %)"] == "0.50 (0.50 to 0.50)"
-    assert comparison.to_json() == {
-        "objects": 16,
-        "settings": {},
-        "scores": {
-            "scores model psnr_db": {
-                "before": 7.5,
-                "after": 8.0,
-                "difference": 0.5,
-                "interval": (0.5, 0.5),
-                "rose": 16,
-            }
-        },
-    }
+    numbers = {"before": 7.5, "after": 8.0, "difference": 0.5, "interval": (0.5, 0.5), "rose": 16}
+    expected = {"objects": 16, "settings": {}, "scores": {"scores model psnr_db": numbers}}
+    assert comparison.to_json() == expected
     assert str(compare(before, before)) == "all scores are equal"
 
 
@@ -81,19 +66,13 @@ def test_folders_of_pictures_and_the_command(tmp_path, capsys):
     for name, score in (("one", 60.0), ("other", 62.5)):
         (tmp_path / name).mkdir()
         write(tmp_path / name / "pictures.json", [score], key="pictures", name="picture")
-    assert main(["evaluate", "compare", str(tmp_path / "one"), str(tmp_path / "other")]) == 0
-    assert (
-        "| scores model psnr_db | 60     | 62.5  | 2.5               | 1    | 1       |"
-        in capsys.readouterr().out
-    )
-    assert main(["evaluate", "compare", "--json", str(tmp_path / "one"), str(tmp_path / "other")]) == 0
-    assert json.loads(capsys.readouterr().out)["scores"]["scores model psnr_db"] == {
-        "before": 60.0,
-        "after": 62.5,
-        "difference": 2.5,
-        "interval": None,
-        "rose": 1,
-    }
+    folders = [str(tmp_path / name) for name in ("one", "other")]
+    assert main(["evaluate", "compare", *folders]) == 0
+    row = "| scores model psnr_db | 60     | 62.5  | 2.5               | 1    | 1       |"
+    assert row in capsys.readouterr().out
+    assert main(["evaluate", "compare", "--json", *folders]) == 0
+    numbers = {"before": 60.0, "after": 62.5, "difference": 2.5, "interval": None, "rose": 1}
+    assert json.loads(capsys.readouterr().out)["scores"]["scores model psnr_db"] == numbers
 
 
 def test_what_cannot_be_compared_says_so(tmp_path):

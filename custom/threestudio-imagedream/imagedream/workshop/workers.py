@@ -3,8 +3,8 @@
 Workers live as long as there are tasks, so what a function keeps in its process (a model, say) is there for the next.
 
 Not `pebble.ProcessPool`, which was tried: its processes share one pipe, and one that dies soon after it took a task may
-end the whole pool ("All workers expired": seen after 60 and after 200 crashes over four processes on a busy machine).
-Here every process has a pipe of its own with a thread at its other end.
+end the whole pool ("All workers expired": seen within 60 and within 200 crashing tasks, over four processes of a busy
+machine). Here every process has a pipe of its own, and a thread at its other end.
 """
 
 import multiprocessing
@@ -90,10 +90,11 @@ class _Workers:
         """
         self._waiting = deque((task, 1) for task in tasks)
         count = len(self._waiting)
-        threads = [threading.Thread(target=self._serve, args=[place]) for place in range(min(size, count))]
-        for thread in threads:
-            thread.start()
+        places = range(min(size, count))
+        threads = [threading.Thread(target=self._serve, args=[place], daemon=True) for place in places]
         try:
+            for thread in threads:
+                thread.start()
             for _ in range(count):
                 outcome = self._finished.get()
                 if isinstance(outcome, Exception):
@@ -104,7 +105,8 @@ class _Workers:
             for worker in list(self._workers.values()):
                 worker.stop()
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:  # it was started
+                    thread.join()
 
     def _serve(self, place: int) -> None:
         """Look after the worker in a place until no task is left."""

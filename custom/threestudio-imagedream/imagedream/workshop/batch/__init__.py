@@ -10,9 +10,3 @@ lives on: it imports neither threestudio nor the extension. The folder of result
     KEY/log.txt                     what its run said
     KEY/run/                        its trial folder, with report.html
 """
-
-from imagedream.workshop.batch.launching import Launch, literal
-from imagedream.workshop.batch.run_batch import Summary, run_batch
-from imagedream.workshop.batch.status import Status, read_status, write_status
-
-__all__ = ["Launch", "Status", "Summary", "literal", "read_status", "run_batch", "write_status"]

@@ -2,7 +2,9 @@
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -46,7 +48,7 @@ class Evaluation(Verb):
             raise ValueError(
                 f"--guidance-scale is {self.guidance_scale}, must be at least 0 (1 means no guidance)"
             )
-        self.prepare()
+        evaluate = self.prepared()
         from imagedream import checkpoints
         from imagedream.metrics import clip_unavailable
         from imagedream.workshop.evaluation.paper_metrics import OWN, check_clip, find_clip
@@ -62,16 +64,14 @@ class Evaluation(Verb):
             logger.info("no CLIP scores: %s; --clip names another one", lacking)
         wanted = self.clip != "none" and not lacking
         clip = find_clip(self.clip, pipeline.encoder, device) if wanted else None
-        evaluation = self.evaluate(pipeline, clip)
+        common = {"seed": self.seed, "guidance_scale": self.guidance_scale, "steps": self.steps}
+        evaluation = evaluate(pipeline, clip=clip, **common)
         if self.out is not None:
             evaluation.save(self.out)
         say(json.dumps(evaluation.to_dict(), indent=1) if self.json else evaluation.table())
 
-    def prepare(self) -> None:
-        """Check what this evaluation is asked for."""
-
-    def evaluate(self, pipeline: "ImageDreamPipeline", clip: Any) -> Any:
-        """Do it."""
+    def prepared(self) -> Callable[..., Any]:
+        """Check what is asked for; what is to be done with pipeline, CLIP and the settings that all evaluations have."""
         raise NotImplementedError
 
 
@@ -94,35 +94,21 @@ class EvaluateViews(Evaluation):
     confidence: float | None = None
     """Of the intervals of the means; by default 0.95 where there are toys enough."""
 
-    def prepare(self) -> None:  # noqa: D102
+    def prepared(self) -> Callable[..., Any]:  # noqa: D102
         if self.n < 1:
             raise ValueError(f"--n is {self.n}, must be at least 1")
         from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence
-        from imagedream.workshop.evaluation.held_out_toys import check_cases
-
-        check_cases(self.n, self.kinds or None, self.prompt_azimuth_deg)
-        check_confidence(self.confidence, self.n)
-        self._toys()
-
-    def _toys(self) -> dict[str, Any]:
-        from imagedream.workshop.evaluation.held_out_toys import unseen_toys
-
-        return unseen_toys(self.weights, self.split, self.seed, self.n, self.kinds)
-
-    def evaluate(self, pipeline: "ImageDreamPipeline", clip: Any) -> Any:  # noqa: D102
+        from imagedream.workshop.evaluation.held_out_toys import check_cases, unseen_toys
         from imagedream.workshop.evaluation.views_evaluation import evaluate_views
 
-        return evaluate_views(
-            pipeline,
-            self.n,
-            seed=self.seed,
-            **self._toys(),
-            guidance_scale=self.guidance_scale,
-            steps=self.steps,
+        check_cases(self.n, self.kinds or None, self.prompt_azimuth_deg)
+        return partial(
+            evaluate_views,
+            count=self.n,
             captions=self.captions,
             largest_prompt_azimuth_deg=self.prompt_azimuth_deg,
-            clip=clip,
-            confidence=self.confidence,
+            confidence=check_confidence(self.confidence, self.n),
+            **unseen_toys(self.weights, self.split, self.seed, self.n, self.kinds),
         )
 
 
@@ -139,33 +125,26 @@ class EvaluatePictures(Evaluation):
     elevation_deg: float = 5.0
     """Height angle of the four cameras."""
 
-    def prepare(self) -> None:  # noqa: D102
+    def prepared(self) -> Callable[..., Any]:  # noqa: D102
         from imagedream.cameras import check_angles
-        from imagedream.workshop.evaluation.pictures_evaluation import find_prompts
-
-        check_angles(self.elevation_deg)
-        find_prompts(self.folder, self.captions)
-        if self.inception not in ("none", "download") and not Path(self.inception).is_file():
-            raise ValueError(f"--inception is {self.inception}: no such file, nor is it download or none")
-
-    def evaluate(self, pipeline: "ImageDreamPipeline", clip: Any) -> Any:  # noqa: D102
         from imagedream.workshop.evaluation.paper_metrics import InceptionClassifier
         from imagedream.workshop.evaluation.pictures_evaluation import evaluate_pictures, find_prompts
 
-        inception = None
-        if self.inception != "none":
-            file = None if self.inception == "download" else Path(self.inception)
-            inception = InceptionClassifier(file, pipeline.device)
-        return evaluate_pictures(
-            pipeline,
-            find_prompts(self.folder, self.captions),
-            clip,
-            inception,
-            seed=self.seed,
-            guidance_scale=self.guidance_scale,
-            steps=self.steps,
-            elevation_deg=self.elevation_deg,
-        )
+        check_angles(self.elevation_deg)
+        prompts = find_prompts(self.folder, self.captions)
+        if self.inception not in ("none", "download") and not Path(self.inception).is_file():
+            raise ValueError(f"--inception is {self.inception}: no such file, nor is it download or none")
+
+        def evaluate(pipeline: "ImageDreamPipeline", **common: Any) -> Any:
+            inception = None
+            if self.inception != "none":
+                file = None if self.inception == "download" else Path(self.inception)
+                inception = InceptionClassifier(file, pipeline.device)
+            return evaluate_pictures(
+                pipeline, prompts, inception=inception, elevation_deg=self.elevation_deg, **common
+            )
+
+        return evaluate
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,7 @@ def _touches_edge(alpha: UInt8[np.ndarray, "view height width"]) -> Bool[np.ndar
 
 
 def _photograph_prompt(
-    scene: Scene, name: str, config: RenderConfig, generator: torch.Generator
+    scene: Any, name: str, config: RenderConfig, generator: torch.Generator
 ) -> tuple[UInt8[np.ndarray, "height width 4"], Picture]:
     azimuth_deg = _uniform(config.prompt_azimuth_deg, generator)
     elevation_deg = _uniform(config.prompt_elevation_deg, generator)

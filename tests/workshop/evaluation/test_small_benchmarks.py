@@ -1,11 +1,52 @@
-"""The benchmarks of several prompts and of the scores of views, on the tiny model and by hand."""
+"""Benchmarks of the prompt's camera, the controllers' weights, several prompts and the scores of views: by hand, and tiny."""
 
 import json
 
 import pytest
+import torch
 
-from benchmarks import several_prompts, view_scores
+from benchmarks import controller_balance, prompt_camera, several_prompts, view_scores
+from imagedream.controller_weights import ControllerWeights
+from imagedream.workshop.evaluation.held_out_toys import held_out_case
 from tests.tiny import tiny_pipeline
+
+
+def row(seen_in, azimuth, error, prompts="±30°"):
+    rest = {"elevation_error_deg": 2.0, "certainty": 0.5, "silhouette_iou": 0.9}
+    where = {"in": seen_in, "azimuth_deg": azimuth, "error_deg": error}
+    return {"toy": "mug-6", "prompts": prompts, **where, **rest}
+
+
+def test_summary_by_hand():
+    rows = [row("true mesh", -10.0, 1.0), row("true mesh", 30.0, 3.0), row("field", 30.0, 20.0)]
+    front, mean, field, mesh = prompt_camera.summary(rows)
+    assert [one["looked for in"] for one in (front, mean, field, mesh)] == [
+        "always front", "their mean", "field", "true mesh",
+    ]  # fmt: skip
+    assert front["90 %"] == pytest.approx(28)  # of 10 and 30
+    assert mean["90 %"] == pytest.approx(20)  # their mean is 10
+    assert (field["toys"], field["median"], field["within 15°"]) == (1, 20, 0)
+    assert mesh["within 15°"] == 1
+    assert mesh["mean certainty"] == 0.5
+    assert mesh["elevation median"] == 2
+
+
+def test_balance_scores_what_was_sampled(tmp_path):
+    pipeline, case = tiny_pipeline(), held_out_case(8, "robot", 16)
+    settings = controller_balance.Settings(steps=1)
+    images = [
+        controller_balance.sample(pipeline, case, "a robot", settings, **weights)
+        for weights in ({}, {"ip_weight": 0.0}, {"caption_weight": 0.0})
+    ]
+    assert not torch.equal(images[0], images[1])
+    assert not torch.equal(images[0], images[2])
+    numbers = controller_balance.scores(pipeline, case, images[0], "a robot")
+    assert list(json.loads(json.dumps(numbers))) == [
+        "PSNR to truth (dB)",
+        "like the picture",
+        "like the caption",
+    ]
+    assert set(controller_balance.NAMES) == set(vars(ControllerWeights()))
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +73,9 @@ def test_several_prompts_runs_and_writes(model, tmp_path, capsys):
 def test_gain_is_over_the_mean_of_the_pictures_alone():
     both = several_prompts.PictureSet(("front", "back"))
     values = [(10.0, 14.0, 13.0), (20.0, 22.0, 20.0)]  # alone, alone, together: gains of 1 and −1
+    names = ("front", "back", both.name)
     toys = [
-        {
-            "scores": {
-                name: {"psnr_db": db} for name, db in zip(("front", "back", both.name), three, strict=True)
-            }
-        }
-        for three in values
+        {"scores": {name: {"psnr_db": db} for name, db in zip(names, three, strict=True)}} for three in values
     ]
     mean, error = several_prompts.gain(toys, both)
     assert mean == 0
