@@ -12,7 +12,7 @@ from PIL import Image
 
 from imagedream import cameras
 from imagedream.mesh.raycast import Light
-from imagedream.mesh.reading import FileAxes, MeshError, to_gltf_axes
+from imagedream.mesh.reading import to_gltf_axes
 from imagedream.workshop.rendering.blender import BlenderScene
 from imagedream.workshop.rendering.captioned_files import Item
 from imagedream.workshop.rendering.object_views import RenderConfig, object_samples
@@ -46,51 +46,35 @@ def assert_same_shape(expected, found):
     return np.minimum(one, other) == 1
 
 
-def assert_same_object(item, coloured=True):
+def wedge(folder):
+    """A file in glTF's own axes, without symmetry, so that a wrong one shows."""
+    corners = np.array([[0.0, 0, 0], [3, 0, 0], [0, 2, 0], [0, 0, 1]])
+    mesh = trimesh.Trimesh(to_gltf_axes(corners), [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], process=False)
+    mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=[(255, 0, 0, 255)] * 4)
+    mesh.export(folder / "wedge.glb")
+    return Item("wedge", str(folder / "wedge.glb"), "")
+
+
+@pytest.mark.parametrize("kind", ["toy", "file"])
+def test_cycles_shows_the_same_object(kind, tmp_path):
+    item = Item("toy", "toybox:3") if kind == "toy" else wedge(tmp_path)
     record, expected = pictures(item, SMALL)
     other, found = pictures(item, replace(SMALL, backend="blender"))
     assert other["renderer"] == "blender"
     assert {**other, "renderer": "raycast"} == record
     for name in expected:
         covered = assert_same_shape(expected[name], found[name])
-        if not coloured:
-            continue
         ours, theirs = (picture[covered][:, :3].mean(axis=0) for picture in (expected[name], found[name]))
         np.testing.assert_allclose(ours, theirs, atol=0.3)  # a glossy coat and light from all around
         assert ours.argmax() == theirs.argmax()
 
 
-def test_a_toy():
-    assert_same_object(Item("toy", "toybox:3"))
-
-
-@pytest.mark.parametrize("suffix", ["glb", "obj", "ply", "stl"])
-def test_a_file_in_its_own_axes(tmp_path, suffix):
-    mesh = trimesh.Trimesh(  # no symmetry: a wrong axis shows
-        [[0, 0, 0], [3, 0, 0], [0, 2, 0], [0, 0, 1]],
-        [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]],
-        process=False,
-    )
-    if suffix != "stl":
-        mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=[(255, 0, 0, 255)] * 4)
-    if suffix in ("glb", "obj"):
-        mesh.vertices = to_gltf_axes(mesh.vertices)
-    mesh.export(tmp_path / f"wedge.{suffix}")
-    assert_same_object(Item("wedge", str(tmp_path / f"wedge.{suffix}"), ""), coloured=suffix != "stl")
-
-
 def test_the_sun_shines_from_where_the_light_says():
     box = trimesh.creation.box((1, 1, 1))
-    scene = BlenderScene("a box", FileAxes("z", "+x"), [box])
+    scene = BlenderScene([box])
     azimuths = cameras.orthogonal_azimuths()
     poses = cameras.look_at_origin(torch.zeros(4), azimuths, torch.full((4,), 3.0))
     light = Light(ambient=0.2, diffuse=0.5, direction=(0.0, 1.0, 0.0))  # from the left
     middle = scene.photograph(poses, torch.full((4,), 30.0), 16, light, 2)[:, 8, 8, :3].mean(axis=-1)
     assert middle.argmax() == 1
     assert middle[1] > 1.5 * middle[[0, 2, 3]].max()
-
-
-def test_a_broken_file_is_named(tmp_path):
-    (tmp_path / "broken.glb").write_bytes(b"nothing")
-    with pytest.raises(MeshError, match=r"broken\.glb cannot be read by Blender"):
-        BlenderScene(str(tmp_path / "broken.glb"), FileAxes("y", "+z"), [])

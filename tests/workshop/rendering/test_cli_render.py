@@ -33,29 +33,23 @@ def test_a_mesh_becomes_a_folder(meshes, tmp_path, capsys):
 
 
 def test_a_folder_becomes_shards(meshes, tmp_path, capsys):
+    (tmp_path / "captions.csv").write_text("cone,a party hat\n")
+    (tmp_path / "names.txt").write_text("cone\nbroken\n\n")
     out = tmp_path / "shards"
     command = ["render", str(meshes), "--out", str(out), "--size", "8", "--views", "4", "--jobs", "1"]
+    command += ["--captions", str(tmp_path / "captions.csv"), "--only", str(tmp_path / "names.txt")]
     assert main(command) == 0
     said = capsys.readouterr()
     assert said.out == f"{out}\n"
     assert f"warning: skipped {meshes / 'broken.obj'}" in said.err
-    assert "1 of 3 objects could not be rendered" in said.err
-    assert json.loads((out / "shard-000000.json").read_text())["samples"] == 4
+    assert "1 of 2 objects could not be rendered" in said.err
+    lines = [json.loads(line) for line in (out / "objects.jsonl").read_text().splitlines()]
+    assert [(line["key"], line["caption"]) for line in lines] == [("broken", ""), ("cone", "a party hat")]
+    assert json.loads((out / "shard-000000.json").read_text())["samples"] == 2
     before = (out / "shard-000000.tar").stat().st_mtime_ns
     assert main(command) == 0
-    assert "3 of 3 objects are done already" in capsys.readouterr().err
+    assert "2 of 2 objects are done already" in capsys.readouterr().err
     assert (out / "shard-000000.tar").stat().st_mtime_ns == before
-
-
-def test_captions_and_choice(meshes, tmp_path):
-    (tmp_path / "captions.csv").write_text("cone,a party hat\n")
-    (tmp_path / "names.txt").write_text("cone\n\n")
-    chosen = ["--captions", f"{tmp_path / 'captions.csv'}", "--only", f"{tmp_path / 'names.txt'}"]
-    small = ["--size", "8", "--views", "4", "--rings", "1", "--prompts", "0", "--light", "none"]
-    out = tmp_path / "out"
-    assert main(["render", str(meshes), "--out", str(out), "--jobs", "1", *chosen, *small]) == 0
-    lines = [json.loads(line) for line in (out / "objects.jsonl").read_text().splitlines()]
-    assert [(line["key"], line["caption"]) for line in lines] == [("cone", "a party hat")]
 
 
 @pytest.mark.parametrize(

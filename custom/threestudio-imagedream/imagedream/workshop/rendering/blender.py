@@ -1,6 +1,4 @@
-"""The same pictures from Blender's path tracer Cycles, through the `bpy` package: global light, real materials, slower.
-
-Vertex colours in a glTF file are linear, as its specification has it, where the ray caster takes them as they are.
+"""The same pictures from Blender's path tracer Cycles, through the `bpy` package: light between surfaces, real materials, slower.
 
 `bpy` wants one version of Python and numpy below 2, so it is best kept in an environment of its own (docs/training.md; tried
 with bpy 5.0.1). It holds one scene a process. The cameras are this project's: Blender's agree with them.
@@ -20,29 +18,25 @@ from PIL import Image
 from torch import Tensor
 
 from imagedream.mesh.raycast import Light
-from imagedream.mesh.reading import FileAxes, MeshError
 
-_FROM_IMPORTED_GLTF = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
-"""Blender's glTF reader turns (x, y, z) into (x, −z, y); this turns it back."""
+_TO_GLTF = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+"""Blender's reader turns (x, y, z) of a glTF file into (x, −z, y); this makes such a file of world axes."""
 
 _PATHS = 16
 """Light paths a sample of the supersampling; what noise they leave is removed."""
 
 
 class BlenderScene:
-    """An object in the unit cube and world axes, for Cycles on the CPU with one thread.
+    """An object for Cycles on the CPU with one thread.
 
     Args:
-        source: mesh file; where it is none (toys), `parts` are shown.
-        axes: how the object lies in the file.
-        parts: the same object as meshes in world axes.
+        parts: of the object, in the unit cube and world axes.
 
     Raises:
         ImportError: `bpy` is not installed.
-        MeshError: Blender cannot read the file, or finds no faces in it.
     """
 
-    def __init__(self, source: str, axes: FileAxes, parts: Sequence[trimesh.Trimesh]):
+    def __init__(self, parts: Sequence[trimesh.Trimesh]):
         try:
             with _quiet():
                 import bpy
@@ -54,15 +48,10 @@ class BlenderScene:
         self._bpy = bpy
         with _quiet(), tempfile.TemporaryDirectory() as folder:
             bpy.ops.wm.read_factory_settings(use_empty=True)
-            if not Path(source).is_file():
-                source, axes = str(Path(folder) / "parts.glb"), FileAxes("z", "+x")
-                trimesh.Scene([_linear(part) for part in parts]).export(source)
-            try:
-                to_file = self._import(source)
-            except RuntimeError as error:
-                raise MeshError(f"{source} cannot be read by Blender: {error}") from error
+            file = str(Path(folder) / "parts.glb")
+            trimesh.Scene([_for_gltf(part) for part in parts]).export(file)
+            bpy.ops.import_scene.gltf(filepath=file)
         self._show_vertex_colours()
-        self._normalise(axes.rotation() @ to_file, source)
         self._set_up()
 
     def photograph(
@@ -73,17 +62,15 @@ class BlenderScene:
         light: Light | None,
         supersample: int,
     ) -> UInt8[np.ndarray, "view {size} {size} 4"]:
-        """See `imagedream.workshop.rendering.object_views.RaycastScene`; without a light the object stands under a plain white sky."""
+        """See `imagedream.workshop.rendering.object_views.RaycastScene`; without a light it stands under a plain white sky."""
         from mathutils import Matrix, Vector
 
         scene, camera = self._bpy.context.scene, self._bpy.context.scene.camera
         scene.render.resolution_x = scene.render.resolution_y = size
         scene.cycles.samples = _PATHS * supersample**2
         sky = scene.world.node_tree.nodes["Background"].inputs
-        sky["Color"].default_value, sky["Strength"].default_value = (
-            (1, 1, 1, 1),
-            light.ambient if light else 1.0,
-        )
+        sky["Color"].default_value = (1, 1, 1, 1)
+        sky["Strength"].default_value = light.ambient if light else 1.0
         # a white surface that faces the sun reflects its strength over pi
         self._sun.data.energy = np.pi * light.diffuse if light else 0.0
         towards = Vector(light.direction if light else (0, 0, 1))
@@ -102,23 +89,8 @@ class BlenderScene:
         pixels[pixels[..., 3] == 0] = 0
         return pixels
 
-    def _import(self, source: str) -> Float[np.ndarray, "3 3"]:
-        """Read a file; returns the matrix from the scene's axes to the file's."""
-        operators = self._bpy.ops
-        match Path(source).suffix.lower():
-            case ".glb" | ".gltf":
-                operators.import_scene.gltf(filepath=source)
-                return _FROM_IMPORTED_GLTF
-            case ".obj":
-                operators.wm.obj_import(filepath=source, forward_axis="Y", up_axis="Z")
-            case ".ply":
-                operators.wm.ply_import(filepath=source)
-            case ".stl":
-                operators.wm.stl_import(filepath=source)
-        return np.eye(3)
-
     def _show_vertex_colours(self) -> None:
-        """Connect vertex colours where a reader left them unconnected."""
+        """Connect vertex colours, which the reader leaves unconnected."""
         for mesh in self._bpy.data.meshes:
             if not mesh.color_attributes:
                 continue
@@ -134,36 +106,6 @@ class BlenderScene:
                 colours = tree.nodes.new("ShaderNodeVertexColor")
                 colours.layer_name = mesh.color_attributes[0].name
                 tree.links.new(colours.outputs["Color"], surface.inputs["Base Color"])
-
-    def _normalise(self, rotation: Float[np.ndarray, "3 3"], source: str) -> None:
-        """Turn the scene into world axes and bring its meshes to the unit cube."""
-        from mathutils import Matrix
-
-        graph = self._bpy.context.evaluated_depsgraph_get()
-        corners = []
-        for thing in self._bpy.context.scene.objects:
-            if thing.type != "MESH":
-                continue
-            evaluated = thing.evaluated_get(graph)
-            mesh = evaluated.to_mesh()
-            points = np.empty(3 * len(mesh.vertices), dtype=np.float32)
-            mesh.vertices.foreach_get("co", points)
-            if len(mesh.polygons):
-                matrix = rotation @ np.array(evaluated.matrix_world)[:3]
-                points = np.c_[points.reshape(-1, 3), np.ones(len(points) // 3)] @ matrix.T
-                corners += [points.min(axis=0), points.max(axis=0)]
-            evaluated.to_mesh_clear()
-        if not corners:
-            raise MeshError(f"{source} holds no faces that Blender finds, at least one is needed")
-        low, high = np.min(corners, axis=0), np.max(corners, axis=0)
-        scale = 1.0 / float((high - low).max())
-        matrix = np.eye(4)
-        matrix[:3, :3], matrix[:3, 3] = scale * rotation, -scale * (low + high) / 2
-        for thing in list(self._bpy.context.scene.objects):
-            if thing.type in ("LIGHT", "CAMERA"):
-                self._bpy.data.objects.remove(thing)
-            elif thing.parent is None:
-                thing.matrix_world = Matrix(matrix.tolist()) @ thing.matrix_world
 
     def _set_up(self) -> None:
         """Renderer, camera, sky and sun."""
@@ -187,9 +129,10 @@ class BlenderScene:
             scene.collection.objects.link(thing)
 
 
-def _linear(part: trimesh.Trimesh) -> trimesh.Trimesh:
-    """A copy whose face or vertex colours are linear, as glTF wants them."""
+def _for_gltf(part: trimesh.Trimesh) -> trimesh.Trimesh:
+    """A copy in glTF's axes, its face or vertex colours linear, as glTF wants them."""
     part = part.copy()
+    part.apply_transform(_TO_GLTF)
     if isinstance(part.visual, trimesh.visual.ColorVisuals) and part.visual.defined:
         vertex = part.visual.kind == "vertex"
         colours = part.visual.vertex_colors if vertex else part.visual.face_colors

@@ -225,7 +225,7 @@ def open_scene(item: Item, config: RenderConfig) -> tuple[Any, dict[str, str]]:
     if config.backend == "blender":
         from imagedream.workshop.rendering.blender import BlenderScene
 
-        return BlenderScene(item.source, axes, parts), facts
+        return BlenderScene(parts), facts
     return RaycastScene(parts), facts
 
 
