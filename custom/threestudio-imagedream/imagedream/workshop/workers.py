@@ -35,7 +35,7 @@ Runner = Callable[[Function, Iterable[Any]], Iterator["Outcome"]]
 _STARTS = 3
 """Workers that may die one after another before they are ready."""
 
-_FAREWELL_S = 2.0
+_GRACE_S = 2.0
 """Time for an idle process to end by itself."""
 
 
@@ -221,7 +221,7 @@ class _Process:
 
     def end(self) -> None:
         self._connection.close()
-        self._process.join(_FAREWELL_S)
+        self._process.join(_GRACE_S)
         self.stop()
 
     def stop(self) -> None:
