@@ -20,7 +20,8 @@ LEFT_OUT = ("fork.py",)
 PAGES = (
     (
         "A 3D run",
-        "`configs/imagedream*.yaml`, and `key=value` on the command line of `launch.py`. What is not listed here (`system.geometry`, "
+        "`configs/imagedream*.yaml`, and `key=value` on the command line of `launch.py`. A file with `base: other.yaml` says only what "
+        "it changes of the other; `--preset NAME` changes what `configs/presets/NAME.yaml` says. What is not listed here (`system.geometry`, "
         "`system.renderer`, `trainer`, ...) is threestudio's and Lightning's. A value that changes over the run is a schedule, a list "
         "`[first step, value, value, last step]`.",
         EXTENSION,

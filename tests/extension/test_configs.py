@@ -1,6 +1,7 @@
-"""Every shipped config: its names are registered and its keys are known, here or in threestudio itself."""
+"""Every shipped config: its names are registered and its keys are known, here or in threestudio itself; it can export."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -53,19 +54,8 @@ def test_names_and_keys_are_known(extension, path):
         comment = " ".join(re.findall(r"^# (.*)$", path.read_text(), flags=re.M)[:4])
         assert all(name in comment for name in needs_real)
         assert "Needs a real threestudio" in comment
-    assert set(cfg.system.loss) <= set(losses())
-
-
-def losses():
-    from importlib import import_module
-
-    return import_module("threestudio-imagedream.system").LOSSES
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_what_is_exported_is_right(extension, path):
-    system = load(path).system
-    threestudio.find(system.exporter_type).preflight(system.exporter)
+    assert set(cfg.system.loss) <= set(import_module("threestudio-imagedream.system").LOSSES)
+    threestudio.find(cfg.system.exporter_type).preflight(cfg.system.exporter)
 
 
 def test_refinement_fits_the_run_it_refines():
