@@ -7,20 +7,18 @@ Seconds depend on what else the machine does; processor seconds hardly do.
 """
 
 import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "custom" / "threestudio-imagedream"))
+sys.path[:0] = [str(ROOT / "custom" / "threestudio-imagedream"), str(ROOT)]
 
 import torch  # noqa: E402
 import tyro  # noqa: E402
 
+from benchmarks.watched_process import watch  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
 from imagedream.workshop.batch.status import read_status  # noqa: E402
 from imagedream.workshop.evaluation.held_out_toys import held_out_cases  # noqa: E402
@@ -59,20 +57,20 @@ class Settings:
     """key=value for every run."""
 
 
-def measured(commands: list[list[str]], threads: int) -> dict:
+def measured(commands: list[list[str]], threads: int, log: Path) -> dict:
     """Run commands in turn: seconds, processor seconds of all their processes, load of the machine before."""
     load = os.getloadavg()[0]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    environment["OMP_WAIT_POLICY"] = "passive"  # threads that wait for each other leave the cores to others
-    environment["PYTHONPATH"] = str(ROOT / "custom" / "threestudio-imagedream")
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "passive",  # threads that wait for each other leave the cores to others
+        "PYTHONPATH": str(ROOT / "custom" / "threestudio-imagedream"),
+    }
+    runs = []
     for command in commands:
-        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        if result.returncode:
-            sys.exit(f"{' '.join(command)} failed\n{result.stderr[-2000:]}")
-    seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        runs.append(watch(command, log, environment))
+        if runs[-1].code:
+            sys.exit(f"{' '.join(command)} failed\n{log.read_text()[-2000:]}")
+    seconds, processor = sum(run.seconds for run in runs), sum(run.processor_seconds for run in runs)
     return {"seconds": seconds, "processor": processor, "load": load}
 
 
@@ -83,14 +81,14 @@ def single(pictures: list[Path], settings: Settings, folder: Path) -> dict:
         command = [sys.executable, "launch.py", "--config", settings.config, *settings.overrides]
         command += [f"system.prompt_processor.image_path={picture}", f"exp_root_dir={folder}"]
         commands.append([*command, f"tag={picture.stem}", "use_timestamp=false"])
-    return {"how": "launch.py each", **measured(commands, os.cpu_count() or 1)}
+    return {"how": "launch.py each", **measured(commands, os.cpu_count() or 1, folder.with_suffix(".log"))}
 
 
 def batch(jobs: int, pictures: list[Path], settings: Settings, folder: Path) -> dict:
     """One batch; also the mean seconds of workers' first and later pictures."""
     command = [sys.executable, "-m", "imagedream", "batch", str(pictures[0].parent), "--out", str(folder)]
     command += ["--jobs", str(jobs), "--config", settings.config, *settings.overrides]
-    result = measured([command], max(1, (os.cpu_count() or 1) // jobs))
+    result = measured([command], max(1, (os.cpu_count() or 1) // jobs), folder.with_suffix(".log"))
     statuses = sorted((read_status(folder / p.stem) for p in pictures), key=lambda status: status.started_at)
     workers: dict[str, list[float]] = {}
     for status in statuses:

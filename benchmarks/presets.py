@@ -2,24 +2,21 @@
 
     OMP_NUM_THREADS=2 python benchmarks/presets.py --out benchmarks/results/presets
 
-Each is run as a user would, in a process of its own. Processor seconds are those of all threads together: on a machine
-with other work they say more than the clock.
+Each is run as a user would, in a process of its own.
 """
 
 import argparse
 import json
 import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "custom" / "threestudio-imagedream")]
+sys.path[:0] = [str(ROOT / "custom" / "threestudio-imagedream"), str(ROOT)]
 
+from benchmarks.watched_process import watch  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
 
 PICTURE = ROOT / "launch_examples" / "robot.png"
@@ -33,10 +30,9 @@ def measure(preset: str, folder: Path) -> dict[str, Any]:
         *(f"exp_root_dir={folder}", "name=run", f"tag={preset}", "use_timestamp=false"),
         *(f"system.prompt_processor.image_path={PICTURE}", f"system.prompt_processor.prompt={CAPTION}"),
     ]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
-    seconds, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    watched = watch(command, folder / f"{preset}.log", {"CUDA_VISIBLE_DEVICES": ""})
+    if watched.code:
+        sys.exit((folder / f"{preset}.log").read_text()[-2000:])
     trial = folder / "run" / preset
     run_record = json.loads((trial / "save" / "run.json").read_text())
     record = json.loads(next(trial.glob("save/it*-export/model.json")).read_text())
@@ -44,8 +40,8 @@ def measure(preset: str, folder: Path) -> dict[str, Any]:
     return {
         "preset": preset,
         "steps": run_record["steps"],
-        "seconds": round(seconds, 1),
-        "processor seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "seconds": round(watched.seconds, 1),
+        "processor seconds": round(watched.processor_seconds, 1),
         "peak memory GiB": round(run_record["peak_memory_bytes"] / 2**30, 2),
         "disk MiB": round(disk_bytes / 2**20, 1),
         "mesh against field dB": round(record["files"][0]["psnr_db"], 2),

@@ -20,9 +20,7 @@ import math
 import os
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -30,7 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "custom" / "threestudio-imagedream"))
+sys.path[:0] = [str(ROOT / "custom" / "threestudio-imagedream"), str(ROOT)]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -39,6 +37,7 @@ import tyro  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from benchmarks.watched_process import watch  # noqa: E402
 from imagedream import checkpoints  # noqa: E402
 from imagedream.checkpoints import local_path  # noqa: E402
 from imagedream.image_prompt.prompt import composite  # noqa: E402
@@ -146,45 +145,25 @@ def run_toy(case: HeldOutCase, settings: Settings) -> dict:
         command += [f"system.prompt_processor.prompt={json.dumps(case.toy.caption)}"]
     command += [f"system.guidance.weights={settings.weights}"]
     command += [f"exp_root_dir={folder}", "name=run", "tag=toy", "use_timestamp=false", *settings.overrides]
-    code, seconds, peak_gib = measured(command, folder / "log.txt", settings.jobs)
-    if code != 0:
-        tail = (folder / "log.txt").read_text(errors="replace").strip().splitlines()[-1:]
-        return {"toy": case.label, "error": f"exit code {code}: {' '.join(tail)}"}
+    log = folder / "log.txt"
+    threads = max(1, (os.cpu_count() or 1) // settings.jobs)
+    watched = watch(
+        command, log, {"OMP_NUM_THREADS": str(threads), **os.environ} if settings.jobs > 1 else {}
+    )
+    if watched.code != 0:
+        tail = log.read_text(errors="replace").strip().splitlines()[-1:]
+        return {"toy": case.label, "error": f"exit code {watched.code}: {' '.join(tail)}"}
     result = {
         "toy": case.label,
         "caption": case.toy.caption,
         "settings": settings.identity,
         **score_trial(turned(case, settings.weights), folder / "run" / "toy", settings.pixels),
-        "seconds": seconds,
-        "peak_gib": peak_gib,
+        "seconds": watched.seconds,
+        "peak_gib": watched.peak_gib,
     }
     with atomic_path(kept) as path:
         path.write_text(json.dumps(result, indent=1) + "\n")
     return result
-
-
-# A small process in between: a child's peak starts at the size of its parent, which is large here.
-WATCH = """
-import json, resource, subprocess, sys, time
-start = time.perf_counter()
-code = subprocess.call(sys.argv[2:])
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-json.dump([code, time.perf_counter() - start, peak], open(sys.argv[1], "w"))
-"""
-
-
-def measured(command: list[str], log: Path, jobs: int = 1) -> tuple[int, float, float]:
-    """Run a command with its output in a file: exit code, seconds, and the peak memory of its process in GiB."""
-    environment = dict(os.environ)
-    if jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    with log.open("wb") as output, tempfile.NamedTemporaryFile("r") as numbers:
-        watched = [sys.executable, "-c", WATCH, numbers.name, *command]
-        subprocess.run(
-            watched, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, check=True
-        )
-        code, seconds, peak = json.load(numbers)
-    return code, seconds, peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
 
 
 def turned(case: HeldOutCase, weights: str) -> HeldOutCase:

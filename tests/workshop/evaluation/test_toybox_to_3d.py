@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from benchmarks import toybox_to_3d as benchmark
+from benchmarks.watched_process import watch
 from imagedream.mesh.reading import to_gltf_axes
 from imagedream.pictures import to_pil
 from imagedream.workshop.evaluation.held_out_toys import Orbit, ellipsoid, held_out_cases
@@ -114,16 +115,17 @@ def test_fingerprint_follows_what_the_model_computes_with(tmp_path):
     assert fingerprint() != first
 
 
-def test_measured_reports_exit_code_time_and_memory(tmp_path):
+def test_a_watched_process_has_exit_code_time_and_memory(tmp_path):
     command = [
         sys.executable,
         "-c",
         "import time; x = bytearray(200 * 2**20); time.sleep(0.2); print('done'); raise SystemExit(3)",
     ]
-    code, seconds, peak_gib = benchmark.measured(command, tmp_path / "log.txt")
-    assert code == 3
-    assert seconds > 0.2
-    assert 0.19 < peak_gib < 0.5
+    watched = watch(command, tmp_path / "log.txt")
+    assert watched.code == 3
+    assert watched.seconds > 0.2
+    assert watched.processor_seconds > 0
+    assert 0.19 < watched.peak_gib < 0.5
     assert (tmp_path / "log.txt").read_text() == "done\n"
 
 
