@@ -25,7 +25,12 @@ import tyro  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
 import threestudio  # noqa: E402
-from imagedream import mesh as meshing  # noqa: E402
+from imagedream.mesh.export import GOOD_PSNR_DB, load_exported  # noqa: E402
+from imagedream.mesh.field import query  # noqa: E402
+from imagedream.mesh.field_to_mesh import MeshSettings, mesh_field  # noqa: E402
+from imagedream.mesh.surface import check_solid  # noqa: E402
+from imagedream.mesh.texture import texels  # noqa: E402
+from imagedream.mesh.writing import TexturedMesh, save, to_files  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
 
 
@@ -101,30 +106,29 @@ def compare(toy: Path, settings: Settings) -> dict:
     exporter = OmegaConf.load(toy / "run" / "toy" / "configs" / "parsed.yaml").system.exporter
     density, colour, radius = read_field(toy / "run" / "toy")
     exported = read_export(toy / "run" / "toy" / "save")
-    mesh_settings = meshing.MeshSettings(
+    mesh_settings = MeshSettings(
         resolution=exporter.resolution,
-        radius=radius,
-        level=exported["record"]["level"],
+        isosurface_threshold=exported["record"]["level"],
         target_faces=exporter.target_faces,
         texture_size=exporter.texture_size,
     )
-    meshed = meshing.mesh_field(density, colour, mesh_settings)
-    places = meshing.texels(meshed.model.mesh, exporter.texture_size)
-    twin = meshing.TexturedMesh(meshed.model.mesh, places.picture(meshing.query_colours(places, colour)))
+    meshed = mesh_field(density, colour, radius, mesh_settings)
+    places = texels(meshed.model.mesh, exporter.texture_size)
+    twin = TexturedMesh(meshed.model.mesh, places.picture(query(colour, places.positions)))
     views = meshed.views
     result = {"toy": toy.name, "field_opacity": views.mean_opacity, "hard_edges_db": views.hard_edges_psnr_db}
     checkouts = {"now": ROOT} if settings.before is None else {"before": settings.before, "now": ROOT}
     with tempfile.TemporaryDirectory() as folder:
-        twin_path = meshing.save(meshing.to_files(twin, "glb", "query"), folder)[0]
-        result["query"] = vars(views.agreement(meshing.load(twin_path)))
+        twin_path = save(to_files(twin, "glb", "query"), folder)[0]
+        result["query"] = vars(views.agreement(load_exported(twin_path)))
         for name, checkout in checkouts.items():
             if again(settings):
                 exported = export(checkout.resolve(), toy, settings, Path(folder) / name)
-            mesh = meshing.load(exported["glb"])
+            mesh = load_exported(exported["glb"])
             result[name] = {
                 **vars(views.agreement(mesh)),
                 "faces": len(mesh.faces),
-                "solid": vars(meshing.check_solid(mesh)),
+                "solid": vars(check_solid(mesh)),
                 "bytes": exported["glb"].stat().st_size,
                 "seconds": exported["seconds"],
             }
@@ -150,8 +154,8 @@ def report(results: list[dict], settings: Settings) -> str:
     """What was measured, as Markdown."""
     rows = [table_row(result) for result in results]
     mean = mean_scores([{k: v for k, v in row.items() if k != "toy"} for row in rows])
-    good = sum(result["now"]["psnr_db"] >= meshing.GOOD_PSNR_DB for result in results)
-    possible = sum(result["hard_edges_db"] >= meshing.GOOD_PSNR_DB for result in results)
+    good = sum(result["now"]["psnr_db"] >= GOOD_PSNR_DB for result in results)
+    possible = sum(result["hard_edges_db"] >= GOOD_PSNR_DB for result in results)
     gained = sum(result["now"]["psnr_db"] - result["hard_edges_db"] for result in results) / len(results)
     command = f"python benchmarks/export.py --runs RUNS --n {len(results)}"
     command += " --again" * settings.again + " --before CHECKOUT" * (settings.before is not None)
@@ -165,7 +169,7 @@ def report(results: list[dict], settings: Settings) -> str:
         "*edges*: the field's own colours, opaque where it is more than half opaque and white elsewhere: what haze alone "
         "costs, beyond which a mesh can hardly get.",
         markdown_table([*rows, {"toy": "mean", **mean, "faces": round(mean["faces"])}]),
-        f"{good} of {len(results)} reach {meshing.GOOD_PSNR_DB:.0f} dB; of the fields with hard edges, {possible} do. "
+        f"{good} of {len(results)} reach {GOOD_PSNR_DB:.0f} dB; of the fields with hard edges, {possible} do. "
         f"Exported files are on average {gained:+.2f} dB from those.",
     ]
     return "\n\n".join(lines)

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 import trimesh
+from omegaconf import OmegaConf
 
 import threestudio
-from imagedream import mesh as meshing
+from imagedream.mesh import MeshSettings, export, mesh_field, mesh_surface, summary
+from imagedream.mesh.writing import check_format, check_name, upward
 from threestudio.models.exporters.base import Exporter, ExporterOutput
 from threestudio.utils.config import parse_structured
 
@@ -25,8 +27,8 @@ class ImageDreamMeshExporter(Exporter):
     """
 
     @dataclass
-    class Config(Exporter.Config):
-        """What to export and how; the mesh settings are those of `imagedream.mesh.MeshSettings`."""
+    class Config(MeshSettings, Exporter.Config):
+        """What to export and how: the mesh settings, and the files."""
 
         fmt: str = "glb"
         """glb, obj, ply, stl or usdz, or several joined by +, as in glb+obj. usdz needs usd-core."""
@@ -34,24 +36,12 @@ class ImageDreamMeshExporter(Exporter):
         """File name without its ending."""
         up: str = "auto"
         """Up in obj, ply and stl files, which do not say it: +y (front at +z) or +z (front at +x); auto is +y for obj and +z for ply and stl."""
-        resolution: int = 128
-        """Density samples along the longest side of the object's box."""
-        isosurface_threshold: Any = "auto"
-        """Density of the surface; auto compares silhouettes with the field's rendered opacity and saves the runners-up as thumbnails."""
-        target_faces: int = 10000
-        """Faces at most after simplification; 0 keeps all of them."""
-        min_piece: float = 0.02
-        """Separate pieces with less than this fraction of the largest one's area are dropped."""
-        close_holes: int = 1
-        """Pits and tunnels up to twice this many density samples wide are filled; 0 keeps them."""
-        smoothing: int = 5
-        """Taubin smoothing passes before simplification."""
-        texture_size: int = 1024
-        """Side of the square textures in texels."""
-        bake_views: int = 24
-        """Rendered views all around from which the texture of a density field is taken."""
-        normal_map: bool = True
-        """Keep the fine shape of the field in a normal map."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_format(self.fmt)
+            check_name(self.save_name)
+            upward("obj", self.up)
 
     cfg: Config
 
@@ -63,31 +53,10 @@ class ImageDreamMeshExporter(Exporter):
             ValueError: with one line that says what was got and what is allowed.
             ImportError: the library for a format is not installed.
         """
-        cls._settings(parse_structured(cls.Config, cfg), radius=1.0)
-
-    @staticmethod
-    def _settings(cfg: Config, radius: float) -> meshing.MeshSettings:
-        meshing.check_format(cfg.fmt)
-        meshing.check_name(cfg.save_name)
-        meshing.upward("obj", cfg.up)
-        threshold = cfg.isosurface_threshold
-        if threshold != "auto" and not isinstance(threshold, int | float):
-            raise ValueError(f"isosurface_threshold is {threshold!r}, must be a positive number or 'auto'")
-        return meshing.MeshSettings(
-            resolution=cfg.resolution,
-            radius=radius,
-            level=None if threshold == "auto" else float(threshold),
-            target_faces=cfg.target_faces,
-            min_piece=cfg.min_piece,
-            close_holes=cfg.close_holes,
-            smoothing=cfg.smoothing,
-            texture_size=cfg.texture_size,
-            bake_views=cfg.bake_views,
-            normal_map=cfg.normal_map,
-        )
+        parse_structured(cls.Config, cfg)
 
     def configure(self, geometry, material, background) -> None:
-        """Check the settings before anything heavy runs."""
+        """Check that there is something to export."""
         super().configure(geometry, material, background)
         self.notes: dict[str, Any] = {}
         """What else the record shall say."""
@@ -99,7 +68,6 @@ class ImageDreamMeshExporter(Exporter):
                 f"imagedream-mesh-exporter needs a geometry with forward_density, such as implicit-volume, or with "
                 f"isosurface, such as implicit-sdf and tetrahedra-sdf-grid; got {type(geometry).__name__}"
             )
-        self.settings = self._settings(self.cfg, float(geometry.cfg.radius))
 
     def _density(self, points: torch.Tensor) -> torch.Tensor:
         return self.geometry.forward_density(points)[..., 0]
@@ -117,18 +85,20 @@ class ImageDreamMeshExporter(Exporter):
     def __call__(self) -> list[ExporterOutput]:
         """Mesh the field; raises `imagedream.mesh.EmptyFieldError` if there is nothing to see in it."""
         device = self.geometry.bbox.device
+        settings = OmegaConf.to_object(self.cfg)
         if self.is_density:
-            meshed = meshing.mesh_field(self._density, self._albedo, self.settings, device)
+            radius = float(self.geometry.cfg.radius)
+            meshed = mesh_field(self._density, self._albedo, radius, settings, device)
         else:
             mesh = self.geometry.isosurface()
             surface = trimesh.Trimesh(mesh.v_pos.float().cpu().numpy(), mesh.t_pos_idx.cpu().numpy())
-            meshed = meshing.mesh_surface(surface, self._albedo, self.settings, device)
+            meshed = mesh_surface(surface, self._albedo, settings, device)
         # the host copies files into its save folder after this call, so the originals wait until the process ends
         folder = tempfile.mkdtemp(prefix="imagedream-export-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        paths, record = meshing.export(meshed, folder, self.cfg.fmt, self.cfg.save_name, self.cfg.up)
+        paths, record = export(meshed, folder, self.cfg.fmt, self.cfg.save_name, self.cfg.up)
         record = {**record, **self.notes, "warnings": [*record["warnings"], *self.warnings]}
-        for line in meshing.summary(record):
+        for line in summary(record):
             threestudio.info(line)
         for warning in record["warnings"]:
             threestudio.warn(warning)

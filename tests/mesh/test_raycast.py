@@ -98,58 +98,22 @@ def test_edges_have_straight_alpha():
     assert (colour[alpha == 0] == 0).all()
 
 
-def test_batch_of_views_equals_single_views():
+def test_views_do_not_depend_on_those_beside_them_nor_on_chunks(monkeypatch):
     mesh = coloured(trimesh.creation.cone(0.4, 0.8), (200, 100, 50))
     camera_to_world, fov = poses([0, 50, 200], 10.0), torch.tensor([35.0, 40.0, 50.0])
     together = render(mesh, camera_to_world, fov, 24)
-    for view in range(3):
-        alone = render(mesh, camera_to_world[view : view + 1], fov[view : view + 1], 24)
-        for name in ("rgba", "depth", "normal"):
-            assert torch.equal(getattr(together, name)[view], getattr(alone, name)[0])
-
-
-def test_views_that_exceed_one_call_are_chunked(monkeypatch):
-    caster = Raycaster(trimesh.creation.icosphere())
-    together = caster.render(poses([0, 50, 200]), fovs(3), 16)
     monkeypatch.setattr("imagedream.mesh.raycast._RAYS_PER_CALL", 1)
-    assert torch.equal(caster.render(poses([0, 50, 200]), fovs(3), 16).rgba, together.rgba)
+    in_chunks = render(mesh, camera_to_world, fov, 24)
+    alone = render(mesh, camera_to_world[2:], fov[2:], 24)
+    for name in ("rgba", "depth", "normal"):
+        assert torch.equal(getattr(together, name), getattr(in_chunks, name))
+        assert torch.equal(getattr(together, name)[2:], getattr(alone, name))
 
 
 def quad():
     """A square in the plane x = 0 that faces +x: its left edge, seen from the front, is at -y."""
     vertices = [[0, -0.5, -0.5], [0, 0.5, -0.5], [0, 0.5, 0.5], [0, -0.5, 0.5]]
     return trimesh.Trimesh(vertices, [[0, 1, 2], [0, 2, 3]], process=False)
-
-
-def test_texture_is_right_side_up_and_repeats():
-    pixels = np.uint8([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]])
-    image = Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST)
-    mesh = quad()
-    uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) + 3.0
-    mesh.visual = trimesh.visual.TextureVisuals(
-        uv=uv, material=trimesh.visual.material.PBRMaterial(baseColorTexture=image)
-    )
-    # frame exactly filled: at distance 3, half a unit is atan(1/6)
-    fov = torch.tensor([math.degrees(2 * math.atan(0.5 / 3.0))])
-    rgba = render(mesh, poses([0]), fov, 8, light=None).rgba[0]
-    expected = torch.from_numpy(pixels).permute(2, 0, 1) / 255
-    torch.testing.assert_close(rgba[:3, 2::4, 2::4], expected)
-    mirrored = render(mesh, poses([180]), fov, 8, light=None).rgba[
-        0
-    ]  # the back of an open surface is seen too
-    torch.testing.assert_close(mirrored[:3, 2::4, 2::4], expected.flip(-1))
-
-
-def test_texture_between_texels_is_bilinear():
-    image = Image.fromarray(np.uint8([[[0, 0, 0], [200, 200, 200]]]))
-    mesh = quad()
-    uv = np.array([[0.25, 0.5], [0.75, 0.5], [0.75, 0.5], [0.25, 0.5]])  # from texel centre to texel centre
-    mesh.visual = trimesh.visual.TextureVisuals(
-        uv=uv, material=trimesh.visual.material.PBRMaterial(baseColorTexture=image)
-    )
-    fov = torch.tensor([math.degrees(2 * math.atan(0.5 / 3.0))])
-    row = render(mesh, poses([0]), fov, 4, light=None, supersample=1).rgba[0, 0, 0]
-    torch.testing.assert_close(row, torch.tensor([1, 3, 5, 7]) / 8 * 200 / 255, atol=1e-4, rtol=0)
 
 
 def textured_quad(pixels, repeats=1.0, x=0.0, **material):
@@ -164,6 +128,44 @@ def textured_quad(pixels, repeats=1.0, x=0.0, **material):
 
 
 FILLED = torch.tensor([math.degrees(2 * math.atan(0.5 / 3.0))])  # the quad fills the frame from distance 3
+
+
+def test_texture_is_right_side_up_and_repeats():
+    pixels = np.uint8([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]])
+    mesh = textured_quad(pixels)
+    mesh.visual.uv = mesh.visual.uv + 3.0
+    # the back of an open surface is seen too
+    front, back = render(mesh, poses([0, 180]), FILLED.expand(2), 8, light=None).rgba[:, :3, 2::4, 2::4]
+    expected = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    torch.testing.assert_close(front, expected)
+    torch.testing.assert_close(back, expected.flip(-1))
+
+
+@pytest.mark.parametrize("kind", ["texture", "vertex"])
+def test_colours_between_texels_and_vertices_are_blended(kind):
+    mesh = quad()
+    if kind == "texture":
+        image = Image.fromarray(np.uint8([[[0, 0, 0], [200, 200, 200]]]))
+        uv = np.array(
+            [[0.25, 0.5], [0.75, 0.5], [0.75, 0.5], [0.25, 0.5]]
+        )  # from texel centre to texel centre
+        material = trimesh.visual.material.PBRMaterial(baseColorTexture=image)
+        mesh.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+    else:
+        colours = np.uint8([[c, c, c, 255] for c in (0, 200, 200, 0)])
+        mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=colours)
+    row = render(mesh, poses([0]), FILLED, 4, light=None, supersample=1).rgba[0, 0, 0]
+    torch.testing.assert_close(row, torch.tensor([1, 3, 5, 7]) / 8 * 200 / 255, atol=1e-4, rtol=0)
+
+
+def test_a_colour_function_is_asked_at_the_points_that_are_seen():
+    caster = Raycaster(quad(), lambda points: points + 0.5)
+    rgba = caster.render(poses([0]), FILLED, 4, light=None, supersample=1).rgba[0]
+    middles = (torch.arange(4) + 0.5) / 4  # from the front, +y is on the right and +z on top
+    expected = torch.stack(
+        [torch.full((4, 4), 0.5), middles.expand(4, 4), middles.flip(0)[:, None].expand(4, 4)]
+    )
+    torch.testing.assert_close(rgba[:3], expected, atol=1e-4, rtol=0)
 
 
 def test_parts_keep_their_own_tiled_textures(tmp_path):
@@ -197,16 +199,6 @@ def test_holes_in_a_texture_are_looked_through(mode, seen):
 def test_a_texture_that_is_transparent_everywhere_is_shown():
     glass = textured_quad([[[255, 0, 0, 40]]], alphaMode="BLEND")
     assert (render(glass, poses([0]), FILLED, 4, light=None).rgba[0, 3] == 1).all()
-
-
-def test_vertex_colours_are_interpolated():
-    mesh = quad()
-    mesh.visual = trimesh.visual.ColorVisuals(
-        mesh, vertex_colors=np.uint8([[c, c, c, 255] for c in (0, 200, 200, 0)])
-    )
-    fov = torch.tensor([math.degrees(2 * math.atan(0.5 / 3.0))])
-    row = render(mesh, poses([0]), fov, 4, light=None, supersample=1).rgba[0, 0, 0]
-    torch.testing.assert_close(row, torch.tensor([1, 3, 5, 7]) / 8 * 200 / 255, atol=1e-4, rtol=0)
 
 
 def test_plain_mesh_is_grey_and_material_factor_is_linear():

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,9 @@ from imagedream.mesh.reading import (
     FileAxes,
     MeshError,
     from_gltf_axes,
+    gltf_json,
     load_mesh,
     load_parts,
-    normalise,
     normalise_parts,
     to_gltf_axes,
 )
@@ -24,17 +26,12 @@ def box(colour=(255, 0, 0, 255), extents=(3.0, 2.0, 1.0)):
     return mesh
 
 
-def test_gltf_axes_front_left_up():
+def test_gltf_axes_front_left_up_and_back():
     # glTF: the front is +z, up is +y; a right-handed frame then puts the object's left at +x
     assert to_gltf_axes(np.eye(3)).tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
-
-
-@pytest.mark.parametrize(
-    "points", [np.random.default_rng(0).normal(size=(7, 3)), torch.arange(6.0).reshape(2, 3)]
-)
-def test_gltf_axes_round_trip(points):
-    assert (from_gltf_axes(to_gltf_axes(points)) == points).all()
-    assert (to_gltf_axes(from_gltf_axes(points)) == points).all()
+    for points in (np.random.default_rng(0).normal(size=(7, 3)), torch.arange(6.0).reshape(2, 3)):
+        assert (from_gltf_axes(to_gltf_axes(points)) == points).all()
+        assert (to_gltf_axes(from_gltf_axes(points)) == points).all()
 
 
 @pytest.mark.parametrize(("suffix", "y_up"), [("glb", True), ("obj", True), ("ply", False), ("stl", False)])
@@ -76,17 +73,6 @@ def test_the_same_object_in_any_axes_is_the_same_object(tmp_path):
         np.testing.assert_allclose(loaded.vertices, wedge.vertices, atol=1e-6)
 
 
-def test_load_mesh_applies_the_transforms_of_a_scene(tmp_path):
-    scene = trimesh.Scene()
-    scene.add_geometry(box((255, 0, 0, 255), (1, 1, 1)))
-    scene.add_geometry(
-        box((0, 0, 255, 255), (1, 1, 1)), transform=trimesh.transformations.translation_matrix([0, 4, 0])
-    )
-    scene.export(tmp_path / "two.glb")
-    loaded = load_mesh(tmp_path / "two.glb")
-    np.testing.assert_allclose(loaded.bounds, [[-0.5, -0.5, -0.5], [0.5, 0.5, 4.5]], atol=1e-6)
-
-
 @pytest.mark.parametrize("others_textured", [True, False])
 def test_load_mesh_keeps_the_colours_of_several_materials(tmp_path, others_textured):
     from imagedream.mesh.raycast import render
@@ -112,21 +98,18 @@ def test_load_mesh_keeps_the_colours_of_several_materials(tmp_path, others_textu
     torch.testing.assert_close(rgba, expected, atol=0.02, rtol=0)
 
 
-def test_parts_are_normalised_together(tmp_path):
+def test_a_scene_keeps_its_transforms_and_is_normalised_as_one(tmp_path):
     scene = trimesh.Scene()
     for place in ([0, 0, 0], [0, 4, 0]):
         transform = trimesh.transformations.translation_matrix(place)
         scene.add_geometry(box(extents=(1, 1, 1)), transform=transform)
     scene.export(tmp_path / "two.glb")
+    as_they_are = load_mesh(tmp_path / "two.glb").bounds
+    np.testing.assert_allclose(as_they_are, [[-0.5, -0.5, -0.5], [0.5, 0.5, 4.5]], atol=1e-6)
     parts = sorted(normalise_parts(load_parts(tmp_path / "two.glb")), key=lambda part: part.bounds[0, 2])
     # 5 high, so each is a fifth, the lower one from -0.5
     np.testing.assert_allclose(parts[0].bounds, [[-0.1, -0.1, -0.5], [0.1, 0.1, -0.3]], atol=1e-6)
     np.testing.assert_allclose(parts[1].bounds, [[-0.1, -0.1, 0.3], [0.1, 0.1, 0.5]], atol=1e-6)
-
-
-def test_a_face_without_its_vertex_is_named(tmp_path):
-    with pytest.raises(MeshError, match="vertex 7, there are only 3 vertices"):
-        normalise(trimesh.Trimesh(np.eye(3), [[0, 1, 7]], process=False))
 
 
 def striped(kind):
@@ -154,12 +137,8 @@ def striped(kind):
 @pytest.mark.parametrize(
     ("kind", "suffix"),
     [
-        ("texture", "glb"),
-        ("texture", "gltf"),
-        ("texture", "obj"),
-        ("vertex", "glb"),
-        ("vertex", "ply"),
-        ("vertex", "obj"),
+        *[("texture", suffix) for suffix in ("glb", "gltf", "obj")],
+        *[("vertex", suffix) for suffix in ("glb", "ply", "obj")],
     ],
 )
 def test_colours_of_every_kind_of_file(tmp_path, kind, suffix):
@@ -182,19 +161,16 @@ def test_colours_of_every_kind_of_file(tmp_path, kind, suffix):
 def test_normalise_fills_the_unit_cube_and_leaves_its_argument():
     mesh = box()
     mesh.apply_translation([5, 6, 7])
-    normalised = normalise(mesh)
+    normalised = normalise_parts([mesh])[0]
     np.testing.assert_allclose(
         normalised.bounds, [[-1 / 2, -1 / 3, -1 / 6], [1 / 2, 1 / 3, 1 / 6]], atol=1e-9
     )
     np.testing.assert_allclose(mesh.extents, [3, 2, 1])
 
 
-def test_missing_file_is_named(tmp_path):
+def test_missing_and_unknown_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.glb does not exist"):
         load_mesh(tmp_path / "nothing.glb")
-
-
-def test_unknown_suffix_lists_the_known(tmp_path):
     (tmp_path / "picture.png").write_bytes(b"")
     with pytest.raises(MeshError, match=r"'\.png'.*\.glb, \.gltf, \.obj, \.ply, \.stl"):
         load_mesh(tmp_path / "picture.png")
@@ -203,10 +179,8 @@ def test_unknown_suffix_lists_the_known(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("broken.glb", b"not a mesh"),
-        ("empty.glb", b""),
-        ("empty.obj", b""),
-        ("points.obj", b"v 0 0 0\nv 1 0 0\n"),
+        *[("broken.glb", b"not a mesh"), ("empty.glb", b"")],
+        *[("empty.obj", b""), ("points.obj", b"v 0 0 0\nv 1 0 0\n")],
     ],
 )
 def test_files_without_a_mesh(tmp_path, name, content):
@@ -215,12 +189,26 @@ def test_files_without_a_mesh(tmp_path, name, content):
         load_mesh(tmp_path / name)
 
 
+def test_the_tree_of_a_gltf_file(tmp_path):
+    box().export(tmp_path / "box.glb")
+    tree = gltf_json(tmp_path / "box.glb")
+    assert tree["asset"]["version"] == "2.0"
+    (tmp_path / "box.gltf").write_text(json.dumps(tree))
+    assert gltf_json(tmp_path / "box.gltf") == tree
+    for content in (b"glTF nonsense", b"[1, 2]", b"[" * 100_000):
+        (tmp_path / "broken.gltf").write_bytes(content)
+        with pytest.raises(MeshError, match=r"broken\.gltf is no glTF file"):
+            gltf_json(tmp_path / "broken.gltf")
+
+
 def test_broken_meshes():
-    with pytest.raises(MeshError, match="no faces"):
-        normalise(trimesh.Trimesh(vertices=np.eye(3)))
-    vertices = np.eye(3)
-    vertices[1, 1] = np.nan
-    with pytest.raises(MeshError, match="1 of 3 vertices"):
-        normalise(trimesh.Trimesh(vertices, [[0, 1, 2]], process=False))
-    with pytest.raises(MeshError, match="one point"):
-        normalise(trimesh.Trimesh(np.ones((3, 3)), [[0, 1, 2]], process=False))
+    broken, corners = np.eye(3), np.eye(3)
+    broken[1, 1] = np.nan
+    for vertices, faces, message in (
+        (corners, np.zeros((0, 3), int), "no faces"),
+        (broken, [[0, 1, 2]], "1 of 3 vertices"),
+        (np.ones((3, 3)), [[0, 1, 2]], "one point"),
+        (corners, [[0, 1, 7]], "vertex 7, there are only 3 vertices"),
+    ):
+        with pytest.raises(MeshError, match=message):
+            normalise_parts([trimesh.Trimesh(vertices, faces, process=False)])

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagedream import mesh as meshing
+from imagedream.mesh.export import load_exported
+from imagedream.mesh.surface import check_solid
+from imagedream.mesh.writing import TexturedMesh, check_format, save, to_files
 
 
 def test_missing_library_is_named_before_anything_runs(monkeypatch):
     monkeypatch.setitem(sys.modules, "pxr", None)
     with pytest.raises(ImportError, match=r"USDZ files need usd-core.*pip install 'imagedream\[usdz\]'"):
-        meshing.check_format("glb+usdz")
-    meshing.check_format("glb")
+        check_format("glb+usdz")
+    check_format("glb")
 
 
 @pytest.fixture(scope="module")
 def usdz_path(meshed_arrow, tmp_path_factory):
     pytest.importorskip("pxr", reason="usd-core is not installed")
-    return meshing.save(
-        meshing.to_files(meshed_arrow.model, "usdz", "arrow"), tmp_path_factory.mktemp("usdz")
-    )[0]
+    return save(to_files(meshed_arrow.model, "usdz", "arrow"), tmp_path_factory.mktemp("usdz"))[0]
 
 
 def test_usdz_is_a_package_of_uncompressed_aligned_files(usdz_path, meshed_arrow):
@@ -62,8 +62,19 @@ def test_usdz_stands_upright_with_its_material(usdz_path):
 
 
 def test_usdz_comes_back_as_it_was(usdz_path, glb_path):
-    again, other = meshing.load(usdz_path), meshing.load(glb_path)
+    again, other = load_exported(usdz_path), load_exported(glb_path)
     np.testing.assert_allclose(again.bounds, other.bounds, atol=1e-6)
     assert len(again.faces) == len(other.faces)
     np.testing.assert_allclose(again.triangles, other.triangles, atol=1e-6)
-    assert meshing.check_solid(again).watertight
+    assert check_solid(again).watertight
+
+
+def test_usdz_without_a_normal_map_names_none(meshed_arrow, tmp_path):
+    pytest.importorskip("pxr", reason="usd-core is not installed")
+    from pxr import Usd
+
+    model = TexturedMesh(meshed_arrow.model.mesh, meshed_arrow.model.base_colour)
+    stage = Usd.Stage.Open(str(save(to_files(model, "usdz"), tmp_path)[0]))
+    assert not stage.GetPrimAtPath("/model/material/normal")
+    assert not stage.GetPrimAtPath("/model/material/surface").GetAttribute("inputs:normal")
+    assert stage.GetPrimAtPath("/model/material/surface").GetAttribute("inputs:diffuseColor")

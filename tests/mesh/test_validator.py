@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imagedream import mesh as meshing
+from imagedream.mesh.writing import TexturedMesh, to_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,13 +41,13 @@ def validate():
 def test_exported_glb_is_valid(validate, meshed_arrow, with_normal_map):
     model = meshed_arrow.model
     if not with_normal_map:
-        model = meshing.TexturedMesh(model.mesh, model.base_colour)
-    report = validate(meshing.to_files(model)["model.glb"])
+        model = TexturedMesh(model.mesh, model.base_colour)
+    report = validate(to_files(model)["model.glb"])
     assert report["issues"]["messages"] == []
     assert report["info"]["totalTriangleCount"] == len(model.mesh.faces)
     assert report["info"]["version"] == "2.0"
 
 
 def test_the_validator_does_find_errors(validate, meshed_arrow):
-    data = meshing.to_files(meshed_arrow.model)["model.glb"]
+    data = to_files(meshed_arrow.model)["model.glb"]
     assert validate(data.replace(b'"SCALAR"', b'"VEC2"  '))["issues"]["numErrors"] > 0

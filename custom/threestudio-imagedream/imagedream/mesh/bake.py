@@ -1,4 +1,8 @@
-"""Colours of a field -> colours of the texels of a mesh."""
+"""Colours of a density field -> colours of the texels of a mesh.
+
+A density field is seen through a depth, so that one query of its colour at each texel (`field.query`) is only the simple
+twin of what is done here. A field with a surface of its own shows the colour at that surface: there the query is right.
+"""
 
 import numpy as np
 import torch
@@ -9,27 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from imagedream import cameras
-from imagedream.mesh.field import ColourFunction, ViewFunction
+from imagedream.mesh.field import ViewFunction
 from imagedream.mesh.raycast import Raycaster
 from imagedream.mesh.texture import Texels
 
-_POINTS_PER_CALL = 2**18
 _GRAZING_COS = 0.1  # flatter views tell nothing
 _NEIGHBOURS = 8
 _TREE_POINTS = 50_000
-
-
-@torch.no_grad()
-def query_colours(
-    texels: Texels, colour_fn: ColourFunction, device: torch.device | str = "cpu"
-) -> Float[Tensor, "texel 3"]:
-    """One query of the field at each texel.
-
-    Right where the surface is all there is to see, as of a signed distance field. A density field is seen through a
-    depth, and this is only the simple twin that `bake_colours` is compared with.
-    """
-    parts = texels.positions.split(_POINTS_PER_CALL)
-    return torch.cat([colour_fn(part.to(device)).float().cpu() for part in parts]).clamp(0, 1)
 
 
 @torch.no_grad()

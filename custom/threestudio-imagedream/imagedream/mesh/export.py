@@ -6,10 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from imagedream.mesh.check import VIEWS, load
-from imagedream.mesh.convert import MeshedField
+import trimesh
+
+from imagedream.mesh.agreement import VIEWS
+from imagedream.mesh.field_to_mesh import MeshedField
+from imagedream.mesh.reading import FileAxes, load_mesh
 from imagedream.mesh.surface import check_solid
-from imagedream.mesh.writing import FORMATS, Up, save, to_files
+from imagedream.mesh.usdz import load_usdz
+from imagedream.mesh.writing import FORMATS, Up, save, to_files, upward
 from imagedream.runs.files import atomic_path
 
 GOOD_PSNR_DB = 25.0
@@ -44,22 +48,37 @@ def export(
         paths.append(folder / f"{name}-levels.png")
         with atomic_path(paths[-1]) as temporary:
             meshed.thumbnails.save(temporary)
-    record = asdict(meshed.statistics)
-    record["seconds"] += time.perf_counter() - start
-    if meshed.choice is not None:
-        record["silhouette_iou_by_level"] = {f"{k:.4g}": v for k, v in meshed.choice.tried.items()}
-    record["field_opacity"] = meshed.views.mean_opacity
-    record["hard_edges_psnr_db"] = meshed.views.hard_edges_psnr_db
-    record["files"] = files
+    record = {
+        "level": meshed.level,
+        "silhouette_iou_by_level": {f"{level:.4g}": iou for level, iou in meshed.tried.items()},
+        "target_faces": meshed.settings.target_faces,
+        "faces": len(meshed.model.mesh.faces),
+        "vertices": len(meshed.model.mesh.uncut()[0]),
+        "pieces_removed": meshed.pieces_removed,
+        "texture_size": meshed.settings.texture_size,
+        "inpainted": meshed.inpainted,
+        "seconds": meshed.seconds + time.perf_counter() - start,
+        "field_opacity": meshed.views.mean_opacity,
+        "hard_edges_psnr_db": meshed.views.hard_edges_psnr_db,
+        "files": files,
+    }
     worst = min((f for f in files if f["psnr_db"] is not None), key=lambda f: f["psnr_db"], default=None)
     poor = worst is not None and worst["psnr_db"] < GOOD_PSNR_DB
     record["warnings"] = [_warning(worst, record)] if poor else []
     return paths, record
 
 
+def load_exported(path: str | Path, up: Up = "auto") -> trimesh.Trimesh:
+    """Read an exported file back, in world axes; `up` as it was written."""
+    kind = Path(path).suffix[1:].lower()
+    if kind == "usdz":
+        return load_usdz(path)
+    return load_mesh(path, FileAxes.of(path, up=upward(kind, up)[1]))
+
+
 def _check(path: Path, meshed: MeshedField, up: Up) -> dict[str, Any]:
     """What a file turned out to be when it was loaded again."""
-    mesh = load(path, up)
+    mesh = load_exported(path, up)
     agreement = meshed.views.agreement(mesh, has_colours=path.suffix != ".stl")
     return {
         "file": path.name,

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import trimesh
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from imagedream import cameras
-from imagedream.mesh.raycast import Raycaster
 
 _POINTS_PER_CALL = 2**18
 _RAYS_PER_CALL = 2**13
@@ -41,6 +39,11 @@ class DensityGrid:
     def upper(self) -> Float[Tensor, "3"]:
         """World position of the last sample."""
         return self.lower + self.spacing * (self.lower.new_tensor(self.density.shape) - 1)
+
+    @property
+    def half_extent(self) -> float:
+        """Radius of the sphere around the origin in which the grid lies."""
+        return float(torch.stack([self.lower, self.upper]).abs().amax(0).norm())
 
     def halved(self) -> "DensityGrid":
         """Every second sample of this grid."""
@@ -73,6 +76,16 @@ def visible_density(radius: float) -> float:
     return float(np.log(2) / (2 * radius))
 
 
+@torch.no_grad()
+def query(
+    function: DensityFunction | ColourFunction,
+    points: Float[Tensor, "point 3"],
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "point *channel"]:
+    """Values of a function at many points, some at a time on the device where it wants them; they come back to the CPU."""
+    return torch.cat([function(part.to(device)).float().cpu() for part in points.split(_POINTS_PER_CALL)])
+
+
 def sample_box(
     density_fn: DensityFunction,
     lower: Float[Tensor, "3"],
@@ -98,30 +111,35 @@ def sample_box(
     asked = torch.arange(len(points)) if bound is None else (bound(points) > _AIR).nonzero()[:, 0]
     values = torch.zeros(len(points))
     for part in asked.split(_POINTS_PER_CALL):
-        values[part] = density_fn(points[part].to(device)).reshape(-1).float().cpu()
+        values[part] = query(density_fn, points[part], device).reshape(-1)
     bad = int((~values.isfinite()).sum())
     if bad:
         raise ValueError(f"the density is not finite at {bad} of {len(values)} sampled points")
     return DensityGrid(values.reshape(*counts), lower, spacing)
 
 
-def sphere_views(half_extent: float, count: int = 8, fov_y_deg: float = 40.0) -> tuple[Tensor, Tensor]:
-    """Camera-to-world matrices (view, 4, 4) all around a sphere of radius `half_extent`, and their fields of view (view,)."""
-    azimuth_deg = cameras.orthogonal_azimuths(0.0, count)
+def sphere_views(
+    half_extent: float, count: int = 8, fov_y_deg: float = 40.0
+) -> tuple[Float[Tensor, "{count} 4 4"], Float[Tensor, "{count}"]]:
+    """Camera-to-world matrices around a sphere of radius `half_extent` that fills them, and their fields of view."""
     elevation_deg = torch.tensor([10.0, 40.0, -25.0, 25.0]).repeat(count // 4 + 1)[:count]
-    fov = torch.full((count,), fov_y_deg)
-    distance = half_extent / torch.sin(torch.deg2rad(fov) / 2)
-    return cameras.look_at_origin(elevation_deg, azimuth_deg, distance), fov
+    return _framed(half_extent, elevation_deg, cameras.orthogonal_azimuths(0.0, count), fov_y_deg)
 
 
-def spread_views(half_extent: float, count: int, fov_y_deg: float = 40.0) -> tuple[Tensor, Tensor]:
+def spread_views(
+    half_extent: float, count: int, fov_y_deg: float = 40.0
+) -> tuple[Float[Tensor, "{count} 4 4"], Float[Tensor, "{count}"]]:
     """As `sphere_views`, but spread evenly over the whole sphere, top and bottom too (a golden spiral)."""
     height = 1 - (2 * torch.arange(count) + 1) / count
-    elevation_deg = torch.rad2deg(torch.asin(height)).clamp(-80, 80)
     golden_deg = 180 * (3 - 5**0.5)
-    fov = torch.full((count,), fov_y_deg)
+    azimuth_deg = torch.arange(count) * golden_deg % 360
+    return _framed(half_extent, torch.rad2deg(torch.asin(height)).clamp(-80, 80), azimuth_deg, fov_y_deg)
+
+
+def _framed(half_extent: float, elevation_deg: Tensor, azimuth_deg: Tensor, fov_y_deg: float):
+    fov = torch.full_like(elevation_deg, fov_y_deg)
     distance = half_extent / torch.sin(torch.deg2rad(fov) / 2)
-    return cameras.look_at_origin(elevation_deg, torch.arange(count) * golden_deg % 360, distance), fov
+    return cameras.look_at_origin(elevation_deg, azimuth_deg, distance), fov
 
 
 @torch.no_grad()
@@ -163,33 +181,6 @@ def render_field(
     return torch.stack(views)
 
 
-@torch.no_grad()
-def render_surface(
-    surface: trimesh.Trimesh,
-    colour_fn: ColourFunction,
-    camera_to_world: Float[Tensor, "view 4 4"],
-    fov_y_deg: Float[Tensor, " view"],
-    size: int,
-    device: torch.device | str = "cpu",
-) -> Float[Tensor, "view 4 {size} {size}"]:
-    """As `render_field`, of a field that shows its colour at a surface; four samples a pixel."""
-    fine = 2 * size
-    caster = Raycaster(surface)
-    views = []
-    for pose, fov in zip(camera_to_world, fov_y_deg, strict=True):
-        depth = caster.render(pose[None], fov[None], fine, light=None, supersample=1).depth[0]
-        origins, directions = cameras.rays(pose, fov, fine, fine)
-        hit = depth.isfinite()
-        distance = depth[hit] / (directions[hit] @ -pose[:3, 2])
-        points = origins[hit] + directions[hit] * distance[:, None]
-        view = torch.zeros(fine, fine, 4)
-        parts = points.split(_POINTS_PER_CALL) if len(points) else ()
-        colours = [colour_fn(part.to(device)).float().cpu().clamp(0, 1) for part in parts]
-        view[hit] = torch.cat([torch.cat(colours), torch.ones(len(points), 1)], dim=-1) if colours else 0.0
-        views.append(functional.avg_pool2d(view.permute(2, 0, 1), 2))
-    return torch.stack(views)
-
-
 def composite(
     grid: DensityGrid,
     colour_fn: ColourFunction | None,
@@ -220,8 +211,7 @@ def composite(
     before, after = arrived.gather(1, step), arrived.gather(1, step + 1)
     inside = ((targets - before) / (after - before).clamp_min(1e-12)).clamp(0, 1)
     depth = near[lit, None] + delta[lit, None] * (step + inside)
-    points = (origins[lit, None] + directions[lit, None] * depth[..., None]).reshape(-1, 3)
-    parts = points.split(_POINTS_PER_CALL)
-    colours = torch.cat([colour_fn(part.to(device)).float().cpu() for part in parts]).clamp(0, 1)
+    points = origins[lit, None] + directions[lit, None] * depth[..., None]
+    colours = query(colour_fn, points.reshape(-1, 3), device).clamp(0, 1)
     out[lit, :3] = colours.reshape(len(lit), -1, 3).mean(1) * out[lit, 3:]
     return out

@@ -1,7 +1,6 @@
 """Which isosurface of a density field is its surface: the one whose silhouettes agree best with the rendered field."""
 
 import logging
-from dataclasses import dataclass
 
 import numpy as np
 import PIL.Image
@@ -20,21 +19,12 @@ from imagedream.mesh.field import (
 )
 from imagedream.mesh.raycast import render
 from imagedream.mesh.surface import EmptyFieldError, clean_surface, extract_surface
+from imagedream.metrics import silhouette_iou
 from imagedream.pictures import stack_under_headings, to_pil
 
 logger = logging.getLogger(__name__)
 _MARGIN_PX = 8
 _DISTINCT = 0.2  # levels whose logarithms are closer give surfaces that look the same
-
-
-@dataclass(frozen=True)
-class LevelChoice:
-    """The isosurface level that won, with what every level that was tried scored."""
-
-    level: float
-    iou: float
-    tried: dict[float, float]
-    """Silhouette IoU by level."""
 
 
 @torch.no_grad()
@@ -73,7 +63,7 @@ def sample_density(
     if level is None:
         camera_to_world, fov_y_deg = sphere_views(radius * 3**0.5, count=4)
         opacity = render_field(coarse, None, camera_to_world, fov_y_deg, 64)[:, 3]
-        level = choose_level(coarse, opacity, camera_to_world, fov_y_deg, visible, candidates=6).level
+        level, _ = choose_level(coarse, opacity, camera_to_world, fov_y_deg, visible, candidates=6)
     # thin parts are fainter and more broken on the coarse grid than they are: be generous
     surface, _ = clean_surface(extract_surface(coarse, min(level, highest) / 2), min_piece / 2)
     lower, upper = torch.tensor(surface.bounds, dtype=torch.float32)
@@ -89,16 +79,16 @@ def sample_density(
     )
 
 
-def silhouette_iou(
+def outline_iou(
     alpha: Float[Tensor, "view height width"], opacity: Float[Tensor, "view height width"]
 ) -> float:
-    """Intersection over union of a mesh's silhouettes and a field's: where its rendered opacity exceeds ½.
+    """Intersection over union of a mesh's silhouettes and a field's, all views together.
 
-    That outline is the opaque shape with the least squared error. A field that is never half opaque is cut at half
-    of its largest opacity.
+    The field's silhouette is where its rendered opacity exceeds ½, the opaque shape with the least squared error; a field
+    that is never half opaque is cut at half of its largest opacity.
     """
     field, mesh = opacity > min(0.5, float(opacity.max()) / 2), alpha > 0.5
-    return float((field & mesh).sum() / (field | mesh).sum().clamp_min(1))
+    return silhouette_iou(mesh.flatten(0, 1)[None], field.flatten(0, 1)[None]).item()
 
 
 def choose_level(
@@ -109,7 +99,7 @@ def choose_level(
     lowest: float,
     min_piece: float = 0.02,
     candidates: int = 7,
-) -> LevelChoice:
+) -> tuple[float, dict[float, float]]:
     """Find the isosurface level whose silhouettes agree best with the field's rendered opacity.
 
     Logarithmically spaced levels first, then the neighbourhood of the best one at a quarter of that spacing.
@@ -124,34 +114,32 @@ def choose_level(
         candidates: levels in the first pass.
 
     Returns:
-        The best level, its IoU, and the IoU of all levels tried.
+        The best level, and the silhouette IoU by level of all that were tried.
     """
     grid = _for_silhouettes(grid)
     highest = 0.9 * float(grid.density.max())
-    lowest = min(lowest, 0.5 * highest)
+    levels = np.geomspace(min(lowest, 0.5 * highest), highest, candidates)
     tried: dict[float, float] = {}
 
     def score(level: float) -> None:
         surface, _ = clean_surface(extract_surface(grid, level), min_piece)
-        silhouette = render(
-            surface, camera_to_world, fov_y_deg, opacity.shape[-1], light=None, supersample=1
-        ).rgba[:, 3]
-        tried[level] = silhouette_iou(silhouette, opacity)
+        size = opacity.shape[-1]
+        views = render(surface, camera_to_world, fov_y_deg, size, light=None, supersample=1)
+        tried[level] = outline_iou(views.rgba[:, 3], opacity)
 
-    levels = np.geomspace(lowest, highest, candidates)
-    for level in levels:
-        score(float(level))
+    for level in levels.tolist():
+        score(level)
     ratio = float(levels[1] / levels[0])
     best = max(tried, key=tried.__getitem__)
     for exponent in (-0.5, -0.25, 0.25, 0.5):
         if best * ratio**exponent < highest:
             score(best * ratio**exponent)
     best = max(tried, key=tried.__getitem__)
-    for level in sorted(tried):
-        logger.info(
-            "level %8.3f: silhouette IoU %.3f%s", level, tried[level], "  <- chosen" if level == best else ""
-        )
-    return LevelChoice(best, tried[best], dict(sorted(tried.items())))
+    tried = dict(sorted(tried.items()))
+    for level, iou in tried.items():
+        chosen = "  <- chosen" if level == best else ""
+        logger.info("level %8.3f: silhouette IoU %.3f%s", level, iou, chosen)
+    return best, tried
 
 
 def _for_silhouettes(grid: DensityGrid) -> DensityGrid:
@@ -161,39 +149,40 @@ def _for_silhouettes(grid: DensityGrid) -> DensityGrid:
 
 
 def level_thumbnails(
-    grid: DensityGrid, choice: LevelChoice, min_piece: float = 0.02, runners_up: int = 3, size: int = 200
+    grid: DensityGrid,
+    chosen: float,
+    tried: dict[float, float],
+    min_piece: float = 0.02,
+    rows: int = 4,
+    size: int = 200,
 ) -> PIL.Image.Image:
-    """What other levels would have given: the chosen surface and the next best distinct ones, best first, four views each.
+    """What the best levels give, those left out that look like a better one: four views each, best first.
 
     Args:
         grid: the density.
-        choice: of `choose_level`.
+        chosen: the best level.
+        tried: silhouette IoU by level, of `choose_level`.
         min_piece: as in `clean_surface`.
-        runners_up: how many rows below the chosen one.
+        rows: how many levels.
         size: side of a view in pixels, before its empty margin is cut off.
     """
     grid = _for_silhouettes(grid)
-    half_extent = float(torch.stack([grid.lower, grid.upper]).abs().amax(0).norm())
-    camera_to_world, fov_y_deg = sphere_views(half_extent, count=4)
-    scores = {choice.level: choice.iou, **choice.tried}
+    camera_to_world, fov_y_deg = sphere_views(grid.half_extent, count=4)
     shown: list[float] = []
-    for level in sorted(scores, key=scores.__getitem__, reverse=True):
+    for level in sorted(tried, key=lambda level: (level == chosen, tried[level]), reverse=True):
         if all(abs(np.log(level / other)) > _DISTINCT for other in shown):
             shown.append(level)
-    shown = shown[: runners_up + 1]
     views = []
-    for level in shown:
+    for level in shown[:rows]:
         surface, _ = clean_surface(extract_surface(grid, level), min_piece, smoothing=2)
-        views.append(render(surface, camera_to_world, fov_y_deg, size).rgba)
+        views.append(render(surface, camera_to_world, fov_y_deg, size))
     # the same frame for all, without the empty margin
-    filled = torch.stack(views)[:, :, 3].amax((0, 1)) > 0
-    rows, columns = filled.any(1).nonzero()[:, 0], filled.any(0).nonzero()[:, 0]
-    top, left = max(0, int(rows[0]) - _MARGIN_PX), max(0, int(columns[0]) - _MARGIN_PX)
+    filled = torch.stack([view.rgba[:, 3] for view in views]).amax((0, 1)) > 0
+    left, top, right, bottom = PIL.Image.fromarray(filled.numpy()).getbbox()
     pictures = []
-    for level, rgba in zip(shown, views, strict=True):
-        rgba = rgba[..., top : int(rows[-1]) + _MARGIN_PX, left : int(columns[-1]) + _MARGIN_PX]
-        white = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
-        heading = f"isosurface_threshold {level:.4g}: silhouette IoU {scores[level]:.3f}"
-        heading += " (chosen)" if level == choice.level else ""
-        pictures.append((heading, to_pil(torch.cat(list(white), dim=-1))))
+    for level, view in zip(shown, views, strict=False):
+        heading = f"isosurface_threshold {level:.4g}: silhouette IoU {tried[level]:.3f}"
+        cut = view.over_white[..., top:bottom, left:right]
+        row = torch.cat(list(functional.pad(cut, (_MARGIN_PX,) * 4, value=1.0)), dim=-1)
+        pictures.append((f"{heading} (chosen)" if level == chosen else heading, to_pil(row)))
     return stack_under_headings(pictures)

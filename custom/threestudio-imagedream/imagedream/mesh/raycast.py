@@ -4,7 +4,7 @@ Measured with one thread of a 2-core cloud machine: 220 views/s of 64x64 pixels 
 coloured mesh of 2000 faces, 16 views a call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,11 @@ import torch
 import trimesh
 from embreex import rtcore_scene
 from embreex.mesh_construction import TriangleMesh
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from imagedream import cameras
+from imagedream.mesh.materials import SurfaceColours
 from imagedream.mesh.reading import check_parts
 
 CREASE_DEG = 40.0
@@ -23,9 +24,8 @@ CREASE_DEG = 40.0
 
 _RAYS_PER_CALL = 1 << 19  # bounds memory: about 60 MB of ray and hit arrays
 _LARGEST_FAN = (
-    128  # faces around a vertex above which its normals are not blended (their pairs grow as the square)
+    128  # faces around a vertex; of more than that, whose pairs grow as the square, normals stay unblended
 )
-_PLAIN_GREY = 0.7
 _SEE_THROUGH_LAYERS = 16  # cut-out leaves behind each other; what lies deeper is not found
 
 Meshes = trimesh.Trimesh | Sequence[trimesh.Trimesh]
@@ -60,9 +60,8 @@ class Light:
         azimuth, height, diffuse = torch.rand(3, generator=generator).tolist()
         azimuth, height, diffuse = 2 * np.pi * azimuth, 0.2 + 0.8 * height, 0.2 + 0.5 * diffuse
         flat = float(np.sqrt(max(0.0, 1 - height**2)))
-        return Light(
-            1.05 - diffuse, diffuse, (flat * float(np.cos(azimuth)), flat * float(np.sin(azimuth)), height)
-        )
+        direction = (flat * float(np.cos(azimuth)), flat * float(np.sin(azimuth)), height)
+        return Light(1.05 - diffuse, diffuse, direction)
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,12 @@ class Views:
     """Mean distance along the view axis of what a pixel shows, infinite where it shows nothing."""
     normal: Float[Tensor, "view 3 height width"]
     """Unit surface normal in world axes on the side towards the camera, 0 where nothing is shown."""
+
+    @property
+    def over_white(self) -> Float[Tensor, "view 3 height width"]:
+        """The pictures in front of white."""
+        alpha = self.rgba[:, 3:]
+        return self.rgba[:, :3] * alpha + 1 - alpha
 
 
 def render(
@@ -100,9 +105,14 @@ def render(
 
 
 class Raycaster:
-    """An object prepared for ray casting."""
+    """An object prepared for ray casting.
 
-    def __init__(self, mesh: Meshes):
+    Args:
+        mesh: see `render`.
+        colour_fn: world points (hit, 3) -> sRGB (hit, 3), for what shows other colours than the mesh's own.
+    """
+
+    def __init__(self, mesh: Meshes, colour_fn: Callable[[np.ndarray], np.ndarray] | None = None):
         parts = [mesh] if isinstance(mesh, trimesh.Trimesh) else list(mesh)
         check_parts(parts)
         offsets = np.cumsum([0] + [len(part.vertices) for part in parts])
@@ -111,11 +121,9 @@ class Raycaster:
             [np.asarray(part.faces) + offset for part, offset in zip(parts, offsets[:-1], strict=True)]
         )
         self._corner_normals = _corner_normals(vertices, faces)
-        self._colours = _Colours(parts)
-        self._scene = rtcore_scene.EmbreeScene(robust=True)
-        self._geometry = TriangleMesh(  # kept alive with the scene
-            self._scene, vertices.astype(np.float32), faces.astype(np.int32)
-        )
+        self._colours = SurfaceColours(parts)
+        self._colour_fn = colour_fn
+        self._scene, self._geometry = embree_scene(vertices, faces)
         self._step = 1e-4 * float(np.ptp(vertices, axis=0).max())
 
     def render(
@@ -137,26 +145,29 @@ class Raycaster:
 
     def _render_chunk(self, camera_to_world, fov_y_deg, size, light, supersample):
         samples = size * supersample
-        origins, directions = cameras.rays(
-            camera_to_world, fov_y_deg, samples, samples
-        )  # (view, row, column, 3)
+        origins, directions = (
+            rays.reshape(-1, 3).contiguous().numpy()
+            for rays in cameras.rays(camera_to_world, fov_y_deg, samples, samples)
+        )
         forward = -camera_to_world[:, :3, 2].numpy()
-        directions = directions.reshape(-1, 3).numpy()
-        hits = self._first_hits(origins.reshape(-1, 3).contiguous().numpy(), directions)
+        hits = self._first_hits(origins, directions)
 
         hit = np.flatnonzero(hits["primID"] >= 0)
-        face, weights = hits["primID"][hit], _barycentric(hits, hit)
-        direction = directions[hit]
+        face, weights = hits["primID"][hit], barycentric(hits, hit)
+        direction, travelled = directions[hit], hits["tfar"][hit]
         normal = np.einsum("hc,hcx->hx", weights, self._corner_normals[face])
         normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-12)
         # the true face, not the blended normal, decides which side is seen: no dark rims at the silhouette
         normal[np.einsum("hx,hx->h", hits["Ng"][hit], direction) > 0] *= -1
-        colour = self._colours(face, weights)
+        if self._colour_fn is None:
+            colour = self._colours(face, weights)
+        else:
+            colour = self._colour_fn(origins[hit] + direction * travelled[:, None])
         if light is not None:
             towards = np.asarray(light.direction, dtype=np.float32) / np.linalg.norm(light.direction)
             shade = light.ambient + light.diffuse * (normal @ towards.astype(np.float32) + 1) / 2
             colour = (colour * shade[:, None]).clip(0, 1)
-        distance = hits["tfar"][hit] * np.einsum("hx,hx->h", direction, forward[hit // samples**2])
+        distance = travelled * np.einsum("hx,hx->h", direction, forward[hit // samples**2])
 
         # sums over the samples of each pixel: colour, how many samples hit, normal, distance
         summed = np.zeros((len(forward) * samples**2, 8), dtype=np.float32)
@@ -178,7 +189,7 @@ class Raycaster:
         rays = np.arange(len(origins))
         for _ in range(_SEE_THROUGH_LAYERS):
             hit = rays[hits["primID"][rays] >= 0]
-            rays = hit[self._colours.is_hole(hits["primID"][hit], _barycentric(hits, hit))]
+            rays = hit[self._colours.is_hole(hits["primID"][hit], barycentric(hits, hit))]
             if not len(rays):
                 break
             travelled = hits["tfar"][rays] + self._step
@@ -192,10 +203,20 @@ class Raycaster:
         return hits
 
 
-def _barycentric(hits: dict[str, np.ndarray], which: np.ndarray) -> np.ndarray:
-    """Weights (hit, 3) of the three corners of the faces that rays met."""
-    u, v = hits["u"][which, None], hits["v"][which, None]
-    return np.concatenate([1 - u - v, u, v], axis=1)
+def barycentric(
+    hits: dict[str, np.ndarray], which: Int[np.ndarray, " hit"] | slice = slice(None)
+) -> Float[np.ndarray, "hit 3"]:
+    """Weights of the three corners of the faces that Embree's rays met."""
+    u, v = hits["u"][which], hits["v"][which]
+    return np.stack([1 - u - v, u, v], axis=1)
+
+
+def embree_scene(
+    vertices: Float[np.ndarray, "vertex 3"], faces: Int[np.ndarray, "face 3"]
+) -> tuple[rtcore_scene.EmbreeScene, TriangleMesh]:
+    """A scene that rays can be shot into; the mesh must be kept alive with it."""
+    scene = rtcore_scene.EmbreeScene(robust=True)
+    return scene, TriangleMesh(scene, vertices.astype(np.float32), faces.astype(np.int32))
 
 
 def _corner_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -224,115 +245,3 @@ def _corner_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(total, axis=1, keepdims=True)
     smooth = np.where(length > 1e-20, total / length.clip(1e-20), np.repeat(unit, 3, axis=0))
     return smooth.reshape(-1, 3, 3).astype(np.float32)
-
-
-class _Colours:
-    """The sRGB colour of any point of an object's surface, and where its textures have holes."""
-
-    def __init__(self, parts: Sequence[trimesh.Trimesh]):
-        self._textures: list[_Texture] = []
-        known: dict[tuple, int] = {}  # parts often share a picture
-        corners, uvs, textures = [], [], []
-        for part in parts:
-            corner, picture, uv, alpha_cutoff = _surface(part)
-            key = (id(picture), alpha_cutoff)
-            if picture is not None and key not in known:
-                known[key] = len(self._textures)
-                self._textures.append(_Texture(picture, alpha_cutoff))
-            corners.append(corner)
-            uvs.append(np.zeros((len(corner), 3, 2), np.float32) if uv is None else uv)
-            textures.append(np.full(len(corner), -1 if picture is None else known[key]))
-        self._corner, self._corner_uv = np.concatenate(corners), np.concatenate(uvs)
-        self._texture_of_face = np.concatenate(textures)
-
-    @property
-    def has_holes(self) -> bool:
-        """Whether any texture can be looked through somewhere."""
-        return any(texture.alpha is not None for texture in self._textures)
-
-    def __call__(self, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        colour = np.einsum("hc,hcx->hx", weights, self._corner[face])
-        for texture, which, uv in self._by_texture(face, weights):
-            colour[which] *= _bilinear(texture.rgb, uv)
-        return colour
-
-    def is_hole(self, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Which points (hit,) are transparent."""
-        hole = np.zeros(len(face), dtype=bool)
-        for texture, which, uv in self._by_texture(face, weights):
-            if texture.alpha is not None:
-                hole[which] = _bilinear(texture.alpha, uv)[:, 0] < texture.alpha_cutoff
-        return hole
-
-    def _by_texture(self, face, weights):
-        of_hit = self._texture_of_face[face]
-        for index, texture in enumerate(self._textures):
-            which = np.flatnonzero(of_hit == index)
-            if len(which):
-                uv = np.einsum("hc,hcx->hx", weights[which], self._corner_uv[face[which]])
-                yield texture, which, uv
-
-
-class _Texture:
-    """A picture of 8 bits a channel; its alpha only where it cuts holes but not everything."""
-
-    def __init__(self, picture, alpha_cutoff: float | None):
-        self.alpha, self.alpha_cutoff = None, alpha_cutoff
-        if alpha_cutoff is not None and ("A" in picture.mode or "transparency" in picture.info):
-            alpha = np.asarray(picture.convert("RGBA"))[..., 3:]
-            if alpha.min() < 255 * alpha_cutoff <= alpha.max():
-                self.alpha = alpha
-        self.rgb = np.asarray(picture.convert("RGB"))
-
-
-def _surface(part: trimesh.Trimesh) -> tuple:
-    """Corner colours (face, 3, rgb), texture picture, its coordinates (face, 3, uv) and alpha cutoff, or None each."""
-    faces, visual = np.asarray(part.faces), part.visual
-    corner = np.full((len(faces), 3, 3), _PLAIN_GREY, dtype=np.float32)
-    if isinstance(visual, trimesh.visual.TextureVisuals):
-        picture, factor, alpha_cutoff = _material(visual.material)
-        corner[:] = factor
-        colours = visual.vertex_attributes.get("color")
-        if colours is not None:
-            corner *= _unit_range(colours)[faces]
-        if picture is not None and visual.uv is not None and len(visual.uv) == len(part.vertices):
-            uv = np.nan_to_num(np.asarray(visual.uv, dtype=np.float32), posinf=0, neginf=0)
-            return corner, picture, uv[faces], alpha_cutoff
-    elif visual.kind == "face":
-        corner[:] = _unit_range(visual.face_colors)[:, None]
-    elif visual.kind == "vertex":
-        corner = _unit_range(visual.vertex_colors)[faces]
-    return corner, None, None, None
-
-
-def _unit_range(colours: np.ndarray) -> np.ndarray:
-    colours = np.asarray(colours)[:, :3]
-    return (colours / 255 if colours.dtype == np.uint8 else colours).astype(np.float32)
-
-
-def _material(material) -> tuple:
-    """Base colour picture (or None), factor, and the alpha below which the picture has holes (or None).
-
-    glTF's factor is linear, so it goes through the sRGB curve (power 1/2.2).
-    """
-    if isinstance(material, trimesh.visual.material.PBRMaterial):
-        factor = material.baseColorFactor
-        factor = np.ones(3) if factor is None else _unit_range(np.asarray(factor)[None])[0] ** (1 / 2.2)
-        cutoff = {"MASK": 0.5 if material.alphaCutoff is None else float(material.alphaCutoff), "BLEND": 0.5}
-        return material.baseColorTexture, factor, cutoff.get(material.alphaMode)
-    picture, diffuse = getattr(material, "image", None), getattr(material, "diffuse", None)
-    if picture is not None or diffuse is None:
-        return picture, np.ones(3), None
-    return None, _unit_range(np.asarray(diffuse)[None])[0], None
-
-
-def _bilinear(image: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """Values in [0, 1] of an 8-bit picture at uv (0, 0 = bottom left corner, repeating), between the four nearest pixel centres."""
-    height, width = image.shape[:2]
-    column, row = uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5
-    left, top = np.floor(column).astype(np.int64), np.floor(row).astype(np.int64)
-    right_weight, bottom_weight = (column - left)[:, None], (row - top)[:, None]
-    columns, rows = (left % width, (left + 1) % width), (top % height, (top + 1) % height)
-    upper = image[rows[0], columns[0]] * (1 - right_weight) + image[rows[0], columns[1]] * right_weight
-    lower = image[rows[1], columns[0]] * (1 - right_weight) + image[rows[1], columns[1]] * right_weight
-    return (upper * (1 - bottom_weight) + lower * bottom_weight) / 255

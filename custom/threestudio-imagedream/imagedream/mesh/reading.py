@@ -174,7 +174,7 @@ def gltf_json(path: str | Path) -> dict[str, Any]:
 
 
 def load_mesh(path: str | Path, axes: FileAxes | None = None) -> trimesh.Trimesh:
-    """`load_parts` as one mesh, for what needs one; its size and place are kept (see `normalise`).
+    """`load_parts` as one mesh, for what needs one; its size and place are kept.
 
     A single material keeps its texture; several materials become one packed texture or, where a part has none,
     vertex colours.
@@ -186,11 +186,6 @@ def load_mesh(path: str | Path, axes: FileAxes | None = None) -> trimesh.Trimesh
             if isinstance(part.visual, trimesh.visual.TextureVisuals):
                 part.visual = part.visual.to_color()
     return parts[0] if len(parts) == 1 else trimesh.util.concatenate(parts)
-
-
-def check_mesh(mesh: trimesh.Trimesh, name: str = "mesh") -> None:
-    """Raise MeshError unless the mesh has faces, finite coordinates and some extent; `name` opens the message."""
-    check_parts([mesh], name)
 
 
 def check_parts(parts: Sequence[trimesh.Trimesh], name: str = "mesh") -> None:
@@ -230,8 +225,3 @@ def normalise_parts(parts: Sequence[trimesh.Trimesh]) -> list[trimesh.Trimesh]:
         copy.apply_translation(-(low + high) / 2)
         copy.apply_scale(1.0 / float((high - low).max()))
     return copies
-
-
-def normalise(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """`normalise_parts` of a single mesh."""
-    return normalise_parts([mesh])[0]

@@ -11,6 +11,10 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from imagedream.mesh.raycast import barycentric, embree_scene
+
+_RAYS_PER_CALL = 2**20
+
 
 @dataclass(frozen=True)
 class UnwrappedMesh:
@@ -105,9 +109,9 @@ def _interpolate(attribute: np.ndarray, corners: np.ndarray, weights: np.ndarray
 
 
 def rasterize_uv(
-    uv: Float[np.ndarray, "vertex 2"], faces: Int[np.ndarray, "face 3"], size: int, chunk: int = 2**21
+    uv: Float[np.ndarray, "vertex 2"], faces: Int[np.ndarray, "face 3"], size: int
 ) -> tuple[Int[np.ndarray, "{size} {size}"], Float[np.ndarray, "{size} {size} 3"]]:
-    """Which triangle covers each texel centre, and where inside it.
+    """Which triangle covers each texel centre, and where inside it: rays down onto the flat triangles find out.
 
     Row 0 is the top of the picture (v = 1); the centre of texel (row, column) is
     u = (column + ½) / size, v = 1 − (row + ½) / size.
@@ -115,37 +119,18 @@ def rasterize_uv(
     Returns:
         Face index, −1 where no triangle lies; barycentric coordinates, 0 there.
     """
-    corners = np.stack([uv[:, 0] * size, (1 - uv[:, 1]) * size], axis=-1).astype(np.float64)[
-        faces
-    ]  # (face, 3, xy)
-    first = np.clip(np.ceil(corners.min(1) - 0.5), 0, size).astype(np.int64)
-    last = np.clip(np.floor(corners.max(1) - 0.5), -1, size - 1).astype(np.int64)
-    extent = np.maximum(last - first + 1, 0)
-    candidates = extent.prod(1)  # texels in each triangle's box
-    face_map = np.full(size * size, -1, dtype=np.int64)
-    barycentric = np.zeros((size * size, 3), dtype=np.float32)
-    groups = np.split(np.arange(len(faces)), np.flatnonzero(np.diff(np.cumsum(candidates) // chunk)) + 1)
-    for group in groups:
-        count = candidates[group]
-        face = np.repeat(group, count)
-        inside_box = np.arange(len(face)) - np.repeat(np.cumsum(count) - count, count)
-        column = first[face, 0] + inside_box % np.maximum(extent[face, 0], 1)
-        row = first[face, 1] + inside_box // np.maximum(extent[face, 0], 1)
-        a, b, c = corners[face, 0], corners[face, 1], corners[face, 2]
-        point = np.stack([column, row], axis=-1) + 0.5
-        double_area = _cross(b - a, c - a)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            weight_b = _cross(point - a, c - a) / double_area
-            weight_c = _cross(b - a, point - a) / double_area
-        weights = np.stack([1 - weight_b - weight_c, weight_b, weight_c], axis=-1)
-        covered = (weights >= -1e-9).all(-1) & np.isfinite(weights).all(-1)
-        texel = (row * size + column)[covered]
-        face_map[texel], barycentric[texel] = face[covered], weights[covered]
-    return face_map.reshape(size, size), barycentric.reshape(size, size, 3)
-
-
-def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    scene, _flat = embree_scene(np.pad(uv, ((0, 0), (0, 1))), faces)
+    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
+    face_map = np.full((size, size), -1)
+    weights = np.zeros((size, size, 3), dtype=np.float32)
+    for rows in np.array_split(np.arange(size), -(-(size**2) // _RAYS_PER_CALL)):
+        v, u = np.meshgrid(1 - centres[rows], centres, indexing="ij")
+        origins = np.stack([u, v, np.ones_like(u)], axis=-1).reshape(-1, 3)
+        hits = scene.run(origins, np.tile(np.float32([0, 0, -1]), (len(origins), 1)), output=True)
+        face_map[rows] = hits["primID"].reshape(len(rows), size)
+        weights[rows] = barycentric(hits).reshape(len(rows), size, 3)
+    weights[face_map < 0] = 0
+    return face_map, weights
 
 
 def fill_gaps(

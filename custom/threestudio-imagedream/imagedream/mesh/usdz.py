@@ -1,9 +1,13 @@
-"""A mesh and its pictures -> USDZ and back, by Pixar's usd-core (TOST-1.0 licence, 30 MB), an extra."""
+"""A mesh and its pictures -> USDZ and back, by Pixar's usd-core (TOST-1.0 licence, 30 MB), an extra.
+
+What is the same in every file, above all the material, stands in `usdz_scene.usda`.
+"""
 
 import io
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -11,6 +15,8 @@ from PIL import Image
 
 from imagedream.mesh.reading import from_gltf_axes, to_gltf_axes
 from imagedream.mesh.texture import UnwrappedMesh
+
+_SCENE = Path(__file__).with_name("usdz_scene.usda")
 
 
 def require_usd() -> None:
@@ -33,93 +39,44 @@ def to_usdz(mesh: UnwrappedMesh, base_colour: bytes, normal_map: bytes | None = 
         normal_map: PNG file in tangent space.
     """
     require_usd()
-    from pxr import Sdf, Usd, UsdGeom, UsdUtils
+    from pxr import Sdf, Usd, UsdUtils
 
     with tempfile.TemporaryDirectory() as folder:
-        pictures = {"base_colour.png": base_colour}
-        if normal_map is not None:
-            pictures["normal.png"] = normal_map
-        for name, data in pictures.items():
-            (Path(folder) / name).write_bytes(data)
-        layer = Path(folder) / "model.usdc"
-        stage = Usd.Stage.CreateNew(str(layer))
-        UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
-        UsdGeom.SetStageMetersPerUnit(stage, 1.0)
-        root = UsdGeom.Xform.Define(stage, "/model")
-        stage.SetDefaultPrim(root.GetPrim())
-        _define_mesh(stage, mesh)
-        _define_material(stage, normal_map is not None)
-        stage.GetRootLayer().Save()
-        packed = Path(folder) / "model.usdz"
-        if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(packed)):
+        unpacked, packed = Path(folder) / "model.usdc", Path(folder) / "model.usdz"
+        layer = Sdf.Layer.CreateAnonymous(".usda")
+        layer.ImportFromString(_SCENE.read_text(encoding="utf-8"))
+        stage = Usd.Stage.Open(layer)
+        _fill(stage, mesh)
+        (Path(folder) / "base_colour.png").write_bytes(base_colour)
+        if normal_map is None:
+            stage.RemovePrim("/model/material/normal")
+            stage.GetPrimAtPath("/model/material/surface").RemoveProperty("inputs:normal")
+        else:
+            (Path(folder) / "normal.png").write_bytes(normal_map)
+        layer.Export(str(unpacked))
+        if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(unpacked)), str(packed)):
             raise OSError(f"usd-core could not write a USDZ file in {folder}")
         return packed.read_bytes()
 
 
-def _define_mesh(stage, mesh: UnwrappedMesh) -> None:
-    from pxr import Sdf, UsdGeom, UsdShade, Vt
+def _fill(stage: Any, mesh: UnwrappedMesh) -> None:
+    """The arrays of the scene's mesh; seams are in the texture coordinates only, so it stays closed."""
+    from pxr import UsdGeom, Vt
 
     points, normals, faces = mesh.uncut()
-    points, normals = (np.asarray(to_gltf_axes(array), dtype=np.float32) for array in (points, normals))
-    prim = UsdGeom.Mesh.Define(stage, "/model/mesh")
-    prim.CreatePointsAttr(Vt.Vec3fArray.FromNumpy(np.ascontiguousarray(points)))
-    prim.CreateNormalsAttr(Vt.Vec3fArray.FromNumpy(np.ascontiguousarray(normals)))
-    prim.SetNormalsInterpolation(UsdGeom.Tokens.vertex)
-    prim.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(np.full(len(faces), 3, dtype=np.int32)))
-    prim.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(faces.reshape(-1).astype(np.int32)))
-    prim.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
-    prim.CreateExtentAttr([tuple(map(float, points.min(0))), tuple(map(float, points.max(0)))])
-    coordinates = UsdGeom.PrimvarsAPI(prim).CreatePrimvar(
-        "st", Sdf.ValueTypeNames.TexCoord2fArray, UsdGeom.Tokens.faceVarying
-    )
-    uv = np.ascontiguousarray(mesh.uv[mesh.faces].reshape(-1, 2), dtype=np.float32)
-    coordinates.Set(Vt.Vec2fArray.FromNumpy(uv))
-    UsdShade.MaterialBindingAPI.Apply(prim.GetPrim())
+    points, normals = (_packed(to_gltf_axes(array)) for array in (points, normals))
+    prim = UsdGeom.Mesh(stage.GetPrimAtPath("/model/mesh"))
+    prim.GetPointsAttr().Set(Vt.Vec3fArray.FromNumpy(points))
+    prim.GetNormalsAttr().Set(Vt.Vec3fArray.FromNumpy(normals))
+    prim.GetFaceVertexCountsAttr().Set(Vt.IntArray(len(faces), 3))
+    prim.GetFaceVertexIndicesAttr().Set(Vt.IntArray.FromNumpy(faces.reshape(-1).astype(np.int32)))
+    prim.GetExtentAttr().Set([tuple(map(float, points.min(0))), tuple(map(float, points.max(0)))])
+    uv = _packed(mesh.uv[mesh.faces].reshape(-1, 2))
+    UsdGeom.PrimvarsAPI(prim).GetPrimvar("st").Set(Vt.Vec2fArray.FromNumpy(uv))
 
 
-def _define_material(stage, has_normal_map: bool) -> None:
-    from pxr import Gf, Sdf, UsdShade
-
-    material = UsdShade.Material.Define(stage, "/model/material")
-
-    def shader(name: str, kind: str):
-        node = UsdShade.Shader.Define(stage, f"/model/material/{name}")
-        node.CreateIdAttr(kind)
-        return node
-
-    coordinates = shader("coordinates", "UsdPrimvarReader_float2")
-    coordinates.CreateInput("varname", Sdf.ValueTypeNames.String).Set("st")
-    coordinates.CreateOutput("result", Sdf.ValueTypeNames.Float2)
-
-    def texture(name: str, file: str, colour_space: str):
-        node = shader(name, "UsdUVTexture")
-        node.CreateInput("file", Sdf.ValueTypeNames.Asset).Set(Sdf.AssetPath(file))
-        node.CreateInput("sourceColorSpace", Sdf.ValueTypeNames.Token).Set(colour_space)
-        for wrap in ("wrapS", "wrapT"):
-            node.CreateInput(wrap, Sdf.ValueTypeNames.Token).Set("clamp")
-        node.CreateInput("st", Sdf.ValueTypeNames.Float2).ConnectToSource(
-            coordinates.ConnectableAPI(), "result"
-        )
-        node.CreateOutput("rgb", Sdf.ValueTypeNames.Float3)
-        return node
-
-    surface = shader("surface", "UsdPreviewSurface")
-    surface.CreateInput("roughness", Sdf.ValueTypeNames.Float).Set(1.0)
-    surface.CreateInput("metallic", Sdf.ValueTypeNames.Float).Set(0.0)
-    colour = texture("base_colour", "./base_colour.png", "sRGB")
-    surface.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f).ConnectToSource(
-        colour.ConnectableAPI(), "rgb"
-    )
-    if has_normal_map:
-        normal = texture("normal", "./normal.png", "raw")
-        normal.CreateInput("scale", Sdf.ValueTypeNames.Float4).Set(Gf.Vec4f(2, 2, 2, 1))
-        normal.CreateInput("bias", Sdf.ValueTypeNames.Float4).Set(Gf.Vec4f(-1, -1, -1, 0))
-        surface.CreateInput("normal", Sdf.ValueTypeNames.Normal3f).ConnectToSource(
-            normal.ConnectableAPI(), "rgb"
-        )
-    surface.CreateOutput("surface", Sdf.ValueTypeNames.Token)
-    material.CreateSurfaceOutput().ConnectToSource(surface.ConnectableAPI(), "surface")
-    UsdShade.MaterialBindingAPI(stage.GetPrimAtPath("/model/mesh")).Bind(material)
+def _packed(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def load_usdz(path: str | Path) -> trimesh.Trimesh:

@@ -8,15 +8,19 @@ from typing import Literal
 
 import numpy as np
 import trimesh
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
-from scipy import ndimage
+from trimesh.exchange.gltf import export_glb
+from trimesh.visual.color import uv_to_interpolated_color
 
-from imagedream.mesh.glb import to_glb
+import imagedream
+from imagedream.mesh.normal_map import tangents
 from imagedream.mesh.reading import to_gltf_axes
 from imagedream.mesh.texture import UnwrappedMesh
 from imagedream.mesh.usdz import require_usd, to_usdz
 from imagedream.runs.files import atomic_path
+
+_LINEAR, _MIPMAPPED, _CLAMPED = 9729, 9987, 33071  # WebGL's numbers, as glTF has them
 
 FORMATS = ("glb", "obj", "ply", "stl", "usdz")
 """What `fmt` may hold, joined by + for several."""
@@ -35,7 +39,12 @@ class TexturedMesh:
     base_colour: UInt8[np.ndarray, "size size 3"]
     """sRGB; row 0 is v = 1."""
     normal_map: UInt8[np.ndarray, "size size 3"] | None = None
-    """Tangent space, see `imagedream.mesh.normals`."""
+    """Tangent space, see `imagedream.mesh.normal_map`."""
+
+    @property
+    def pictures(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Base colour and normal map."""
+        return self.base_colour, self.normal_map
 
 
 def check_format(fmt: str) -> tuple[str, ...]:
@@ -81,11 +90,54 @@ def upward(kind: str, up: str = "auto") -> str:
     return _AUTO_UP[kind] if up == "auto" else up
 
 
-def png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
-    """A PNG file: colours stay exact."""
+def png(pixels: UInt8[np.ndarray, "height width 3"] | None) -> bytes | None:
+    """A PNG file, whose colours stay exact; None of None."""
+    if pixels is None:
+        return None
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def to_glb(model: TexturedMesh) -> bytes:
+    """Binary glTF 2.0: y up, front +z, normals, one opaque rough material with its pictures inside.
+
+    A normal map has the tangent of each vertex with it, as every viewer would otherwise make up its own.
+    """
+    mesh = model.mesh
+    pictures = [None if pixels is None else Image.fromarray(pixels) for pixels in model.pictures]
+    material = trimesh.visual.material.PBRMaterial(
+        name="model",
+        baseColorTexture=pictures[0],
+        normalTexture=pictures[1],
+        metallicFactor=0.0,
+        roughnessFactor=1.0,
+    )
+    surface = trimesh.Trimesh(
+        to_gltf_axes(mesh.vertices),
+        mesh.faces,
+        vertex_normals=to_gltf_axes(mesh.normals),
+        visual=trimesh.visual.TextureVisuals(mesh.uv, material),
+        process=False,
+    )
+    if model.normal_map is not None:
+        frame = tangents(mesh)
+        turned = np.concatenate([to_gltf_axes(frame[:, :3]), frame[:, 3:]], axis=1)
+        surface.vertex_attributes["_TANGENT"] = turned.astype(np.float32)
+    scene = trimesh.Scene({"model": surface})
+    return export_glb(scene, include_normals=True, tree_postprocessor=_complete)
+
+
+def _complete(tree: dict) -> None:
+    """Add to a glTF tree what trimesh has no words for: tangents, how textures are filtered, who made the file."""
+    attributes = tree["meshes"][0]["primitives"][0]["attributes"]
+    if "_TANGENT" in attributes:
+        attributes["TANGENT"] = attributes.pop("_TANGENT")
+    sampler = {"magFilter": _LINEAR, "minFilter": _MIPMAPPED, "wrapS": _CLAMPED, "wrapT": _CLAMPED}
+    tree["samplers"] = [sampler]
+    for texture in tree["textures"]:
+        texture["sampler"] = 0
+    tree["asset"]["generator"] = f"imagedream {imagedream.__version__}"
 
 
 def to_obj_files(model: TexturedMesh, name: str = "model", up: Up = "auto") -> dict[str, bytes]:
@@ -110,25 +162,13 @@ def to_obj_files(model: TexturedMesh, name: str = "model", up: Up = "auto") -> d
     }
 
 
-def vertex_colours(model: TexturedMesh) -> UInt8[np.ndarray, "vertex 3"]:
-    """The base colour at the vertices, between the four nearest texels."""
-    size = len(model.base_colour)
-    place = np.stack([(1 - model.mesh.uv[:, 1]) * size, model.mesh.uv[:, 0] * size]) - 0.5
-    channels = [
-        ndimage.map_coordinates(model.base_colour[..., channel].astype(float), place, order=1, mode="nearest")
-        for channel in range(3)
-    ]
-    return np.stack(channels, axis=-1).round().astype(np.uint8)
-
-
 def to_ply(model: TexturedMesh, up: Up = "auto") -> bytes:
     """Binary PLY with sRGB vertex colours, without seams: each vertex has the mean colour of its copies."""
     points, normals, faces = _turned(model.mesh, upward("ply", up))
-    copies = np.zeros((len(points), 4))
+    copies = uv_to_interpolated_color(model.mesh.uv, Image.fromarray(model.base_colour))[:, :3]
     _, point = np.unique(model.mesh.source, return_inverse=True)
-    np.add.at(copies[:, :3], point.reshape(-1), vertex_colours(model))
-    np.add.at(copies[:, 3], point.reshape(-1), 1)
-    colours = (copies[:, :3] / copies[:, 3:]).round().astype(np.uint8)
+    total = np.stack([np.bincount(point.reshape(-1), copies[:, channel]) for channel in range(3)], axis=1)
+    colours = (total / np.bincount(point.reshape(-1))[:, None]).round().astype(np.uint8)
     mesh = trimesh.Trimesh(
         points, faces, vertex_normals=normals, vertex_colors=colours, process=False, validate=False
     )
@@ -143,7 +183,7 @@ def to_stl(model: TexturedMesh, up: Up = "auto") -> bytes:
 
 def _turned(
     mesh: UnwrappedMesh, up: str
-) -> tuple[Float[np.ndarray, "point 3"], Float[np.ndarray, "point 3"], np.ndarray]:
+) -> tuple[Float[np.ndarray, "point 3"], Float[np.ndarray, "point 3"], Int[np.ndarray, "face 3"]]:
     points, normals, faces = mesh.uncut()
     if up == "+y":
         points, normals = to_gltf_axes(points), to_gltf_axes(normals)
@@ -155,14 +195,12 @@ def to_files(model: TexturedMesh, fmt: str = "glb", name: str = "model", up: Up 
     check_name(name)
     files: dict[str, bytes] = {}
     for kind in check_format(fmt):
-        if kind == "glb":
-            pictures = [None if p is None else png(p) for p in (model.base_colour, model.normal_map)]
-            files[f"{name}.glb"] = to_glb(model.mesh, *pictures)
-        elif kind == "obj":
+        if kind == "obj":
             files |= to_obj_files(model, name, up)
+        elif kind == "glb":
+            files[f"{name}.glb"] = to_glb(model)
         elif kind == "usdz":
-            pictures = [None if p is None else png(p) for p in (model.base_colour, model.normal_map)]
-            files[f"{name}.usdz"] = to_usdz(model.mesh, *pictures)
+            files[f"{name}.usdz"] = to_usdz(model.mesh, *(png(pixels) for pixels in model.pictures))
         else:
             files[f"{name}.{kind}"] = to_ply(model, up) if kind == "ply" else to_stl(model, up)
     return files

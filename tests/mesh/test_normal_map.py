@@ -5,7 +5,8 @@ import pytest
 import torch
 import trimesh
 
-from imagedream import mesh as meshing
+from imagedream.mesh.normal_map import normal_map, tangents
+from imagedream.mesh.texture import UnwrappedMesh, texels, unwrap
 
 
 def square(flip_u=False, flip_v=False):
@@ -16,7 +17,7 @@ def square(flip_u=False, flip_v=False):
     uv[:, 1] = 1 - uv[:, 1] if flip_v else uv[:, 1]
     vertices = np.concatenate([corners, np.zeros((4, 1), np.float32)], axis=1)
     normals = np.tile(np.array([[0, 0, 1]], np.float32), (4, 1))
-    return meshing.UnwrappedMesh(vertices, normals, np.array([[0, 1, 2], [0, 2, 3]]), uv, np.arange(4))
+    return UnwrappedMesh(vertices, normals, np.array([[0, 1, 2], [0, 2, 3]]), uv, np.arange(4))
 
 
 @pytest.mark.parametrize(
@@ -29,15 +30,13 @@ def square(flip_u=False, flip_v=False):
     ],
 )
 def test_tangents_of_a_square(flip_u, flip_v, expected):
-    np.testing.assert_allclose(meshing.tangents(square(flip_u, flip_v)), [expected] * 4, atol=1e-6)
+    np.testing.assert_allclose(tangents(square(flip_u, flip_v)), [expected] * 4, atol=1e-6)
 
 
 def test_triangles_without_area_in_the_texture_get_some_tangent():
     mesh = square()
-    flat = meshing.UnwrappedMesh(
-        mesh.vertices, mesh.normals, mesh.faces, np.full_like(mesh.uv, 0.5), mesh.source
-    )
-    frames = meshing.tangents(flat)
+    flat = UnwrappedMesh(mesh.vertices, mesh.normals, mesh.faces, np.full_like(mesh.uv, 0.5), mesh.source)
+    frames = tangents(flat)
     np.testing.assert_allclose(np.linalg.norm(frames[:, :3], axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(frames[:, 2], 0, atol=1e-6)  # in the surface
     assert set(np.abs(frames[:, 3])) == {1.0}
@@ -46,22 +45,22 @@ def test_triangles_without_area_in_the_texture_get_some_tangent():
 @pytest.mark.parametrize("flip_u", [False, True])
 def test_a_tilt_towards_x_and_y_is_written_along_u_and_v(flip_u):
     mesh = square(flip_u)
-    places = meshing.texels(mesh, 8)
+    places = texels(mesh, 8)
     tilted = torch.tensor([0.6, 0.0, 0.8]).expand(len(places.positions), 3)
     expected = [0.2 if flip_u else 0.8, 0.5, 0.9]
-    values = meshing.normal_map(mesh, places, tilted)
+    values = normal_map(mesh, places, tilted)
     np.testing.assert_allclose(values, np.broadcast_to(expected, values.shape), atol=1e-6)
-    values = meshing.normal_map(mesh, places, tilted[:, [1, 0, 2]])
+    values = normal_map(mesh, places, tilted[:, [1, 0, 2]])
     np.testing.assert_allclose(values, np.broadcast_to([0.5, 0.8, 0.9], values.shape), atol=1e-6)
 
 
 def test_steep_inward_and_missing_normals():
     mesh = square()
-    places = meshing.texels(mesh, 8)
+    places = texels(mesh, 8)
     count = len(places.positions)
 
     def first(*normal):
-        values = meshing.normal_map(mesh, places, torch.tensor(normal).expand(count, 3))
+        values = normal_map(mesh, places, torch.tensor(normal).expand(count, 3))
         return (values[0] * 2 - 1).tolist()
 
     # bent back to 60° from the mesh's normal: cosine ½
@@ -73,14 +72,12 @@ def test_steep_inward_and_missing_normals():
 def test_map_of_a_coarse_ball_makes_it_round():
     """Decoded as the glTF specification says: normal = T x + B y + N z with B = w N × T."""
     coarse = trimesh.creation.icosphere(subdivisions=1, radius=0.4)
-    mesh = meshing.unwrap(coarse, 64)
-    places = meshing.texels(mesh, 64)
+    mesh = unwrap(coarse, 64)
+    places = texels(mesh, 64)
     true = torch.nn.functional.normalize(places.positions, dim=-1)
     # 8-bit, as in the file
-    local = (
-        torch.from_numpy(places.picture(meshing.normal_map(mesh, places, true))[places.mask] / 255) * 2 - 1
-    )
-    frame = places.interpolate(meshing.tangents(mesh))
+    local = torch.from_numpy(places.picture(normal_map(mesh, places, true))[places.mask] / 255) * 2 - 1
+    frame = places.interpolate(tangents(mesh))
     tangent = torch.nn.functional.normalize(frame[:, :3], dim=-1)
     bitangent = torch.nn.functional.normalize(
         frame[:, 3:] * torch.linalg.cross(places.normals, frame[:, :3]), dim=-1

@@ -1,7 +1,6 @@
-"""A mesh against the field it was made from, seen from around; and the way back from a file to a mesh."""
+"""How much a mesh looks like the field it was made from, seen from around."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import trimesh
@@ -9,11 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from imagedream.mesh.field import ViewFunction, sphere_views
-from imagedream.mesh.isosurface import silhouette_iou
+from imagedream.mesh.isosurface import outline_iou
 from imagedream.mesh.raycast import render
-from imagedream.mesh.reading import FileAxes, load_mesh
-from imagedream.mesh.usdz import load_usdz
-from imagedream.mesh.writing import Up, upward
 from imagedream.metrics import psnr
 
 VIEWS, VIEW_SIZE = 16, 96
@@ -21,7 +17,7 @@ VIEWS, VIEW_SIZE = 16, 96
 
 @dataclass(frozen=True)
 class Agreement:
-    """How much a mesh looks like the field, over 16 views that were not used for its texture."""
+    """How much a mesh looks like the field, over `VIEWS` views that were not used for its texture."""
 
     psnr_db: float | None
     """Mean over the views, both over white; None where the mesh has no colours."""
@@ -46,6 +42,11 @@ class FieldViews:
         return FieldViews(camera_to_world, fov_y_deg, view_fn(camera_to_world, fov_y_deg, VIEW_SIZE))
 
     @property
+    def over_white(self) -> Float[Tensor, "view 3 size size"]:
+        """The views in front of white."""
+        return self.rgba[:, :3] + 1 - self.rgba[:, 3:]
+
+    @property
     def mean_opacity(self) -> float:
         """Mean opacity where the field is more than half opaque; nearly 1 if it has a clear surface."""
         opacity = self.rgba[:, 3]
@@ -60,29 +61,18 @@ class FieldViews:
         """
         opacity = self.rgba[:, 3:]
         cut = torch.where(opacity > 0.5, self.rgba[:, :3] / opacity.clamp_min(0.5), 1.0)
-        return float(psnr(cut, self.rgba[:, :3] + 1 - opacity).mean())
+        return float(psnr(cut, self.over_white).mean())
 
     def agreement(self, mesh: trimesh.Trimesh, has_colours: bool = True) -> Agreement:
         """Compare an unlit mesh in world axes with the field."""
-        size = self.rgba.shape[-1]
-        rgba = render(mesh, self.camera_to_world, self.fov_y_deg, size, light=None, supersample=2).rgba
-        alpha, opacity = rgba[:, 3:], self.rgba[:, 3:]
-        iou = silhouette_iou(alpha[:, 0], opacity[:, 0])
+        views = render(mesh, self.camera_to_world, self.fov_y_deg, self.rgba.shape[-1], light=None)
+        alpha, opacity = views.rgba[:, 3:], self.rgba[:, 3:]
+        iou = outline_iou(alpha[:, 0], opacity[:, 0])
         if not has_colours:
             return Agreement(None, None, iou)
-        over_white = rgba[:, :3] * alpha + 1 - alpha
-        psnr_db = float(psnr(over_white, self.rgba[:, :3] + 1 - opacity).mean())
+        psnr_db = float(psnr(views.over_white, self.over_white).mean())
         inside = ((alpha > 0.5) & (opacity > 0.5)).expand(-1, 3, -1, -1)
         if not inside.any():
             return Agreement(psnr_db, None, iou)
-        own, true = (v[inside].reshape(1, 1, 1, -1) for v in (rgba[:, :3], self.rgba[:, :3] / opacity))
-        return Agreement(psnr_db, float(psnr(own, true)), iou)
-
-
-def load(path: str | Path, up: Up = "auto") -> trimesh.Trimesh:
-    """Read an exported file back, in world axes."""
-    kind = Path(path).suffix[1:].lower()
-    if kind == "usdz":
-        return load_usdz(path)
-    axis = upward(kind, up)[1]
-    return load_mesh(path, FileAxes.of(path, up=axis))
+        own, true = views.rgba[:, :3][inside], (self.rgba[:, :3] / opacity)[inside]
+        return Agreement(psnr_db, float(psnr(own[None, None, None], true[None, None, None])), iou)
