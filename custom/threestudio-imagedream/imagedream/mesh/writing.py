@@ -20,7 +20,9 @@ from imagedream.mesh.texture import UnwrappedMesh
 from imagedream.mesh.usdz import require_usd, to_usdz
 from imagedream.runs.files import atomic_path
 
-_LINEAR, _MIPMAPPED, _CLAMPED = 9729, 9987, 33071  # WebGL's numbers, as glTF has them
+# WebGL's numbers, as glTF has them
+_VERTICES, _INDICES = 34962, 34963
+_LINEAR, _MIPMAPPED, _CLAMPED = 9729, 9987, 33071
 
 FORMATS = ("glb", "obj", "ply", "stl", "usdz")
 """What `fmt` may hold, joined by + for several."""
@@ -129,10 +131,14 @@ def to_glb(model: TexturedMesh) -> bytes:
 
 
 def _complete(tree: dict) -> None:
-    """Add to a glTF tree what trimesh has no words for: tangents, how textures are filtered, who made the file."""
-    attributes = tree["meshes"][0]["primitives"][0]["attributes"]
+    """Add to a glTF tree what trimesh leaves out: tangents, what each buffer is for, how textures are filtered."""
+    (primitive,) = tree["meshes"][0]["primitives"]
+    attributes = primitive["attributes"]
     if "_TANGENT" in attributes:
         attributes["TANGENT"] = attributes.pop("_TANGENT")
+    targets = dict.fromkeys(attributes.values(), _VERTICES) | {primitive["indices"]: _INDICES}
+    for accessor, target in targets.items():
+        tree["bufferViews"][tree["accessors"][accessor]["bufferView"]]["target"] = target
     sampler = {"magFilter": _LINEAR, "minFilter": _MIPMAPPED, "wrapS": _CLAMPED, "wrapT": _CLAMPED}
     tree["samplers"] = [sampler]
     for texture in tree["textures"]:
