@@ -1,4 +1,4 @@
-"""Texture taken from rendered views, beside its twin that asks the field once a texel."""
+"""Texture taken from rendered views, beside one that asks the field once a texel."""
 
 from functools import partial
 

@@ -1,7 +1,6 @@
 """Colours of a density field -> colours of the texels of a mesh.
 
-A density field is seen through a depth, so that one query of its colour at each texel (`field.query`) is only the simple
-twin of what is done here. A field with a surface of its own shows the colour at that surface: there the query is right.
+A density field is seen through a depth, so its colour at a texel's place (`field.query`) is not what viewers see there.
 """
 
 import numpy as np
