@@ -69,7 +69,7 @@ def test_empty_field_says_how_empty():
     ("name", "value"),
     [
         *[("resolution", 2), ("texture_size", 1), ("bake_views", 2), ("smoothing", -1), ("target_faces", 2)],
-        *[("min_piece", 2.0), ("close_holes", -1), ("close_holes", 100), ("resolution", "many")],
+        *[("min_piece", 2.0), ("close_holes", -1), ("close_holes", 100)],
         *[("isosurface_threshold", -1.0), ("isosurface_threshold", "high")],
     ],
 )
