@@ -24,24 +24,24 @@ PAGES = (
         "it changes of the other; `--preset NAME` changes what `configs/presets/NAME.yaml` says. What is not listed here (`system.geometry`, "
         "`system.renderer`, `trainer`, ...) is threestudio's and Lightning's. A value that changes over the run is a schedule, a list "
         "`[first step, value, value, last step]`.",
-        EXTENSION,
+        (EXTENSION, EXTENSION / "imagedream/mesh"),
     ),
     (
         "A training",
         "`configs/train/*.yaml`, and `key=value` on the command line of `python -m imagedream train`.",
-        TRAINING,
+        (TRAINING,),
     ),
 )
 
 
-def config_classes(folder: Path) -> list[tuple[str, str, ast.ClassDef]]:
-    """(first line of the docstring, file, class) of every class of settings in a folder."""
+def config_classes(*folders: Path) -> list[tuple[str, Path, ast.ClassDef]]:
+    """(first line of the docstring, file, class) of every class of settings in some folders."""
     found = []
-    for path in sorted((PROJECT / folder).glob("*.py")):
+    for path in (path for folder in folders for path in sorted((PROJECT / folder).glob("*.py"))):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef) and node.name.endswith(NAMES) and path.name not in LEFT_OUT:
                 title = (ast.get_docstring(node) or node.name).split("\n")[0].rstrip(".")
-                found.append((title, str(folder / path.name), node))
+                found.append((title, path.relative_to(PROJECT), node))
     return found
 
 
@@ -72,13 +72,13 @@ def default(value: ast.expr | None) -> str:
 def page() -> str:
     """The whole document."""
     lines = ["# Configuration", "", "Made from the code by `python docs/configuration.py`.", ""]
-    for heading, introduction, folder in PAGES:
+    for heading, introduction, folders in PAGES:
         lines += [f"## {heading}", "", introduction, ""]
-        for title, path, node in config_classes(folder):
+        for title, path, node in config_classes(*folders):
             lines += [
                 f"### {title}",
                 "",
-                f"[{Path(path).name}](../{path})",
+                f"[{path.name}](../{path})",
                 "",
                 "| key | default | what |",
                 "| --- | --- | --- |",

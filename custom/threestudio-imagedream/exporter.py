@@ -28,7 +28,7 @@ class ImageDreamMeshExporter(Exporter):
 
     @dataclass
     class Config(MeshSettings, Exporter.Config):
-        """What to export and how: the mesh settings, and the files."""
+        """Keys of `system.exporter`: which files, beside how the field is meshed and textured (`MeshSettings`)."""
 
         fmt: str = "glb"
         """glb, obj, ply, stl or usdz, or several joined by +, as in glb+obj. usdz needs usd-core."""

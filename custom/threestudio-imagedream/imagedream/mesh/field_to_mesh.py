@@ -44,7 +44,7 @@ _LIMITS = {
 
 @dataclass
 class MeshSettings:
-    """How a field is meshed and textured. Not frozen, as the exporter's own config in threestudio extends it."""
+    """How a field is meshed and textured: keys of `system.exporter` too, whose class extends this one (so not frozen)."""
 
     resolution: int = 128
     """Density samples along the longest side of the object's box."""
