@@ -9,7 +9,7 @@ from up to 90° on either side of the front; `3d` builds some of them. A network
 object's own front by an azimuth that a user would not know, and its objects are compared turned by it: what is measured
 is the picture, not the lack of a front.
 
-Every stage goes on where it was interrupted. Without names all four are done.
+Every stage continues where it was interrupted. Without names all four are done.
 """
 
 import json
@@ -90,7 +90,7 @@ class Settings:
     networks: tuple[str, ...] = ()
     """Only these, as in the tables; all without names. Several machines may share the work."""
     training_steps: int = 1000
-    """Of each network, all from random weights; more than before goes on from there."""
+    """Of each network, all from random weights; more than before continues from there."""
     batch_size: int = 8
     """Groups of four views a step."""
     n: int = 104
@@ -107,7 +107,7 @@ class Settings:
     """Processes side by side, which share the cores."""
     seed: int = 0
     work: Path = ROOT / "outputs" / "ablation"
-    """Folder of everything; goes on with what is there."""
+    """Folder of everything; what is there is used."""
     out: Path = ROOT / "benchmarks" / "results" / "ablation"
     """OUT.md, OUT.json and OUT.png are written."""
 
@@ -128,7 +128,7 @@ def trained(arm: Arm, settings: Settings) -> Path:
 
 
 def train(arm: Arm, settings: Settings) -> None:
-    """Train one network, or go on; answers of a shorter training are thrown away."""
+    """Train one network, or continue; answers of a shorter training are thrown away."""
     folder = settings.work / arm.name
     finished = folder / "training" / "steps"
     steps = int(finished.read_text()) if finished.exists() else 0

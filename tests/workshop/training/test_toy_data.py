@@ -52,7 +52,7 @@ def test_a_cache_is_made_once_and_processes_change_nothing(tmp_path):
         cache.build(workers)
         caches.append(cache)
     files = [sorted(cache.folder.glob("*.safetensors")) for cache in caches]
-    assert [path.name for path in files[0]] == ["00000005.safetensors", "00000007.safetensors"]
+    assert [path.name for path in files[0]] == ["00000005-2.safetensors", "00000007-1.safetensors"]
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
     before = files[0][0].stat().st_mtime_ns
     caches[0].build(workers=1)

@@ -1,7 +1,5 @@
 """Averaged weights beside those being learned."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,32 +39,23 @@ class AveragedWeights(pl.Callback):
             self._step = trainer.global_step
             self.average.step(learned(pl_module))
 
-    @contextmanager
-    def averaged(self, pl_module: pl.LightningModule) -> Iterator[None]:
-        """The module with averaged weights inside the block."""
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the average in the place of the weights being trained."""
         self.average.store(learned(pl_module))
         self.average.copy_to(learned(pl_module))
-        try:
-            yield
-        finally:
-            self.average.restore(learned(pl_module))
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validate the average."""
-        self._validated = self.averaged(pl_module)
-        self._validated.__enter__()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Back to the weights being trained."""
-        self._validated.__exit__(None, None, None)
+        """Put the weights being trained back."""
+        self.average.restore(learned(pl_module))
 
     def write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the trained part with averaged weights, in the first process."""
         if trainer.is_global_zero:
             was_training = pl_module.training
             pl_module.eval()
-            with self.averaged(pl_module):
-                pl_module.write(self.out)
+            self.on_validation_start(trainer, pl_module)
+            pl_module.write(self.out)
+            self.on_validation_end(trainer, pl_module)
             pl_module.train(was_training)
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ cache holds RGBA with straight alpha, so that every batch can choose its own bac
 """
 
 import json
+import math
 from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
@@ -116,18 +117,20 @@ class SampleCache:
 
     def build(self, workers: int | None = None) -> None:
         """Render the shards that are missing, over so many processes; all cores when None."""
-        starts = range(self.first_seed, self.first_seed + self.objects, self.SHARD)
-        tasks = [(self._path(start), range(start, start + self.SHARD)) for start in starts]
-        missing = [task for task in tasks if not task[0].exists()]
+        shards = [self._seeds(shard) for shard in range(math.ceil(self.objects / self.SHARD))]
+        missing = [(self._path(seeds), seeds) for seeds in shards if not self._path(seeds).exists()]
         do_all(partial(_render_shard, config=self.config), missing, workers, "rendering toys", "shard")
 
-    def _path(self, first_seed: int) -> Path:
-        return self.folder / f"{first_seed:08d}.safetensors"
+    def _seeds(self, shard: int) -> range:
+        start, end = self.first_seed + shard * self.SHARD, self.first_seed + self.objects
+        return range(start, min(start + self.SHARD, end))
+
+    def _path(self, seeds: range) -> Path:
+        return self.folder / f"{seeds.start:08d}-{len(seeds)}.safetensors"
 
     def _shard(self, shard: int) -> tuple[dict[str, Tensor], list[str]]:
         if shard not in self._shards:
-            path = self._path(self.first_seed + shard * self.SHARD)
-            with safe_open(path, framework="pt") as file:
+            with safe_open(self._path(self._seeds(shard)), framework="pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
                 self._shards[shard] = tensors, json.loads(file.metadata()["captions"])
         return self._shards[shard]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -68,7 +69,7 @@ def make_trainer(config: TrainConfig, module: Training) -> pl.Trainer:
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # batches know their process; every process validates all objects
-        logger=tensorboard_logger(out) if config.tensorboard else False,
+        logger=TensorBoardLogger(out, name="", version="tensorboard") if config.tensorboard else False,
         log_every_n_steps=config.log_every,
         # ours sees to the signals of the queue
         plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [],
@@ -94,18 +95,6 @@ def _device() -> torch.device:
     if torch.accelerator.is_available():
         return torch.accelerator.current_accelerator()
     return torch.device("cpu")
-
-
-def tensorboard_logger(out: Path) -> pl.loggers.TensorBoardLogger:
-    """Writes to `tensorboard/` of a run folder.
-
-    Raises:
-        ImportError: the package is not there.
-    """
-    try:
-        return pl.loggers.TensorBoardLogger(out, name="", version="tensorboard")
-    except ModuleNotFoundError as error:
-        raise ImportError("tensorboard=true needs TensorBoard: pip install tensorboard") from error
 
 
 def stopped_by(trainer: pl.Trainer) -> signal.Signals | None:
