@@ -62,7 +62,7 @@ def test_a_layer_counted_by_hand_and_what_saves_memory(recipe, planned):
     activations = next(name for name in whole.memory if name.startswith("activations"))
     assert lean.memory[activations] < whole.memory[activations]
     assert lean.object_operations > whole.object_operations  # what is not kept is computed again
-    assert lean.memory["state of adafactor"] < whole.memory["state of adamw"] / 4
+    assert lean.memory["state of adafactor"] < whole.memory["state of adamw"] / 3
 
 
 def test_on_the_command_line(recipe, tmp_path, capsys):

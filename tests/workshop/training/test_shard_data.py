@@ -27,6 +27,12 @@ def samples():
     }
 
 
+def indexed(folder, **settings):
+    """What the shards of a folder hold."""
+    shards = sorted(folder.glob("*.tar"))
+    return index(shards, [], examine_rendered, folder / "cache", **settings)
+
+
 @pytest.fixture
 def shard(samples, tmp_path):
     write_tar(samples.items(), tmp_path / "shard.tar")
@@ -34,7 +40,7 @@ def shard(samples, tmp_path):
 
 
 def test_every_sample_is_read_back(samples, shard, tmp_path):
-    entries = index([shard], [], examine_rendered, tmp_path / "cache")
+    entries = indexed(tmp_path)
     assert [(entry.key, entry.object) for entry in entries] == [
         ("a_0", "a"),
         ("a_1", "a"),
@@ -53,7 +59,7 @@ def test_tar_files_of_other_programs(samples, tmp_path, form):
                 member = tarfile.TarInfo(f"./{'long' * 30}/{key}.{name}")  # too long for the plain header
                 member.size, member.mtime = len(content), 1.5
                 tar.addfile(member, io.BytesIO(content))
-    entries = index([tmp_path / "other.tar"], [], examine_rendered, tmp_path / "cache")
+    entries = indexed(tmp_path)
     assert len(entries) == 4
     assert read(entries[2]) == samples["b_0"]
 
@@ -62,13 +68,13 @@ def test_what_is_known_of_a_shard_is_kept_until_it_changes(samples, shard, tmp_p
     def count(*_):
         return len(list((tmp_path / "cache" / "indices").iterdir()))
 
-    first = index([shard], [], examine_rendered, tmp_path / "cache")
+    first = indexed(tmp_path)
     (kept,) = (tmp_path / "cache" / "indices").iterdir()
     before = kept.stat().st_mtime_ns
-    assert index([shard], [], examine_rendered, tmp_path / "cache") == first
+    assert indexed(tmp_path) == first
     assert (count(), kept.stat().st_mtime_ns) == (1, before)
     write_tar(list(samples.items())[:2], shard)
-    assert len(index([shard], [], examine_rendered, tmp_path / "cache")) == 2
+    assert len(indexed(tmp_path)) == 2
     assert count() == 2
 
 
@@ -146,8 +152,8 @@ def test_a_broken_sample_is_named_before_training(samples, tmp_path, what, caplo
     spoil, message = BROKEN[what]
     write_tar(spoil(samples).items(), tmp_path / "shard.tar")
     with pytest.raises(SampleError, match="1 of 4 samples cannot be used: .*" + message):
-        index([tmp_path / "shard.tar"], [], examine_rendered, tmp_path / "cache")
-    sound = index([tmp_path / "shard.tar"], [], examine_rendered, tmp_path / "cache", skip_broken=True)
+        indexed(tmp_path)
+    sound = indexed(tmp_path, skip_broken=True)
     assert len(sound) == 3
     assert "1 of 4 samples cannot be used" in caplog.text
 
@@ -157,7 +163,7 @@ def test_samples_that_appear_twice(samples, tmp_path):
     with pytest.raises(
         SampleError, match=r"1 of 5 .* sample a_0 appears twice; its files must follow one another"
     ):
-        index([tmp_path / "shard.tar"], [], examine_rendered, tmp_path / "cache")
+        indexed(tmp_path)
 
 
 def test_many_problems_are_counted(samples, tmp_path):
@@ -166,7 +172,7 @@ def test_many_problems_are_counted(samples, tmp_path):
         spoiled = change(spoiled, key, caption__txt=None)
     write_tar(spoiled.items(), tmp_path / "shard.tar")
     with pytest.raises(SampleError, match=r"4 of 4 samples cannot be used: .*a_0.*; .*a_1.*; .*b_0.*; …"):
-        index([tmp_path / "shard.tar"], [], examine_rendered, tmp_path / "cache")
+        indexed(tmp_path)
 
 
 def test_what_is_no_tar_file(shard, tmp_path):
@@ -183,7 +189,7 @@ def test_what_is_no_tar_file(shard, tmp_path):
 
 
 def test_a_shard_that_changes_under_way_is_noticed(samples, shard, tmp_path):
-    entries = index([shard], [], examine_rendered, tmp_path / "cache")
+    entries = indexed(tmp_path)
     write_tar(list(samples.items())[::-1], shard)
     with pytest.raises(SampleError, match=r"changed while it was in use|cannot be read"):
         read(entries[0])
