@@ -55,19 +55,15 @@ class SaverMixin:
         return path
 
     def convert_data(self, data: Any) -> Any:
-        """Tensors, alone or in lists and dicts, as arrays."""
+        """Tensors, alone or in dicts, as arrays."""
         if data is None or isinstance(data, np.ndarray):
             return data
         if isinstance(data, torch.Tensor):
             data = data.detach().cpu()
             return (data.float() if data.dtype == torch.bfloat16 else data).numpy()
-        if isinstance(data, list):
-            return [self.convert_data(item) for item in data]
         if isinstance(data, dict):
             return {key: self.convert_data(value) for key, value in data.items()}
-        raise TypeError(
-            f"data must be a tensor, an array, or lists and dicts of them, got {type(data).__name__}"
-        )
+        raise TypeError(f"data must be a tensor, an array, or a dict of them, got {type(data).__name__}")
 
     def _write(self, filename: str, write: Callable[[Path], Any]) -> str:
         path = self.get_save_path(filename)

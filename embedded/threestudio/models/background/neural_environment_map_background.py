@@ -20,16 +20,9 @@ class NeuralEnvironmentMapBackground(BaseBackground):
     class Config(BaseBackground.Config):
         n_output_dims: int = 3
         color_activation: str = "sigmoid"
-        dir_encoding_config: dict = field(
-            default_factory=lambda: {"otype": "SphericalHarmonics", "degree": 3}
-        )
+        dir_encoding_config: dict = field(default_factory=lambda: {"otype": "SphericalHarmonics"})
         mlp_network_config: dict = field(
-            default_factory=lambda: {
-                "otype": "VanillaMLP",
-                "activation": "ReLU",
-                "n_neurons": 16,
-                "n_hidden_layers": 2,
-            }
+            default_factory=lambda: {"otype": "VanillaMLP", "n_neurons": 16, "n_hidden_layers": 2}
         )
         random_aug: bool = False
         random_aug_prob: float = 0.5

@@ -26,25 +26,11 @@ class ImplicitVolume(BaseImplicitGeometry):
         density_bias: float | str = "blob_magic3d"
         density_blob_scale: float = 10.0
         density_blob_std: float = 0.5
+        # what is not said is as in `networks`: 16 levels of 2 features, the finest one 4096; 1 hidden layer of 64 neurons
         pos_encoding_config: dict = field(
-            default_factory=lambda: {
-                "otype": "HashGrid",
-                "n_levels": 16,
-                "n_features_per_level": 2,
-                "log2_hashmap_size": 19,
-                "base_resolution": 16,
-                "per_level_scale": 1.447269237440378,
-            }
+            default_factory=lambda: {"otype": "HashGrid", "per_level_scale": 1.447269237440378}
         )
-        mlp_network_config: dict = field(
-            default_factory=lambda: {
-                "otype": "VanillaMLP",
-                "activation": "ReLU",
-                "output_activation": "none",
-                "n_neurons": 64,
-                "n_hidden_layers": 1,
-            }
-        )
+        mlp_network_config: dict = field(default_factory=lambda: {"otype": "VanillaMLP"})
         normal_type: str | None = "finite_difference"
         finite_difference_normal_eps: float = 0.01
 
