@@ -49,6 +49,7 @@ class RandomCameraDataModuleConfig:
     eval_elevation_deg: float = 15.0
     eval_camera_distance: float = 1.5
     eval_fovy_deg: float = 70.0
+    light_sample_strategy: str = "dreamfusion"
 
 
 def check_config(cfg: Any) -> list[tuple[int, int, int]]:
@@ -210,6 +211,11 @@ class RandomCameraDataModule(pl.LightningDataModule):
         super().__init__()
         self.cfg = parse_structured(RandomCameraDataModuleConfig, cfg)
         check_config(self.cfg)
+        if self.cfg.light_sample_strategy != "dreamfusion":
+            raise ValueError(
+                f"light_sample_strategy is {self.cfg.light_sample_strategy!r}, here it can be 'dreamfusion'; the rest "
+                "is threestudio's"
+            )
 
     def setup(self, stage: str | None = None) -> None:
         if stage in (None, "fit"):

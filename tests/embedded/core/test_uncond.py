@@ -103,6 +103,7 @@ def test_evaluation_views():
         ({"height": [4, 8], "width": [4, 8], "batch_size": [1, 1]}, "must be 1 ascending steps for 2 stages"),
         ({"fovy_range": [50, 40]}, "fovy_range must be"),
         ({"n_view": 4}, "unknown key n_view"),
+        ({"light_sample_strategy": "magic3d"}, "here it can be 'dreamfusion'; the rest is threestudio's"),
     ],
 )
 def test_data_config_errors(options, message):
