@@ -143,12 +143,10 @@ def test_what_cannot_be_is_found_out_at_once(make, message):
         make()
 
 
-def test_precisions_and_options_in_words():
+def test_precisions_by_name():
     assert precision("auto", "cpu") == torch.float32
     assert precision("auto", "cuda") == torch.float16
     assert precision("bfloat16", "cpu") == torch.bfloat16
-    assert str(MemoryOptions()) == "none"
-    assert str(MemoryOptions(encoder="offload", vae_slicing=True)) == "encoder offload, vae_slicing True"
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux tells what the processor can do")

@@ -48,6 +48,15 @@ class GuidanceEntry:
             raise ValueError(f"every is {self.every}, must be 1 or more")
 
 
+def preflight(name: str, cfg: Any) -> None:
+    """Raise what a registered module finds wrong with its settings, or an unknown key, without loading anything."""
+    module = threestudio.find(name)
+    if hasattr(module, "preflight"):
+        module.preflight(cfg)
+    elif hasattr(module, "Config"):
+        parse_structured(module.Config, cfg)
+
+
 class MixedGuidance:
     """One guidance of a mix: when it is active, its prompt, what it is shown, and the guidance itself while it is loaded."""
 
@@ -63,14 +72,8 @@ class MixedGuidance:
         """Raise what is wrong with the settings, without loading anything."""
         C(self.cfg.weight, 0, 0)
         for kind in ("guidance", "prompt_processor"):
-            name = self.cfg[f"{kind}_type"]
-            if not name:
-                continue
-            module = threestudio.find(name)
-            if hasattr(module, "preflight"):
-                module.preflight(self.cfg[kind])
-            elif hasattr(module, "Config"):
-                parse_structured(module.Config, self.cfg[kind])
+            if self.cfg[f"{kind}_type"]:
+                preflight(self.cfg[f"{kind}_type"], self.cfg[kind])
 
     def weight(self, epoch: int, step: int) -> float:
         """The weight at a step, whether or not the guidance is called in it."""

@@ -25,7 +25,7 @@ from .camera_estimate import PromptCameraSettings, check_prompt_camera, estimate
 from .chunked_rendering import first_images, render_in_chunks
 from .exporter import ImageDreamMeshExporter
 from .guidance import SMALL_MODEL_WARNING, ImageDreamGuidance
-from .guidances import GuidanceMix
+from .guidances import GuidanceMix, preflight
 from .recovery import Recovery
 from .regularisers import REGULARISERS
 from .trial import RunRecord, by_step, write_trial_report
@@ -67,12 +67,8 @@ class ImageDreamSystem(BaseLift3DSystem):
             ValueError: with one line that says what was got and what is allowed.
             ImportError: what is to be exported needs a library that is not installed.
         """
-        names = {"prompt_processor": cfg["prompt_processor_type"]}
-        names["exporter"] = cfg.get("exporter_type", cls.Config.exporter_type)
-        for kind, name in names.items():
-            module = threestudio.find(name)
-            if hasattr(module, "preflight"):
-                module.preflight(cfg.get(kind, {}))
+        preflight(cfg["prompt_processor_type"], cfg.get("prompt_processor", {}))
+        preflight(cfg.get("exporter_type", cls.Config.exporter_type), cfg.get("exporter", {}))
         GuidanceMix(cfg).preflight()
         check_prompt_camera(cfg)
 
@@ -145,7 +141,7 @@ class ImageDreamSystem(BaseLift3DSystem):
         if self.cfg.guidance.get("weights") == "toybox":
             notes.append(SMALL_MODEL_WARNING)
         self.record.note(caption=self.prompt_utils.caption, warnings=notes)
-        self._use_cameras(self.record.newest_cameras())  # of a resumed run
+        self._use_cameras(self.record.cameras())  # of a resumed run
 
     def save_views(self, guidance: ImageDreamGuidance) -> None:
         """Sample the diffusion model's four views into `views.png` and `save/views.npz`."""

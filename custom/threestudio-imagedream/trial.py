@@ -51,14 +51,11 @@ class RunRecord:
         known = self.read().get("prompt_cameras", {})
         self.note(prompt_cameras={**known, when: [camera.to_dict() for camera in cameras]})
 
-    def cameras(self, when: str) -> list[PromptCamera]:
-        """The estimates of some time; empty if there are none."""
-        return [PromptCamera.from_dict(one) for one in self.read().get("prompt_cameras", {}).get(when, ())]
-
-    def newest_cameras(self) -> list[PromptCamera]:
-        """The last estimates that were noted."""
+    def cameras(self, when: str | None = None) -> list[PromptCamera]:
+        """The estimates of some time, or the newest; empty if there are none."""
         known = self.read().get("prompt_cameras", {})
-        return self.cameras(list(known)[-1]) if known else []
+        when = list(known)[-1] if known and when is None else when
+        return [PromptCamera.from_dict(one) for one in known.get(when, ())]
 
 
 def write_trial_report(trial_dir: Path, record: RunRecord, cfg: Any) -> Path:

@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
-from imagedream.checkpoints import formats as layouts
+from imagedream.checkpoints import formats, key_maps
 from imagedream.checkpoints.official import official_state
 from imagedream.checkpoints.tensors import put_back
 from imagedream.pipeline import ImageDreamPipeline
@@ -86,10 +86,10 @@ def write_diffusers(pipeline: ImageDreamPipeline, folder: Path, form: str, dtype
     config = pipeline.unet.config.unet_config
     state = pipeline.unet.state_dict()
     if form == "mv_unet":
-        place = layouts.latent_diffusion_pieces(pipeline, "", "", "")["unet"]
+        place = formats.latent_diffusion_pieces(pipeline, "", "", "")["unet"]
         _save(put_back(state, place), folder / "unet", dtype)
     else:
-        whole = put_back(state, layouts.split_piece(layouts._processor_numbers(config)))
+        whole = put_back(state, formats.split_piece(formats._processor_numbers(config)))
         unet, adapter = {}, {"image_proj": {}, "ip_adapter": {}}
         for name, tensor in whole.items():
             place, _, rest = name.partition("/")
@@ -117,13 +117,10 @@ def write_diffusers(pipeline: ImageDreamPipeline, folder: Path, form: str, dtype
         for name, tensor in pipeline.encoder.state_dict().items()
         if not name.startswith(dropped)
     }
-    from imagedream.checkpoints import key_maps as names
-
-    text = {name: tensor for name, tensor in encoder.items() if not name.startswith("visual.")}
-    vision = {name: tensor for name, tensor in encoder.items() if name.startswith("visual.")}
-    _save(put_back(text, names.transformers_text_piece), folder / "text_encoder", dtype)
-    if vision:
-        _save(put_back(vision, names.transformers_vision_piece), folder / "image_encoder", dtype)
+    for part, visual in (("text_encoder", False), ("image_encoder", True)):
+        own = {name: tensor for name, tensor in encoder.items() if name.startswith("visual.") == visual}
+        if own:
+            _save(put_back(own, key_maps.transformers_piece), folder / part, dtype)
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "MVDreamPipeline"}))
     return folder
 

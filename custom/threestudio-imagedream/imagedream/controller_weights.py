@@ -54,9 +54,8 @@ class ControllerWeights:
         """
         if self.caption_weight != 1:
             tokens = condition.text_tokens
-            empty = empty_tokens.to(tokens).expand_as(tokens)
-            mixed = empty if self.caption_weight == 0 else empty + self.caption_weight * (tokens - empty)
-            condition = replace(condition, text_tokens=mixed)
+            empty = empty_tokens.to(tokens)
+            condition = replace(condition, text_tokens=empty + self.caption_weight * (tokens - empty))
 
         def weighted(one: Any) -> Any:
             rows = len(one.text_tokens)

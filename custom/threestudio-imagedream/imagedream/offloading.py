@@ -6,7 +6,7 @@ of the renders, and uses the network without gradient.
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -61,14 +61,6 @@ class MemoryOptions:
                 raise ValueError(f"{name} is {value!r}, must be one of {', '.join(allowed)}")
         if self.vae_tile_px is not None and (self.vae_tile_px < 16 or self.vae_tile_px % 16):
             raise ValueError(f"vae_tile_px is {self.vae_tile_px}, must be a multiple of 16")
-
-    def __str__(self) -> str:
-        changed = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) != field.default
-        }
-        return ", ".join(f"{name} {value}" for name, value in changed.items()) or "none"
 
 
 def precision(name: str, device: str | torch.device) -> torch.dtype:

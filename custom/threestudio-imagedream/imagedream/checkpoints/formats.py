@@ -376,12 +376,10 @@ def _open_clip_encoder(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> Co
 def _transformers_encoder(shapes: Mapping[str, tuple[int, ...]]) -> Component:
     def piece(name: str) -> Piece | None:
         name = name.removeprefix("clip.")
-        if name.startswith("visual."):
-            return names.transformers_vision_piece(name).under("image_encoder/")
         if name == "logit_scale":
             return Piece(("text_encoder/logit_scale",))
-        found = names.transformers_text_piece(name)
-        return found and found.under("text_encoder/")
+        found = names.transformers_piece(name)
+        return found and found.under("image_encoder/" if name.startswith("visual.") else "text_encoder/")
 
     def shape(name: str) -> tuple[int, ...] | None:
         place = piece(name)

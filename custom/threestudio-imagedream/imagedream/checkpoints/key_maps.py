@@ -99,38 +99,30 @@ def resampler_piece(name: str) -> Piece:
     return Piece((replace_prefix(name, (("image_embeds", "proj"),)),))
 
 
-def transformers_text_piece(name: str) -> Piece | None:
-    """A name of open_clip's text encoder in transformers' `CLIPTextModel`; None for other names."""
-    table = (
-        ("token_embedding", "text_model.embeddings.token_embedding"),
-        ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
-        ("ln_final", "text_model.final_layer_norm"),
-    )
-    if name == "text_projection":
-        return Piece(("text_projection.weight",), transposed=True)
+_TRANSFORMERS = (
+    ("token_embedding", "text_model.embeddings.token_embedding"),
+    ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
+    ("ln_final", "text_model.final_layer_norm"),
+    ("text_projection", "text_projection.weight"),
+    ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
+    ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
+    ("visual.conv1", "vision_model.embeddings.patch_embedding"),
+    ("visual.ln_pre", "vision_model.pre_layrnorm"),
+    ("visual.ln_post", "vision_model.post_layernorm"),
+    ("visual.proj", "visual_projection.weight"),
+)
+
+
+def transformers_piece(name: str) -> Piece | None:
+    """A name of open_clip's encoders in transformers' `CLIPTextModel` and `CLIPVisionModel`; None for other names."""
     if name.startswith("transformer.resblocks."):
         return _transformers_block(name.removeprefix("transformer.resblocks."), "text_model.encoder.layers.")
-    renamed = replace_prefix(name, table)
-    return Piece((renamed,)) if renamed != name else None
-
-
-def transformers_vision_piece(name: str) -> Piece | None:
-    """A name of open_clip's image encoder in transformers' `CLIPVisionModel`; None for other names."""
-    table = (
-        ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
-        ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
-        ("visual.conv1", "vision_model.embeddings.patch_embedding"),
-        ("visual.ln_pre", "vision_model.pre_layrnorm"),
-        ("visual.ln_post", "vision_model.post_layernorm"),
-    )
-    if name == "visual.proj":
-        return Piece(("visual_projection.weight",), transposed=True)
     if name.startswith("visual.transformer.resblocks."):
-        return _transformers_block(
-            name.removeprefix("visual.transformer.resblocks."), "vision_model.encoder.layers."
-        )
-    renamed = replace_prefix(name, table)
-    return Piece((renamed,)) if renamed != name else None
+        block = name.removeprefix("visual.transformer.resblocks.")
+        return _transformers_block(block, "vision_model.encoder.layers.")
+    renamed = replace_prefix(name, _TRANSFORMERS)
+    projection = name in ("text_projection", "visual.proj")
+    return Piece((renamed,), transposed=projection) if renamed != name else None
 
 
 def _transformers_block(name: str, prefix: str) -> Piece:

@@ -201,8 +201,7 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
             f"{path} has {path.stat().st_size:,} bytes, the limit is {MAX_BYTES:,}; make it smaller"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own limit; ours is checked below
+        with warnings.catch_warnings(action="ignore"):  # Pillow's own limit; ours is checked below
             image = PIL.Image.open(path, formats=FORMATS)
     except PIL.Image.DecompressionBombError as error:
         raise ImagePromptError(
@@ -226,8 +225,7 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
                 raise ImagePromptError(
                     f"{path}: several frames, a single picture is needed; save one frame of it"
                 )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # remarks on odd metadata
+            with warnings.catch_warnings(action="ignore"):  # remarks on odd metadata
                 image.load()
         except ImagePromptError:
             raise
