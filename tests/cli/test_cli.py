@@ -8,7 +8,6 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-import trimesh
 
 from imagedream.cli import main
 from imagedream.pictures import label_strip, to_pil
@@ -117,15 +116,6 @@ def test_typing_errors_are_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
-
-
-def test_render_writes_views_and_cameras(tmp_path, capsys):
-    trimesh.creation.box((1.0, 0.5, 0.25)).export(tmp_path / "box.glb")
-    out = tmp_path / "views"
-    options = ["--size", "16", "--views", "4", "--caption", "a box"]
-    assert main(["render", str(tmp_path / "box.glb"), "--out", str(out), *options]) == 0
-    assert capsys.readouterr().out == f"{out}\n"
-    assert len(json.loads((out / "cameras.json").read_text())["views"]) == 4
 
 
 def test_help_needs_nothing_heavy():
