@@ -45,6 +45,7 @@ from imagedream.mesh.reading import load_mesh  # noqa: E402
 from imagedream.metrics import chamfer_distance, image_scores  # noqa: E402
 from imagedream.pictures import contact_sheet, to_pil  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
+from imagedream.runs.settings import read_with_bases  # noqa: E402
 from imagedream.workshop.evaluation.bootstrap_intervals import FEWEST, Scores  # noqa: E402
 from imagedream.workshop.evaluation.held_out_toys import (  # noqa: E402
     LARGEST_PROMPT_AZIMUTH_DEG,
@@ -104,6 +105,8 @@ class Settings:
     @property
     def identity(self) -> dict:
         """What decides a toy's result besides the code; a kept result counts only if this is the same."""
+        config = ROOT / "configs" / self.config
+        files = read_with_bases(config) if config.is_file() else [config]
         return {
             "config": self.config,
             "preset": self.preset,
@@ -112,7 +115,7 @@ class Settings:
             "pixels": self.pixels,
             "prompt azimuth": self.prompt_azimuth_deg,
             "combinations": self.split == "combinations",
-            "config and weights": fingerprint(ROOT / "configs" / self.config, local_path(self.weights)),
+            "config and weights": fingerprint(*files, local_path(self.weights)),
         }
 
 

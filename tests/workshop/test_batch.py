@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -125,6 +126,15 @@ def test_what_is_done_is_skipped_and_what_failed_is_tried_again(pictures, preten
     # a mesh that somebody deleted too
     shutil.rmtree(other.folder(items[1]) / "run")
     assert run_batch(items, other, run_here).skipped == 1
+
+
+def test_a_config_s_base_is_part_of_what_a_result_counts_for(pictures, pretend, tmp_path):
+    (tmp_path / "mine.yaml").write_text("base: base.yaml\nb: 1\n")
+    item, identities = items_in(pictures)[0], set()
+    for number in (1, 2):
+        (tmp_path / "base.yaml").write_text(f"a: {number}\n")
+        identities.add(replace(pretend, config=str(tmp_path / "mine.yaml")).identity(item))
+    assert len(identities) == 2
 
 
 def test_pages_show_everything_and_run_nothing(pictures, pretend):

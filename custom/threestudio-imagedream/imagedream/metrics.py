@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate, max_pool2d
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from imagedream.cameras import framing_distance, look_at_origin, project, rays
 
@@ -55,6 +54,9 @@ def ssim(
         raise ValueError(
             f"images are {images.shape[-2]} x {images.shape[-1]} pixels, SSIM needs at least 11 x 11"
         )
+    # it imports torchvision and torch.compile, which takes as long as all else that a worker process needs
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     similarity = structural_similarity_index_measure(images, targets, data_range=1.0, reduction="none")
     return similarity.reshape(len(images))
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 import imagedream
 from imagedream.image_prompt.prompt import MAX_BYTES
 from imagedream.runs.files import atomic_path
+from imagedream.runs.settings import merge, read_with_bases
 from imagedream.workshop.batch.status import Status, read_status, write_status
 from imagedream.workshop.rendering.captioned_files import Item
 
@@ -120,11 +121,16 @@ class Launch:
         picture = Path(item.source)
         if picture.stat().st_size <= MAX_BYTES:  # larger ones are refused anyway
             digest.update(hashlib.sha256(picture.read_bytes()).digest())
+        digest.update(json.dumps([item.caption, self._settings]).encode())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def _settings(self) -> str:
+        """Config, with what it is based on, overrides and flags."""
         config = Path(self.config)
         config = config if config.is_file() else self.launcher.parent / "configs" / config
-        text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else self.config
-        digest.update(json.dumps([item.caption, text, self.overrides, self.flags]).encode())
-        return digest.hexdigest()[:16]
+        content = merge(read_with_bases(config).values()) if config.is_file() else self.config
+        return json.dumps([content, self.overrides, self.flags], default=str)
 
     def __call__(self, item: Item) -> None:
         """Run it; it continues what was left when it was killed; what belongs to other settings is removed."""
