@@ -70,8 +70,10 @@ class Muon(Optimizer):
                 state["momentum"] = torch.zeros_like(parameter)
             momentum = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
             looking_ahead = parameter.grad.lerp(momentum, group["momentum"]).flatten(1)
-            mine = number % processes == rank
-            update = orthogonalize(looking_ahead) if mine else torch.zeros_like(looking_ahead)
+            # processes add up memory as it lies there, so it must lie alike in all
+            update = torch.zeros_like(looking_ahead, memory_format=torch.contiguous_format)
+            if number % processes == rank:
+                update.copy_(orthogonalize(looking_ahead))
             if processes > 1:
                 dist.all_reduce(update)
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
