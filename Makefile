@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 		"system.prompt_processor.prompt=a gray robot with orange arms, white legs and a green backpack" \
 		name=demo tag=robot use_timestamp=false
 
-# two processes with a thread each; more with PYTEST="-n 8". A test that does not even heed its own time limit ends its
+# two processes with a thread each; more with PYTEST="-n 8". A test that runs over its own time limit all the same ends its
 # process, which says where it stood. Many tests start Python anew, and without bytecode each of them would take seconds to
 # compile its imports.
 test: $(VENV)/.installed

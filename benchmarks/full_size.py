@@ -53,7 +53,7 @@ from imagedream.workshop.training.architectures import (  # noqa: E402
     published_architecture,
     random_pipeline,
 )
-from imagedream.workshop.training.memory import fake_pipeline, footprint, operations  # noqa: E402
+from imagedream.workshop.training.memory import fake_pipeline, memory_use, operations  # noqa: E402
 
 GIB = 2**30
 GUIDANCE_SCALE = 5.0
@@ -193,7 +193,7 @@ def measure(run: Callable[[], Any], device: torch.device, repeats: int, compiled
         run()
         return Measured(statistics.median(_seconds(run, device) for _ in range(repeats or 1)), None)
     counted = []
-    seconds = [_seconds(lambda: counted.append(footprint(run)), device) for _ in range(repeats or 1)]
+    seconds = [_seconds(lambda: counted.append(memory_use(run)), device) for _ in range(repeats or 1)]
     return Measured(statistics.median(seconds), counted[0].peak_bytes)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from imagedream.offloading import MemoryOptions, apply_memory_options, computes_in_bfloat16, precision
 from imagedream.workshop.training.architectures import architecture_of, random_pipeline
-from imagedream.workshop.training.memory import footprint
+from imagedream.workshop.training.memory import memory_use
 from tests.test_pipeline import sample
 from tests.tiny import tiny_pipeline
 
@@ -115,8 +115,8 @@ def test_what_the_autoencoder_keeps_for_the_backward_pass():
     def keep(**options):
         pipeline = pipeline_with(**options)
         pixels = PIXELS.clone().requires_grad_()
-        kept = footprint(lambda: pipeline.encode_images(pixels)).kept_bytes
-        peak = footprint(lambda: pipeline.encode_images(pixels).sum().backward()).peak_bytes
+        kept = memory_use(lambda: pipeline.encode_images(pixels)).kept_bytes
+        peak = memory_use(lambda: pipeline.encode_images(pixels).sum().backward()).peak_bytes
         return kept, peak
 
     plain, checkpointed = keep(), keep(vae_checkpointing=True)

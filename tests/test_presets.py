@@ -22,7 +22,7 @@ from imagedream.runs.settings import (
     read_with_bases,
 )
 from imagedream.workshop.training.architectures import published_architecture
-from imagedream.workshop.training.memory import fake_pipeline, footprint
+from imagedream.workshop.training.memory import fake_pipeline, memory_use
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -120,14 +120,14 @@ def counted():
         shapes = ((1, 4, 4, 32, 32), (1, 4, 16), (1, 77, 1024), (1, 257, 1280), (1, 1, 4, 32, 32))
         noisy, *condition = (torch.empty(shape, dtype=half) for shape in shapes)
         with torch.no_grad():
-            run = footprint(lambda: predict_noise(pipeline.unet, noisy, torch.tensor([1]), *condition))
-            decode = footprint(lambda: pipeline.decode_latents(torch.empty(1, 4, 32, 32, dtype=half)))
+            run = memory_use(lambda: predict_noise(pipeline.unet, noisy, torch.tensor([1]), *condition))
+            decode = memory_use(lambda: pipeline.decode_latents(torch.empty(1, 4, 32, 32, dtype=half)))
         result["network"], result["decoding"] = run.peak_bytes, decode.peak_bytes
 
         def encoding():
             pixels = torch.empty(1, 3, 256, 256, requires_grad=True)
-            kept = footprint(lambda: pipeline.encode_images(pixels)).kept_bytes
-            return kept, footprint(lambda: pipeline.encode_images(pixels).sum().backward()).peak_bytes
+            kept = memory_use(lambda: pipeline.encode_images(pixels)).kept_bytes
+            return kept, memory_use(lambda: pipeline.encode_images(pixels).sum().backward()).peak_bytes
 
         result["encoding"] = {"plain": encoding()}
         pipeline.vae.enable_slicing()
@@ -231,7 +231,7 @@ def test_renders_of_a_step_need_what_the_sum_says():
             system.zero_grad(set_to_none=True)
             (out["comp_rgb"].sum() + out["normal"].square().sum()).backward()
 
-        return footprint(step).peak_bytes, samples[0]
+        return memory_use(step).peak_bytes, samples[0]
 
     (few_bytes, few), (bytes_, many) = render(6), render(12)
     assert many / (4 * 12 * 12 * 512) == pytest.approx(SAMPLES_LEFT, rel=0.1)

@@ -127,6 +127,8 @@ def visits(tmp_path_factory):
     converted = server.files / "someone" / "converted"
     write_diffusers(original, converted, "split")
     (converted / "unet" / "model.bin").write_bytes(b"the same weights in another form")
+    (vae,) = (converted / "vae").glob("*.safetensors")
+    vae.rename(vae.with_suffix(f".fp16{vae.suffix}"))  # some publish a part in half precision alone
     (converted / "preview.png").write_bytes(b"a picture")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     found = []

@@ -8,7 +8,7 @@ from imagedream.workshop.training.architectures import (
     published_architecture,
     random_pipeline,
 )
-from imagedream.workshop.training.memory import fake_pipeline, footprint, operations
+from imagedream.workshop.training.memory import fake_pipeline, memory_use, operations
 from tests.tiny import tiny_pipeline
 
 
@@ -22,7 +22,7 @@ def test_bytes_and_operations_of_a_product():
         del product
         return view, torch.zeros(7, dtype=torch.float16)  # 14 bytes
 
-    counted = footprint(run)
+    counted = memory_use(run)
     assert counted.peak_bytes == 2400
     assert counted.kept_bytes == 1214
     assert operations(run) == 12000
@@ -30,9 +30,9 @@ def test_bytes_and_operations_of_a_product():
 
 def test_what_is_kept_for_the_backward_pass():
     x = torch.zeros(100, requires_grad=True)
-    assert footprint(lambda: x.exp().exp().sum()).kept_bytes == 2 * 400 + 4
+    assert memory_use(lambda: x.exp().exp().sum()).kept_bytes == 2 * 400 + 4
     with torch.no_grad():
-        assert footprint(lambda: x.exp().exp().sum()).kept_bytes == 4
+        assert memory_use(lambda: x.exp().exp().sum()).kept_bytes == 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -45,7 +45,7 @@ def test_fake_tensors_count_like_real_ones(dtype):
         def run():
             pipeline.encode_images(pixels).float().sum().backward()
 
-        return footprint(run).peak_bytes, operations(run)
+        return memory_use(run).peak_bytes, operations(run)
 
     with fake_pipeline(architecture, dtype) as fake:
         counted = encode(fake)

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,10 @@ def _where_to_get(path: Path) -> str:
     )
 
 
+_PARTS = ("unet", "vae", "encoder", "text_encoder", "image_encoder", "ip_adapter")
+"""Folders of a model on the hub that may hold weights."""
+
+
 def local_path(source: str | Path) -> Path | None:
     """The path that a source names; None if it is an id on the hub.
 
@@ -131,26 +136,19 @@ def fetch(source: str | Path) -> Path:
 
 
 def _fetch_folder(repository: str) -> Path:
-    """Settings and weights of a model folder; of a part with weights in two forms only the safetensors.
+    """Settings and weights of a model folder: of each part one form, safetensors and plain names first.
 
     Raises:
         CheckpointError: nothing in the repository's folders is a weights file.
     """
     from huggingface_hub import snapshot_download
 
-    def download(*patterns: str) -> Path:
-        other_forms = ["*.fp16.*", "*.non_ema.*"]
-        return Path(snapshot_download(repository, allow_patterns=list(patterns), ignore_patterns=other_forms))
-
-    path = download("*.json", "*/*.safetensors")
-    done = {file.parent.name for file in path.glob("*/*.safetensors")}
-    parts = [
-        part
-        for part in ("unet", "vae", "encoder", "text_encoder", "image_encoder", "ip_adapter")
-        if part not in done
-    ]
-    path = download(*(f"{part}/*.bin" for part in parts))
-    if not any(path.glob("*/*.safetensors")) and not any(path.glob("*/*.bin")):
+    missing = set(_PARTS)
+    for ending, ignored in product(("safetensors", "bin"), (["*.fp16.*", "*.non_ema.*"], None)):
+        wanted = ["*.json", *(f"{part}/*.{ending}" for part in missing)]
+        path = Path(snapshot_download(repository, allow_patterns=wanted, ignore_patterns=ignored))
+        missing -= {part for part in missing if any((path / part).glob(f"*.{ending}"))}
+    if missing == set(_PARTS):
         raise CheckpointError(
             f"{repository} is no model folder; name one of its files: {repository}/FILE (those that end in {SUFFIXES})"
         )

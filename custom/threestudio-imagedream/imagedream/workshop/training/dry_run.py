@@ -19,7 +19,7 @@ from imagedream.model import CAMERA_DIM, MultiViewUNet, predict_noise
 from imagedream.workshop.training.architectures import empty_model, published_architecture
 from imagedream.workshop.training.build import check_learned, construct, named_sources
 from imagedream.workshop.training.diffusion import DiffusionTraining
-from imagedream.workshop.training.memory import fake_tensors, footprint, operations
+from imagedream.workshop.training.memory import fake_tensors, memory_use, operations
 from imagedream.workshop.training.optimizers import choose_learned, state_numbers
 from imagedream.workshop.training.train_config import VIEWS, TrainConfig
 from imagedream.workshop.training.trainer import choose_precision
@@ -117,7 +117,7 @@ def plan(config: TrainConfig) -> Plan:
         of_object = operations(_step(config, module, 1, VIEWS))
         of_picture = operations(_step(config, module, 1, 1)) if config.data.pictures_a_step else 0
         # gradients, counted already, are there by now
-        peak = footprint(_step(config, module, objects, VIEWS)).peak_bytes
+        peak = memory_use(_step(config, module, objects, VIEWS)).peak_bytes
     memory[f"activations of {objects} objects, and weights as products take them"] = peak
     return Plan(config, parameters, of_object, of_picture, memory, absent)
 

@@ -20,7 +20,7 @@ from imagedream.pipeline import ImageDreamPipeline
 from imagedream.workshop.training.architectures import Architecture, empty_pipeline, fill
 
 
-class Footprint(NamedTuple):
+class MemoryUse(NamedTuple):
     """What a call needed besides what was there before it."""
 
     peak_bytes: int
@@ -57,18 +57,18 @@ def _storages(tree: Any) -> list[torch.UntypedStorage]:
     return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
-def footprint(function: Callable[[], Any]) -> Footprint:
+def memory_use(function: Callable[[], Any]) -> MemoryUse:
     """Run `function` and count; gradients are recorded or not as the caller has it."""
     with _LiveBytes() as live:
         result = function()
         kept = live.now
     del result
-    return Footprint(live.peak, kept)
+    return MemoryUse(live.peak, kept)
 
 
 def operations(function: Callable[[], Any]) -> int:
     """Floating point operations of a call's matrix products, convolutions and attention; a multiply-add is two."""
-    # apart from the footprint, because this count keeps tensors alive
+    # apart from the memory in use, because this count keeps tensors alive
     with FlopCounterMode(display=False) as count:
         function()
     return count.get_total_flops()
