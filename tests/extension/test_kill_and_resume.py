@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 KILLED_AFTER = 4
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_killed_once(extension, tmp_path, picture, weights):
@@ -36,7 +37,11 @@ def test_killed_once(extension, tmp_path, picture, weights):
             ),
             *("data.eval_height=16", "data.eval_width=16", "system.renderer.num_samples_per_ray=24"),
             "system.exporter={resolution: 8, texture_size: 32, bake_views: 4, isosurface_threshold: 1.0}",
-            *("system.report=false", f"system.prompt_processor.image_path={picture}"),
+            *(
+                "system.report=false",
+                "system.prompt_camera.enabled=false",
+                f"system.prompt_processor.image_path={picture}",
+            ),
             *(
                 "trainer.max_steps=9",
                 "checkpoint.every_n_train_steps=2",

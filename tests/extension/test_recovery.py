@@ -76,20 +76,24 @@ def parts(extension, monkeypatch):
 
 @pytest.fixture
 def train(parts, tmp_path, picture, weights):
-    def run(steps, *overrides, **options):
+    def run(steps, *overrides, folder="trial", **options):
         cfg = experiment(
-            *("imagedream-toybox.yaml", picture, weights, "data.height=8", "data.width=8"),
             *(
+                "imagedream-toybox.yaml",
+                picture,
+                weights,
+                "data.height=8",
+                "data.width=8",
                 "data.batch_size=8",
-                "system.guidance_type=test-guidance",
-                "system.renderer_type=test-renderer",
             ),
-            *("system.geometry.pos_encoding_config.n_levels=1", "data.n_val_views=1", *overrides),
+            *("system.guidance_type=test-guidance", "system.renderer_type=test-renderer"),
+            *("system.prompt_camera.enabled=false", "system.geometry.pos_encoding_config.n_levels=1"),
+            *("data.n_val_views=1", *overrides),
         )
         torch.manual_seed(0)
         data = threestudio.find(cfg.data_type)(cfg.data)
         system = threestudio.find(cfg.system_type)(cfg.system)
-        system.set_save_dir(str(tmp_path / "trial" / "save"))
+        system.set_save_dir(str(tmp_path / folder / "save"))
         trainer = short_trainer(tmp_path, steps, enable_checkpointing=False, limit_val_batches=0)
         trainer.fit(system, datamodule=data, **options)
         return system, trainer
@@ -185,16 +189,21 @@ def test_numbers_that_stay_bad_end_the_run(train, parts, settings, message):
 # ------------------------------------------------------------------------------------------------------- signals
 
 
-def test_a_signal_saves_and_stops(train, parts, tmp_path):
+def test_a_signal_saves_and_a_resumed_run_is_the_uninterrupted_one_to_the_bit(train, parts, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     _, guidance = parts
-    guidance.signals = (signal.SIGTERM,)
-    _, trainer = train(100, "system.checkpoints={every_n_minutes: 1e-9, keep: 2}")
+    alone, _ = train(6, folder="alone")
+    guidance.calls, guidance.signals = 0, (signal.SIGTERM,)
+    _, trainer = train(6, "system.checkpoints={every_n_minutes: 1e-9, keep: 2}")
     assert trainer.global_step == 3
     assert signal.getsignal(signal.SIGTERM) is before
     folder = tmp_path / "trial" / "ckpts"
     steps = {path.name: torch.load(path, weights_only=True)["global_step"] for path in folder.iterdir()}
     assert steps == {"recent-step=00000002.ckpt": 2, "recent-step=00000003.ckpt": 3, "last.ckpt": 3}
+    resumed, trainer = train(6, ckpt_path=folder / "last.ckpt", weights_only=True)
+    assert trainer.global_step == 6
+    for name, value in alone.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
 
 
 # -------------------------------------------------------------------------------------------------------- chunks
