@@ -13,12 +13,12 @@ one plain config file for the host; what a preset sets is printed, and overrides
 import importlib.util
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -73,15 +73,11 @@ def _absolute(key: str, value: str) -> str:
 
 def registered_names(cfg) -> set[str]:
     """All that a config looks up in threestudio's registry: values of keys that end in `_type`."""
-    names: set[str] = set()
-    for key, value in cfg.items():
-        if isinstance(value, Mapping):
-            names |= registered_names(value)
-        elif isinstance(value, Sequence) and not isinstance(value, str):
-            names |= {name for part in value if isinstance(part, Mapping) for name in registered_names(part)}
-        elif str(key).endswith("_type") and isinstance(value, str):
-            names |= {part for name in value.split(":") for part in name.split(",")}
-    return names
+    return {
+        name
+        for value in re.findall(r"_type: (\S+)", OmegaConf.to_yaml(cfg))
+        for name in re.split("[:,]", value)
+    }
 
 
 def fork_overrides(cfg) -> list[str]:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-import time
 import traceback
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import threestudio
 from threestudio.launching.messages import CustomModuleError
 
 
-def load_custom_modules(folder: str | Path) -> dict[str, float]:
-    """Import everything in `custom/` (sorted; hidden and `*_disabled` entries skipped) and return the seconds it took.
+def load_custom_modules(folder: str | Path) -> list[str]:
+    """Import everything in `custom/` (sorted; hidden and `*_disabled` entries skipped) and return its names.
 
     A folder `X` becomes the package `X`, hyphens and all; a file `y.py` becomes the module `custom/y`.
 
@@ -20,8 +19,8 @@ def load_custom_modules(folder: str | Path) -> dict[str, float]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        return {}
-    seconds = {}
+        return []
+    names = []
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith((".", "__")) or entry.stem.endswith("_disabled"):
             continue
@@ -31,12 +30,10 @@ def load_custom_modules(folder: str | Path) -> dict[str, float]:
             name, source, search = f"{folder.name}/{entry.stem}", entry, None
         else:
             continue
-        begin = time.time()
         if getattr(sys.modules.get(name), "__file__", None) != str(source):
             _import_from(name, source, search)
-        seconds[name] = time.time() - begin
-    threestudio.debug("Custom modules: " + ", ".join(f"{name} in {s:.1f} s" for name, s in seconds.items()))
-    return seconds
+        names.append(name)
+    return names
 
 
 def _import_from(name: str, source: Path, search: list[str] | None) -> None:

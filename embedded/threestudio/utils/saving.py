@@ -4,8 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,6 @@ from threestudio.utils.config import config_to_primitive
 
 VIDEO_BLOCK = 16
 """Video codecs want sides that are multiples of this."""
-
-
-@contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` (same suffix); what is written there replaces `path` when all went well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class SaverMixin:
@@ -66,10 +52,14 @@ class SaverMixin:
         raise TypeError(f"data must be a tensor, an array, or a dict of them, got {type(data).__name__}")
 
     def _write(self, filename: str, write: Callable[[Path], Any]) -> str:
-        path = self.get_save_path(filename)
-        with atomic_path(path) as temporary:
+        path = Path(self.get_save_path(filename))
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        try:
             write(temporary)
-        return path
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return str(path)
 
     # ------------------------------------------------------------------------------------------------- loggers
 

@@ -66,11 +66,11 @@ def test_custom_modules(registry, tmp_path):
     (folder / "off_disabled" / "__init__.py").write_text("raise RuntimeError\n")
     (folder / ".hidden").mkdir()
     (folder / "single.py").write_text("import threestudio\n@threestudio.register('my-y')\nclass Y: pass\n")
-    assert set(load_custom_modules(folder)) == {"my-extension", "custom/single"}
+    assert load_custom_modules(folder) == ["my-extension", "custom/single"]
     assert threestudio.find("my-x").__module__ == "my-extension.inner"
     assert threestudio.find("my-y").__module__ == "custom/single"
     load_custom_modules(folder)  # a second time is no conflict
-    assert load_custom_modules(tmp_path / "nothing") == {}
+    assert load_custom_modules(tmp_path / "nothing") == []
 
 
 def test_a_broken_custom_module_is_an_error_and_leaves_nothing(registry, tmp_path):
