@@ -162,7 +162,7 @@ def run_in_threestudio(folder: Path, arguments, cfg) -> int:
 
 
 def call(command: list[str], folder: Path) -> int:
-    """Run a program that sees to Ctrl-C and SIGTERM itself, to which they are passed on; its exit code."""
+    """Run a program that handles Ctrl-C and SIGTERM itself, to which they are passed on; its exit code."""
     process = subprocess.Popen(command, cwd=folder, start_new_session=True)
     passed_on = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, lambda n, _: process.send_signal(n)) for number in passed_on}

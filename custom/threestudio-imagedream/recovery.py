@@ -133,7 +133,7 @@ class Recovery:
         """Raise a BadNumbersError that names the parameters whose gradient is not finite, and the terms that make it so.
 
         In half precision the gradient's scaler skips such steps, as it should, and halves the scale; that is bad only
-        when it goes on and on.
+        when it never ends.
         """
         scaler = getattr(self.system.trainer.precision_plugin, "scaler", None)
         if scaler is not None and scaler.get_scale() > LEAST_SCALE:

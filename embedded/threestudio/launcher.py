@@ -1,6 +1,6 @@
 """The embedded host's launcher, as plain as threestudio's own: a config becomes a data module, a system and a trainer.
 
-Whoever calls it sees to what a run needs to survive; what that takes while it runs are the system's own callbacks.
+It does nothing to keep a run alive: its caller does that before and after, the system's callbacks meanwhile.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What the user gets to read while a run goes on."""
+"""The log of a run, and the user's mistakes."""
 
 import logging
 import sys

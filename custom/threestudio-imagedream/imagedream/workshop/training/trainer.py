@@ -71,7 +71,7 @@ def make_trainer(config: TrainConfig, module: Training) -> pl.Trainer:
         use_distributed_sampler=False,  # batches know their process; every process validates all objects
         logger=TensorBoardLogger(out, name="", version="tensorboard") if config.tensorboard else False,
         log_every_n_steps=config.log_every,
-        # ours sees to the signals of the queue
+        # StopOnSignal handles the signals of the queue
         plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [],
         callbacks=callbacks,
         enable_model_summary=False,
