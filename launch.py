@@ -34,7 +34,7 @@ from omegaconf import OmegaConf  # noqa: E402
 
 from imagedream.runs.errors import Quit, is_user_error, one_line, report_error  # noqa: E402
 from imagedream.runs.settings import apply_presets, read_with_bases  # noqa: E402
-from imagedream.runs.space import LEAST_FREE_BYTES, MIB, check_folder, checkpoint_bytes  # noqa: E402
+from imagedream.runs.space import LEAST_FREE_BYTES, check_folder  # noqa: E402
 from threestudio.launching.arguments import parse_arguments, read_config  # noqa: E402
 from threestudio.launching.messages import set_up_logging  # noqa: E402
 
@@ -175,29 +175,18 @@ def call(command: list[str], folder: Path) -> int:
 
 def run_here(arguments, cfg, project: Path) -> int:
     """Run the embedded host."""
+    from imagedream.runs.trials import check_space
     from threestudio import launcher
     from threestudio.utils.misc import get_rank
 
     started = time.monotonic()
     run = launcher.build(arguments, cfg, project)
     if arguments.mode == "train" and get_rank() == 0:
-        check_space(run.trial, cfg, checkpoint_bytes(run.system))
+        check_space(run.trial, cfg, run.system)
         begin_trial(run.trial, cfg)
     run.start()
     logging.getLogger("imagedream").info("Done in %.0f s: %s", time.monotonic() - started, run.trial)
     return 0
-
-
-def check_space(trial: Path, cfg, bytes_of_checkpoint: int) -> None:
-    """Raise an OSError unless the trial's folders can be written and the disk has room for all of a training run."""
-    from imagedream.runs.trials import checkpoint_count, picture_bytes
-
-    checkpoints, pictures = bytes_of_checkpoint * checkpoint_count(cfg), picture_bytes(cfg)
-    parts = {"checkpoints": checkpoints, "pictures": pictures, "other files": LEAST_FREE_BYTES}
-    what = ", ".join(f"{size / MIB:.0f} of {name}" for name, size in parts.items())
-    check_folder(trial, sum(parts.values()), what)
-    for name in ("ckpts", "save", "configs", "code", "csv_logs"):
-        check_folder(trial / name)
 
 
 def begin_trial(trial: Path, cfg) -> None:

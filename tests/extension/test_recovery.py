@@ -199,8 +199,8 @@ def test_a_signal_saves_and_a_resumed_run_is_the_uninterrupted_one_to_the_bit(tr
     assert signal.getsignal(signal.SIGTERM) is before
     folder = tmp_path / "trial" / "ckpts"
     steps = {path.name: torch.load(path, weights_only=True)["global_step"] for path in folder.iterdir()}
-    assert steps == {"recent-step=00000002.ckpt": 2, "recent-step=00000003.ckpt": 3, "last.ckpt": 3}
-    resumed, trainer = train(6, ckpt_path=folder / "last.ckpt", weights_only=True)
+    assert steps == {"recent-step=00000002.ckpt": 2, "recent-step=00000003.ckpt": 3}
+    resumed, trainer = train(6, ckpt_path=folder / "recent-step=00000003.ckpt", weights_only=True)
     assert trainer.global_step == 6
     for name, value in alone.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name

@@ -17,8 +17,6 @@ from imagedream.runs.signals import any_process
 
 logger = logging.getLogger(__name__)
 
-LAST = "last.ckpt"
-
 
 class AtomicCheckpoints(TorchCheckpointIO):
     """Lightning's files, but written beside their place and moved there: Lightning itself writes over the old file."""
@@ -53,7 +51,7 @@ class Checkpoints(Checkpoint):
     replace the host's own one where a module's `configure_callbacks` returns it.
 
     Args:
-        folder: gets `PREFIX N.ckpt`, and `last.ckpt`, a link to the newest of them.
+        folder: gets the files.
         minutes: between checkpoints; None goes by steps alone.
         steps: between checkpoints, besides; 0 goes by time alone.
         keep: how many of the newest stay.
@@ -96,19 +94,17 @@ class Checkpoints(Checkpoint):
         if any_process(trainer, late)[0] or by_steps or trainer.should_stop:
             self.save(trainer)
 
-    def save(self, trainer: pl.Trainer) -> bool:
-        """Write a checkpoint unless this step has one; whether it did. Every process must ask."""
+    def save(self, trainer: pl.Trainer) -> Path | None:
+        """Write a checkpoint unless this step has one; the new file. Every process must ask."""
         if trainer.global_step == self.written_step:
-            return False
+            return None
         path = self.folder / f"{self.prefix}{trainer.global_step:08d}.ckpt"
         trainer.save_checkpoint(path)
         self._written_at, self.written_step = time.monotonic(), trainer.global_step
         if trainer.is_global_zero:
-            with atomic_path(self.folder / LAST) as temporary:
-                temporary.symlink_to(path.name)
             for old in sorted(self.folder.glob(f"{self.prefix}*.ckpt"))[: -self.keep]:
                 old.unlink()
-        return True
+        return path
 
 
 def newest_checkpoint(folder: str | Path) -> Path | None:

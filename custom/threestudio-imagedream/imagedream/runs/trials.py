@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imagedream.runs.checkpoints import newest_checkpoint, why_damaged
+from imagedream.runs.space import LEAST_FREE_BYTES, MIB, check_folder, checkpoint_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,22 @@ def set_aside(trial: str | Path) -> Path | None:
     trial.rename(aside)
     logger.info("an earlier run in %s is in %s now", trial, aside)
     return aside
+
+
+def check_space(trial: Path, cfg: Mapping[str, Any], system: Any) -> None:
+    """Raise an OSError unless a trial's folders can be written and the disk has room for all of a training run.
+
+    Args:
+        trial: the trial's folder.
+        cfg: the experiment's config.
+        system: the `torch.nn.Module` that will be trained.
+    """
+    checkpoints, pictures = checkpoint_bytes(system) * checkpoint_count(cfg), picture_bytes(cfg)
+    parts = {"checkpoints": checkpoints, "pictures": pictures, "other files": LEAST_FREE_BYTES}
+    what = ", ".join(f"{size / MIB:.0f} of {name}" for name, size in parts.items())
+    check_folder(trial, sum(parts.values()), what)
+    for name in ("ckpts", "save", "configs", "code", "csv_logs"):
+        check_folder(trial / name)
 
 
 def checkpoint_count(cfg: Mapping[str, Any]) -> int:

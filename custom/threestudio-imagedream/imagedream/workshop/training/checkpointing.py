@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from imagedream.runs.checkpoints import Checkpoints
+from imagedream.runs.files import atomic_path
 from imagedream.runs.signals import any_process
 
 
@@ -41,6 +42,14 @@ class TrainingCheckpoints(Checkpoints):
         """The last one, then the trained part."""
         self.save(trainer)
         self.snapshot(trainer, pl_module)
+
+    def save(self, trainer: pl.Trainer) -> Path | None:
+        """Write a checkpoint and the link to it."""
+        path = super().save(trainer)
+        if path is not None and trainer.is_global_zero:
+            with atomic_path(self.folder / "last.ckpt") as temporary:
+                temporary.symlink_to(path.name)
+        return path
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
