@@ -32,9 +32,9 @@ sys.path.append(str(EXTENSION))
 import real_threestudio  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
-from imagedream.runs.errors import Quit, is_user_error, one_line, report_error  # noqa: E402
+from imagedream.runs.disk_space import LEAST_FREE_BYTES, check_folder  # noqa: E402
 from imagedream.runs.settings import apply_presets, read_with_bases  # noqa: E402
-from imagedream.runs.space import LEAST_FREE_BYTES, check_folder  # noqa: E402
+from imagedream.runs.user_errors import Quit, is_user_error, one_line, report_error  # noqa: E402
 from threestudio.launching.arguments import parse_arguments, read_config  # noqa: E402
 from threestudio.launching.messages import set_up_logging  # noqa: E402
 
@@ -155,7 +155,7 @@ def run_in_threestudio(folder: Path, arguments, cfg) -> int:
         code = call([*command, f"--{arguments.mode}", *overrides, *resume], working_folder)
         if code or arguments.mode != "train":
             return code
-        from imagedream.runs.checkpoints import newest_checkpoint
+        from imagedream.runs.atomic_checkpoints import newest_checkpoint
 
         last = newest_checkpoint(trial / "ckpts") or trial / "ckpts" / "last.ckpt"
         return call([*command, "--export", *overrides, f"resume={last}"], working_folder)
@@ -175,7 +175,7 @@ def call(command: list[str], folder: Path) -> int:
 
 def run_here(arguments, cfg, project: Path) -> int:
     """Run the embedded host."""
-    from imagedream.runs.trials import check_space
+    from imagedream.runs.trial_folder import check_space
     from threestudio import launcher
     from threestudio.utils.misc import get_rank
 
@@ -191,8 +191,8 @@ def run_here(arguments, cfg, project: Path) -> int:
 
 def begin_trial(trial: Path, cfg) -> None:
     """Move an earlier run out of a new one's folder, and note what the new one is made with."""
-    from imagedream.runs.records import write_versions
-    from imagedream.runs.trials import set_aside
+    from imagedream.runs.trial_folder import set_aside
+    from imagedream.runs.versions import write_versions
 
     if cfg.get("resume") is None:
         set_aside(trial)
@@ -241,7 +241,7 @@ def run(argv: list[str], project: Path, folder: Path) -> int:
     logging.getLogger("imagedream").setLevel(logging.INFO)
     check_folder(Path(cfg.get("exp_root_dir", "outputs")), LEAST_FREE_BYTES)
     if cfg.get("resume") is not None:
-        from imagedream.runs.trials import resolve_resume
+        from imagedream.runs.trial_folder import resolve_resume
 
         resolve_resume(cfg)
     return run_in_threestudio(found[0], arguments, cfg) if found else run_here(arguments, cfg, project)

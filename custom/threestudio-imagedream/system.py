@@ -14,7 +14,7 @@ import threestudio
 from imagedream.cameras import check_angles
 from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.pictures import label_strip
-from imagedream.runs.checkpoints import Checkpoints
+from imagedream.runs.atomic_checkpoints import Checkpoints
 from imagedream.runs.files import atomic_path
 from imagedream.runs.signals import StopOnSignal
 from threestudio.systems.base import BaseLift3DSystem

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,6 @@ from omegaconf import OmegaConf
 from imagedream.cameras import view_name
 from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.runs.files import atomic_path
-from imagedream.runs.records import peak_memory_bytes
 
 
 @dataclass(frozen=True)
@@ -106,3 +106,11 @@ def by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:
         (re.fullmatch(pattern, path.relative_to(folder).as_posix()), path) for path in folder.rglob("*.*")
     ]
     return sorted((int(match[1]), path) for match, path in files if match)
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has held so far (resident set)."""
+    import resource  # not everywhere
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import launch
-from imagedream.runs.errors import is_user_error
-from imagedream.runs.space import check_folder
+from imagedream.runs.disk_space import check_folder
+from imagedream.runs.user_errors import is_user_error
 
 PROJECT = Path(__file__).parent / "project"
 ROOT = Path(__file__).parents[3]

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import launch
-from imagedream.runs import checkpoints, trials
-from imagedream.runs.space import checkpoint_bytes
+from imagedream.runs import atomic_checkpoints, trial_folder
+from imagedream.runs.disk_space import checkpoint_bytes
 from threestudio.launching.arguments import parse_arguments, read_config
 
 PROJECT = Path(__file__).parent / "project"
@@ -110,7 +110,9 @@ def test_resume_auto_passes_over_damaged_checkpoints(start, tmp_path, capsys, da
     assert "step 3" in events()
     assert "step 2" not in events()
     assert not half.exists()
-    assert start("--test", f"resume={steps[4]}") == (0 if checkpoints.why_damaged(steps[4]) is None else 2)
+    assert start("--test", f"resume={steps[4]}") == (
+        0 if atomic_checkpoints.why_damaged(steps[4]) is None else 2
+    )
 
 
 def test_resume_auto_finds_the_newest_trial_of_a_tag(start, tmp_path):
@@ -151,7 +153,7 @@ def test_an_earlier_run_is_not_moved_over_another_one(tmp_path):
     time = datetime(2001, 9, 9, 1, 46, 40).timestamp()
     os.utime(path, (time, time))
     with pytest.raises(FileExistsError, match=r"holds an earlier run, and so does .*run@20010909-014640"):
-        trials.set_aside(tmp_path / "run")
+        trial_folder.set_aside(tmp_path / "run")
     assert path.exists()
 
 
@@ -183,7 +185,7 @@ def test_a_full_disk_leaves_what_was_written_whole(start, tmp_path, capsys):
         f"error: {last.parent / 'epoch=0-step=4.ckpt'} could not be written: File too large"
     )
     assert last.read_bytes() == before
-    assert [path.name for path in last.parent.iterdir() if checkpoints.why_damaged(path)] == []
+    assert [path.name for path in last.parent.iterdir() if atomic_checkpoints.why_damaged(path)] == []
     assert start(heavy, "trainer.max_steps=4", "resume=auto") == 0
     assert step_of(last) == 4
 
@@ -196,7 +198,9 @@ def test_needed_space_by_hand():
     cfg.checkpoint = {"every_n_train_steps": 3, "save_top_k": -1, "save_last": True}
     cfg.data = {"eval_height": 100, "eval_width": 50, "n_test_views": 7, "n_val_views": 2}
     cfg.trainer.val_check_interval = 5
-    assert trials.checkpoint_count(cfg) == 3 + 1 + 2 + 1  # at 3, 6, 9; last; by the clock; being written
-    assert trials.picture_bytes(cfg) == (7 + 2 * 2) * 100 * 50 * 3 * 3 / 2
+    assert (
+        trial_folder.checkpoint_count(cfg) == 3 + 1 + 2 + 1
+    )  # at 3, 6, 9; last; by the clock; being written
+    assert trial_folder.picture_bytes(cfg) == (7 + 2 * 2) * 100 * 50 * 3 * 3 / 2
     cfg.checkpoint.save_top_k = 2
-    assert trials.checkpoint_count(cfg) == 2 + 1 + 2 + 1
+    assert trial_folder.checkpoint_count(cfg) == 2 + 1 + 2 + 1

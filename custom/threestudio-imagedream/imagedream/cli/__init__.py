@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from imagedream.runs.errors import Quit, is_user_error, report_error
+from imagedream.runs.user_errors import Quit, is_user_error, report_error
 
 
 class _Line(logging.Formatter):

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from imagedream.runs.errors import Quit
+from imagedream.runs.user_errors import Quit
 
 logger = logging.getLogger(__name__)
 

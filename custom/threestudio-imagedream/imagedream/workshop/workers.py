@@ -24,7 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from imagedream.runs.errors import one_line
+from imagedream.runs.user_errors import one_line
 
 Function = Callable[[Any], Any]
 """What is done with a task; the messages of its ValueErrors and OSErrors need no further explanation."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from imagedream.runs.checkpoints import Checkpoints
+from imagedream.runs.atomic_checkpoints import Checkpoints
 from imagedream.runs.files import atomic_path
 from imagedream.runs.signals import any_process
 

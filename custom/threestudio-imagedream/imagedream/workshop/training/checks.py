@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from imagedream.runs.checkpoints import newest_checkpoint
+from imagedream.runs.atomic_checkpoints import newest_checkpoint
+from imagedream.runs.disk_space import MIB, check_folder, checkpoint_bytes
 from imagedream.runs.settings import flatten
 from imagedream.runs.signals import any_process
-from imagedream.runs.space import MIB, check_folder, checkpoint_bytes
 from imagedream.workshop.training.train_config import TrainConfig
 
 FREE_FIELDS = (

@@ -9,10 +9,10 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from imagedream.runs.checkpoints import newest_checkpoint
+from imagedream.runs.atomic_checkpoints import newest_checkpoint
+from imagedream.runs.disk_space import check_folder
 from imagedream.runs.files import atomic_path
-from imagedream.runs.records import write_versions
-from imagedream.runs.space import check_folder
+from imagedream.runs.versions import write_versions
 from imagedream.workshop.training.build import build_module
 from imagedream.workshop.training.checkpointing import requeue
 from imagedream.workshop.training.checks import check_space, check_unchanged, memory_advice

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 import threestudio
-from imagedream.runs.checkpoints import Checkpoints
+from imagedream.runs.atomic_checkpoints import Checkpoints
 from imagedream.runs.signals import StopOnSignal
 from threestudio.systems.base import BaseSystem
 from threestudio.utils.base import BaseModule

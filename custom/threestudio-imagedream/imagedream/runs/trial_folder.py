@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from imagedream.runs.checkpoints import newest_checkpoint, why_damaged
-from imagedream.runs.space import LEAST_FREE_BYTES, MIB, check_folder, checkpoint_bytes
+from imagedream.runs.atomic_checkpoints import newest_checkpoint, why_damaged
+from imagedream.runs.disk_space import LEAST_FREE_BYTES, MIB, check_folder, checkpoint_bytes
 
 logger = logging.getLogger(__name__)
 
