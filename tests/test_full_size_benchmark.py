@@ -23,6 +23,7 @@ def benchmark():
     return module
 
 
+@pytest.mark.slow
 def test_tables_and_records(benchmark, tmp_path, capsys):
     settings = benchmark.Settings(
         precisions=("float32",),

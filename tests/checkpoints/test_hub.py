@@ -144,6 +144,7 @@ def visits(tmp_path_factory):
     return original.unet.unet.conv_in.weight.sum().item(), *found
 
 
+@pytest.mark.slow
 def test_a_file_is_downloaded_once_and_then_read_offline(visits):
     total, online, offline = visits
     assert online.lines["someone/model/weights.pt"] == f"pixel {total}"
@@ -151,6 +152,7 @@ def test_a_file_is_downloaded_once_and_then_read_offline(visits):
     assert not offline.requests
 
 
+@pytest.mark.slow
 def test_a_folder_is_downloaded_without_what_is_not_needed(visits):
     _, online, _ = visits
     assert online.lines["someone/converted"].startswith("pixel")
@@ -163,6 +165,7 @@ def test_a_folder_is_downloaded_without_what_is_not_needed(visits):
     assert any(path.endswith("ip-adapter-plus_imagedream.bin") for path in fetched)
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_one_line(visits):
     _, online, offline = visits
     for visit, source in ((online, "someone/nothing/weights.pt"), (offline, "someone/nothing")):

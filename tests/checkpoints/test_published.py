@@ -28,7 +28,10 @@ def assert_same(loaded, original, parts=("unet", "vae", "encoder"), without=(), 
             torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("controllers", ["none", "global", "pixel"])
+@pytest.mark.parametrize(
+    "controllers",
+    ["pixel", *(pytest.param(name, marks=pytest.mark.slow) for name in ("none", "global"))],
+)
 def test_official_files(controllers, tmp_path, monkeypatch):
     original = reduced_pipeline(controllers)
     file = write_official(original, tmp_path / "renamed.pt")

@@ -156,6 +156,7 @@ def test_four_views(pictures):
     assert difference(four_views(), pictures["views"]) < 0.05
 
 
+@pytest.mark.slow
 def test_first_distillation_steps(pinned, tmp_path):
     losses = first_losses(tmp_path)
     assert losses[:5] == pytest.approx(pinned["losses"][:5], rel=1e-3)

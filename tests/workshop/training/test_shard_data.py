@@ -78,6 +78,7 @@ def test_what_is_known_of_a_shard_is_kept_until_it_changes(samples, shard, tmp_p
     assert count() == 2
 
 
+@pytest.mark.slow
 def test_several_shards_by_several_processes(samples, tmp_path):
     for number in range(3):
         write_tar(samples.items(), tmp_path / f"shard-{number}.tar")
