@@ -71,6 +71,7 @@ def test_a_precision_that_takes_too_long_is_left_out(benchmark, tmp_path, capsys
     assert "skipped: a sampling step would take 0 s at" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_operations_of_the_full_size(benchmark):
     # 2 x 1.07, as counted beside the network itself; a group's encoding is 4 pictures there and back
     counted = benchmark.phase_operations(published_architecture(), (1, 2))

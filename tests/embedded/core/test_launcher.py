@@ -153,7 +153,7 @@ def script(*arguments, **environment):
         text=True,
         env={**os.environ, **environment},
         cwd=environment.get("PWD"),
-        timeout=60,
+        timeout=110,
     )
 
 

@@ -82,6 +82,7 @@ def test_gain_is_over_the_mean_of_the_pictures_alone():
     assert error == pytest.approx(1.0)  # √2 / √2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' DPM-Solver
 def test_view_scores_runs(model, capsys):
     assert view_scores.main(view_scores.Settings(n=2, seeds=2, weights=model)) == 0
