@@ -99,7 +99,9 @@ class Checkpoints(Checkpoint):
         if trainer.global_step == self.written_step:
             return None
         path = self.folder / f"{self.prefix}{trainer.global_step:08d}.ckpt"
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(
+            path, weights_only=False
+        )  # all of it; said, or Lightning logs that it was not
         self._written_at, self.written_step = time.monotonic(), trainer.global_step
         if trainer.is_global_zero:
             for old in sorted(self.folder.glob(f"{self.prefix}*.ckpt"))[: -self.keep]:
