@@ -99,9 +99,7 @@ class Checkpoints(Checkpoint):
         if trainer.global_step == self.written_step:
             return None
         path = self.folder / f"{self.prefix}{trainer.global_step:08d}.ckpt"
-        trainer.save_checkpoint(
-            path, weights_only=False
-        )  # all of it; said, or Lightning logs that it was not
+        trainer.save_checkpoint(path)
         self._written_at, self.written_step = time.monotonic(), trainer.global_step
         if trainer.is_global_zero:
             for old in sorted(self.folder.glob(f"{self.prefix}*.ckpt"))[: -self.keep]:
