@@ -32,8 +32,7 @@ from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from imagedream import checkpoints  # noqa: E402
-from imagedream.image_prompt.prompt import composite  # noqa: E402
-from imagedream.pictures import contact_sheet  # noqa: E402
+from imagedream.pictures import composite, contact_sheet  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
 from imagedream.toybox import FIRST_KINDS  # noqa: E402
 from imagedream.workshop.evaluation.bootstrap_intervals import Scores  # noqa: E402

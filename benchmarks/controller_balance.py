@@ -19,9 +19,8 @@ import tyro  # noqa: E402
 
 from imagedream import checkpoints  # noqa: E402
 from imagedream.controller_weights import ControllerWeights  # noqa: E402
-from imagedream.image_prompt.prompt import composite  # noqa: E402
 from imagedream.metrics import psnr  # noqa: E402
-from imagedream.pictures import contact_sheet  # noqa: E402
+from imagedream.pictures import composite, contact_sheet  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
 from imagedream.workshop.evaluation.held_out_toys import HeldOutCase, held_out_case  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, mean_scores  # noqa: E402

@@ -42,8 +42,8 @@ import tyro  # noqa: E402
 from imagedream import checkpoints  # noqa: E402
 from imagedream.cameras import camera_condition, look_at_origin, orthogonal_azimuths  # noqa: E402
 from imagedream.distillation import image_prompt_score_distillation  # noqa: E402
+from imagedream.memory_options import PRECISIONS, MemoryOptions, apply_memory_options  # noqa: E402
 from imagedream.model import Condition, predict_noise  # noqa: E402
-from imagedream.offloading import PRECISIONS, MemoryOptions, apply_memory_options  # noqa: E402
 from imagedream.pipeline import ImageDreamPipeline  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
 from imagedream.workshop.training.architectures import (  # noqa: E402

@@ -40,10 +40,9 @@ from PIL import Image  # noqa: E402
 from benchmarks.watched_process import watch  # noqa: E402
 from imagedream import checkpoints  # noqa: E402
 from imagedream.checkpoints import local_path  # noqa: E402
-from imagedream.image_prompt.prompt import composite  # noqa: E402
 from imagedream.mesh.reading import load_mesh  # noqa: E402
 from imagedream.metrics import chamfer_distance, image_scores  # noqa: E402
-from imagedream.pictures import contact_sheet, to_pil  # noqa: E402
+from imagedream.pictures import composite, contact_sheet, to_pil  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
 from imagedream.runs.settings import read_with_bases  # noqa: E402
 from imagedream.workshop.evaluation.bootstrap_intervals import FEWEST, Scores  # noqa: E402

@@ -23,10 +23,9 @@ from imagedream.cameras import (  # noqa: E402
     look_at_origin,
     orthogonal_azimuths,
 )
-from imagedream.image_prompt import composite  # noqa: E402
 from imagedream.mesh.raycast import render  # noqa: E402
 from imagedream.mesh.reading import load_mesh  # noqa: E402
-from imagedream.pictures import to_pil  # noqa: E402
+from imagedream.pictures import composite, to_pil  # noqa: E402
 from imagedream.toybox import make_toy  # noqa: E402
 
 RED, GREEN, BLUE, GREY = "#c0392b", "#218c53", "#2458a6", "#555555"

@@ -14,10 +14,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "custom" / "threestudio-imagedream"))
 
 from imagedream.cameras import framing_distance, look_at_origin  # noqa: E402
-from imagedream.image_prompt.prompt import composite  # noqa: E402
 from imagedream.mesh.raycast import render  # noqa: E402
 from imagedream.mesh.reading import load_mesh  # noqa: E402
-from imagedream.pictures import to_pil  # noqa: E402
+from imagedream.pictures import composite, to_pil  # noqa: E402
 
 TILE = 192
 

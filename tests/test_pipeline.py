@@ -3,7 +3,7 @@ import torch
 
 from imagedream import checkpoints
 from imagedream.cameras import look_at_origin
-from imagedream.image_prompt.prompt import composite
+from imagedream.pictures import composite
 from imagedream.pipeline import ImageDreamPipeline
 from tests.tiny import tiny_encoder, tiny_pipeline, tiny_scheduler, tiny_unet, tiny_vae
 

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 import threestudio.utils.config  # noqa: F401 -- configs use its resolvers
 from imagedream.cli import doctor
+from imagedream.memory_options import MemoryOptions
 from imagedream.model import predict_noise
-from imagedream.offloading import MemoryOptions
 from imagedream.runs.settings import (
     GIB,
     apply_presets,

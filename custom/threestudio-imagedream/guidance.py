@@ -13,7 +13,7 @@ from imagedream import checkpoints
 from imagedream.cameras import camera_condition
 from imagedream.controller_weights import ControllerWeights
 from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE, angle_bias
-from imagedream.offloading import MemoryOptions, load_pipeline, precision
+from imagedream.memory_options import MemoryOptions, load_pipeline, precision
 from imagedream.runs.seeds import step_generator
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
@@ -78,7 +78,7 @@ class ImageDreamGuidance(BaseObject):
         precision: str = "auto"
         """Of the weights: float32, float16 or bfloat16; `auto` is float16 on CUDA and float32 elsewhere."""
         memory: dict = field(default_factory=dict)
-        """`imagedream.offloading.MemoryOptions`, such as {encoder: offload, vae_checkpointing: true}."""
+        """`imagedream.memory_options.MemoryOptions`, such as {encoder: offload, vae_checkpointing: true}."""
         groups_per_call: int | None = None
         """Most groups the network sees at once (each group counts twice, for guidance); None is all."""
         prompt_background: str = "match"

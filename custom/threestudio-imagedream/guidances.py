@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 import threestudio
+from imagedream.runs.out_of_memory import is_out_of_memory
 from threestudio.utils.base import Updateable, update_end_if_possible, update_if_possible
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import C, cleanup
 
 from .chunked_rendering import first_images
-from .recovery import is_out_of_memory
 
 CAMERAS = ("all", "group", "first")
 

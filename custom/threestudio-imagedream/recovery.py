@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 import threestudio
+from imagedream.runs.out_of_memory import is_out_of_memory
 from imagedream.runs.seeds import seed_step
 from threestudio.utils.misc import cleanup
 
@@ -27,24 +28,9 @@ LEAST_SCALE = 1e-5
 STEPS_BETWEEN_STATES = 50
 """How often a state is kept, in the computer's own memory, to return to."""
 
-_OUT_OF_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "CUDA out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
-
 
 class BadNumbersError(ValueError):
     """A loss or a gradient that is not a finite number."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is the device's, the CPU allocator's or Python's way to say that there is no more memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 class Recovery:

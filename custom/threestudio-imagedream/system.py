@@ -370,7 +370,7 @@ class ViewSettings:
         check_angles(self.elevation_deg)
 
 
-@dataclass
+@dataclass(frozen=True)
 class CheckpointSettings:
     """How often a checkpoint is written by the clock, and how many of these stay."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import threestudio
 from threestudio.launching.arguments import PROJECT, Arguments
 from threestudio.launching.extensions import load_custom_modules
-from threestudio.launching.messages import drop_lightning_handlers, set_up_logging
+from threestudio.launching.messages import drop_lightning_handlers
 
 _QUIET_WARNINGS = (
     r".*does not have many workers.*",  # the cameras are drawn in the main process on purpose
@@ -40,6 +40,8 @@ class Run:
     system: Any
     data: Any
     trainer: Any
+    status: tuple[int, int] | None
+    """Epoch and step of the checkpoint that is resumed."""
 
     @property
     def trial(self) -> Path:
@@ -57,8 +59,8 @@ class Run:
             (self.trial / "cmd.txt").write_text(command, encoding="utf-8")
             self.trainer.fit(self.system, **options)
             options = {"datamodule": self.data}
-        elif resume is not None:
-            self.system.set_resume_status(*read_status(resume))
+        elif self.status is not None:
+            self.system.set_resume_status(*self.status)
         if mode == "validate":
             self.trainer.validate(self.system, verbose=False, **options)
         if mode in ("train", "test"):
@@ -75,7 +77,6 @@ def build(arguments: Arguments, cfg: Any, project: Path = PROJECT) -> Run:
         cfg: from `read_config`.
         project: whose `custom/` is loaded.
     """
-    set_up_logging(arguments.verbose)
     for pattern in _QUIET_WARNINGS:
         warnings.filterwarnings("ignore", message=pattern)
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
@@ -94,8 +95,7 @@ def build(arguments: Arguments, cfg: Any, project: Path = PROJECT) -> Run:
 
     drop_lightning_handlers()
     check_options(cfg)
-    if cfg.get("resume") is not None:
-        read_status(cfg.resume)
+    status = None if cfg.get("resume") is None else read_status(cfg.resume)
     pl.seed_everything(cfg.get("seed", 0) + get_rank(), workers=True, verbose=False)
     experiment = parse_structured(ExperimentConfig, cfg)
     data = data_class(experiment.data)
@@ -107,7 +107,7 @@ def build(arguments: Arguments, cfg: Any, project: Path = PROJECT) -> Run:
     looks_at_views = experiment.system.get("exporter", {}).get("save_video", False)
     if system_class.predict_step is BaseLift3DSystem.predict_step and not looks_at_views:
         trainer.limit_predict_batches = 1
-    return Run(arguments, experiment, system, data, trainer)
+    return Run(arguments, experiment, system, data, trainer, status)
 
 
 def read_status(path: str | Path) -> tuple[int, int]:

@@ -240,7 +240,7 @@ def test_a_mistake_is_one_line_before_any_worker_starts(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*treespec.*")
 def test_a_process_keeps_its_model_and_the_next_result_is_the_same(tmp_path, monkeypatch):
-    from imagedream import offloading as memory
+    from imagedream import memory_options as memory
 
     monkeypatch.setattr(memory, "_kept", None)
     weights = tmp_path / "weights"

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate, max_pool2d
 
 from imagedream.cameras import framing_distance, look_at_origin, project, rays
+from imagedream.pictures import composite
 
 LARGEST_PSNR_DB = 100.0
 """What identical images score, so that means stay finite."""
@@ -233,8 +234,7 @@ def score_views(
     clip = None
     if clip_unavailable(encoder) is None:
         views = encoder.encode_image(images).embedding
-        colour = torch.tensor(background)[:, None, None]
-        pictures = [colour + prompt[3:] * (prompt[:3] - colour) for prompt in prompts]
+        pictures = [composite(prompt, torch.tensor(background)) for prompt in prompts]
         wanted = [encoder.encode_image(picture[None].to(images.device)).embedding for picture in pictures]
         if wanted:
             clip = float((torch.cat(wanted) @ views.T).float().amax(dim=1).mean())

@@ -1,4 +1,4 @@
-"""Tensors as pictures for people: labelled strips of views, rows under headings, contact sheets."""
+"""Tensors as pictures: before a plain colour, and for people as labelled strips, rows under headings, contact sheets."""
 
 from collections.abc import Sequence
 
@@ -13,6 +13,14 @@ from imagedream.cameras import view_name
 
 _INK, _PAPER = (40, 44, 52), (255, 255, 255)
 _HEADER_PX = 16
+
+
+def composite(
+    rgba: Float[Tensor, "*batch 4 height width"], background: Float[Tensor, "*batch 3"]
+) -> Float[Tensor, "*batch 3 height width"]:
+    """The picture in front of a plain colour: alpha · rgb + (1 − alpha) · background."""
+    alpha = rgba[..., 3:, :, :]
+    return alpha * rgba[..., :3, :, :] + (1 - alpha) * background[..., None, None]
 
 
 def to_pil(image: Float[Tensor, "channel height width"]) -> PIL.Image.Image:

@@ -16,8 +16,9 @@ from imagedream.cameras import camera_condition, check_angles, look_at_origin, o
 from imagedream.controller_weights import AS_TRAINED, ControllerWeights
 from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE, angle_bias, with_azimuths
-from imagedream.image_prompt.prompt import ImagePrompt, composite, load_image_prompt
+from imagedream.image_prompt.prompt import ImagePrompt, load_image_prompt
 from imagedream.model import Condition, MultiViewUNet, concatenate_conditions, predict_noise
+from imagedream.pictures import composite
 
 logger = logging.getLogger(__name__)
 

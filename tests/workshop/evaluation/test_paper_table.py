@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from benchmarks import paper_table
-from imagedream.image_prompt.prompt import composite
-from imagedream.pictures import to_pil
+from imagedream.pictures import composite, to_pil
 from imagedream.workshop.evaluation.held_out_toys import held_out_cases
 from imagedream.workshop.evaluation.paper_metrics import find_clip, mean_and_deviation
 from tests.tiny import tiny_encoder

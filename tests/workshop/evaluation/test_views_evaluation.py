@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imagedream.image_prompt.prompt import composite
+from imagedream.pictures import composite
 from imagedream.toybox import FIRST_KINDS
 from imagedream.toybox.toys import is_held_out
 from imagedream.workshop.evaluation.held_out_toys import (

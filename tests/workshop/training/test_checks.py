@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from imagedream.offloading import computes_in_bfloat16
+from imagedream.memory_options import computes_in_bfloat16
 from imagedream.workshop.training.checks import check_space, memory_advice
 from imagedream.workshop.training.train_config import read_config
 from imagedream.workshop.training.trainer import choose_precision

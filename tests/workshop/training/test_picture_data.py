@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imagedream.image_prompt.prompt import composite
+from imagedream.pictures import composite
 from imagedream.runs.seeds import step_generator
 from imagedream.workshop.rendering.samples import SampleError
 from imagedream.workshop.training.diffusion import view_cameras

@@ -11,10 +11,11 @@ from pathlib import Path
 from imagedream.cli.verb import Verb, say
 
 _REQUIRED = (
-    *("torch", "torchvision", "diffusers", "open_clip_torch", "accelerate", "safetensors", "huggingface_hub"),
-    *("numpy", "scipy", "pillow", "opencv-python-headless", "jaxtyping", "omegaconf", "pytorch-lightning"),
-    *("tyro", "trimesh", "embreex", "xatlas", "scikit-image", "fast-simplification", "manifold3d"),
-    *("imageio", "imageio-ffmpeg", "matplotlib", "psutil", "torchmetrics"),
+    *("torch", "torchvision", "diffusers", "open_clip_torch", "timm", "accelerate", "safetensors"),
+    *("huggingface_hub", "pytorch-lightning", "omegaconf", "jinja2", "filelock", "tyro", "tqdm"),
+    *("numpy", "scipy", "pillow", "opencv-python-headless", "jaxtyping", "trimesh", "embreex", "networkx"),
+    *("xatlas", "scikit-image", "fast-simplification", "manifold3d", "imageio", "imageio-ffmpeg"),
+    *("matplotlib", "psutil", "torchmetrics"),
 )
 _OPTIONAL = {
     "rembg": "better background removal (needs its model file too)",
@@ -61,7 +62,7 @@ def memory_lines() -> Iterator[tuple[str, str]]:
     import psutil
     import torch
 
-    from imagedream.offloading import computes_in_bfloat16
+    from imagedream.memory_options import computes_in_bfloat16
     from imagedream.runs.settings import GIB
 
     for index in range(torch.cuda.device_count()):
@@ -131,7 +132,7 @@ def plan_lines() -> Iterator[tuple[str, str]]:
     import psutil
     import torch
 
-    from imagedream.offloading import computes_in_bfloat16
+    from imagedream.memory_options import computes_in_bfloat16
     from imagedream.runs.settings import GIB, choose, cuda_memory, read_presets
 
     yield "would run", "small model: four views and the 3D run (launch.py --config imagedream-toybox.yaml)"

@@ -136,14 +136,6 @@ _REMOVAL_WORDS = {
 }
 
 
-def composite(
-    rgba: Float[Tensor, "*batch 4 height width"], background: Float[Tensor, "*batch 3"]
-) -> Float[Tensor, "*batch 3 height width"]:
-    """The picture in front of a plain colour: alpha · rgb + (1 − alpha) · background."""
-    alpha = rgba[..., 3:, :, :]
-    return alpha * rgba[..., :3, :, :] + (1 - alpha) * background[..., None, None]
-
-
 def place(
     rgba: Float[Tensor, "4 height width"], size: int, object_fraction: float
 ) -> Float[Tensor, "4 {size} {size}"]:

@@ -1,7 +1,7 @@
 """One picture of a batch in a worker process: `launch.py`, called there again and again.
 
 In the embedded host the diffusion model stays in the process from one picture to the next
-(`imagedream.offloading.keep_models`); a real threestudio is a program of its own that `launch.py` starts for each picture.
+(`imagedream.memory_options.keep_models`); a real threestudio is a program of its own that `launch.py` starts for each picture.
 """
 
 import hashlib
@@ -134,7 +134,7 @@ class Launch:
 
     def __call__(self, item: Item) -> None:
         """Run it; it continues what was left when it was killed; what belongs to other settings is removed."""
-        from imagedream.offloading import keep_models
+        from imagedream.memory_options import keep_models
 
         keep_models()
         status, folder = self.status(item), self.folder(item)

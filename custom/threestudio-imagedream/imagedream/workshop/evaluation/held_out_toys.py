@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from imagedream import cameras, checkpoints
-from imagedream.image_prompt.prompt import OBJECT_FRACTION, composite, place
+from imagedream.image_prompt.prompt import OBJECT_FRACTION, place
 from imagedream.mesh.raycast import Light, Views, render
+from imagedream.pictures import composite
 from imagedream.toybox import FIRST_KINDS, KINDS, Toy, make_toy
 
 TrainedOn = Sequence[Mapping[str, Any]]

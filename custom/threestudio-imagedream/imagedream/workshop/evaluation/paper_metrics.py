@@ -18,8 +18,8 @@ from torch.nn.functional import interpolate, log_softmax
 from imagedream import checkpoints
 from imagedream.checkpoints.tensors import open_tensors
 from imagedream.encoders import ImageTextEncoder
-from imagedream.image_prompt.prompt import composite
 from imagedream.metrics import clip_unavailable
+from imagedream.pictures import composite
 
 METRICS = {
     "qis": "QIS",

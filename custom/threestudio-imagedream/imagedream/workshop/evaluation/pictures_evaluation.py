@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from imagedream.cameras import VIEW_NAMES
-from imagedream.image_prompt.prompt import FORMATS, ImagePrompt, composite, load_image_prompt
+from imagedream.image_prompt.prompt import FORMATS, ImagePrompt, load_image_prompt
 from imagedream.metrics import hull_agreement, silhouette
-from imagedream.pictures import contact_sheet
+from imagedream.pictures import composite, contact_sheet
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.workshop.evaluation.paper_metrics import (
     METRICS,

@@ -11,9 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from imagedream.cameras import VIEW_NAMES
-from imagedream.image_prompt.prompt import composite
 from imagedream.metrics import hull_agreement, image_scores, psnr, silhouette
-from imagedream.pictures import contact_sheet
+from imagedream.pictures import composite, contact_sheet
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence, mean_interval
 from imagedream.workshop.evaluation.held_out_toys import (

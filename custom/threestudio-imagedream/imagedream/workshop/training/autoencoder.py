@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate, mse_loss
 
-from imagedream.image_prompt.prompt import composite
+from imagedream.pictures import composite
 from imagedream.runs.seeds import step_generator
 from imagedream.workshop.training.pca_autoencoder import lay_principal_components
 from imagedream.workshop.training.random_draws import random_backgrounds

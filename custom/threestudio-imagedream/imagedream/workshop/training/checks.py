@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from imagedream.runs.atomic_checkpoints import newest_checkpoint
 from imagedream.runs.disk_space import MIB, check_folder, checkpoint_bytes
+from imagedream.runs.out_of_memory import is_out_of_memory
 from imagedream.runs.settings import flatten
 from imagedream.runs.signals import any_process
 from imagedream.workshop.training.train_config import TrainConfig
@@ -84,9 +85,9 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        cpu = "DefaultCPUAllocator" in str(error) or isinstance(error, MemoryError)
-        if not (cpu or isinstance(error, torch.OutOfMemoryError)):
+        if not is_out_of_memory(error):
             raise
+        cpu = "DefaultCPUAllocator" in str(error) or isinstance(error, MemoryError)
         effective = config.data.batch_size * config.accumulate * config.devices * config.nodes
         raise MemoryError(
             f"out of memory on the {'CPU' if cpu else 'GPU'}: {str(error).splitlines()[0]}. What needs less: a smaller "

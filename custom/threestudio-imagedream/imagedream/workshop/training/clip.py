@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imagedream.encoders import ImageTextEncoder
-from imagedream.image_prompt.prompt import composite
+from imagedream.pictures import composite
 from imagedream.workshop.training.random_draws import random_backgrounds
 from imagedream.workshop.training.train_config import OptimizerConfig
 from imagedream.workshop.training.training_module import Training

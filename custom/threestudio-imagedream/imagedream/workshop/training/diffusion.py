@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from imagedream.cameras import camera_condition, look_at_origin
 from imagedream.encoders import ImageTextEncoder
-from imagedream.image_prompt.prompt import composite
 from imagedream.model import CAMERA_DIM, Cameras, Condition, MultiViewUNet, predict_noise
+from imagedream.pictures import composite
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.workshop.training.augmentations import augment
 from imagedream.workshop.training.objectives import check_scheduler, target, weighted_loss

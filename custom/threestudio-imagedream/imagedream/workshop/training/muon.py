@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
-from imagedream.offloading import computes_in_bfloat16
+from imagedream.memory_options import computes_in_bfloat16
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Odd polynomial a·s + b·s³ + c·s⁵ of the singular values that takes small ones to about 1 in few rounds (Jordan)."""

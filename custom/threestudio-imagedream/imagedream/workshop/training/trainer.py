@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from imagedream.offloading import check_compiler, computes_in_bfloat16
+from imagedream.memory_options import check_compiler, computes_in_bfloat16
 from imagedream.runs.signals import StopOnSignal
 from imagedream.workshop.training.averaged_weights import AveragedWeights
 from imagedream.workshop.training.checkpointing import TrainingCheckpoints, slurm_job

@@ -9,9 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from imagedream.image_prompt.prompt import composite
 from imagedream.metrics import image_scores
-from imagedream.pictures import contact_sheet
+from imagedream.pictures import composite, contact_sheet
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.runs.files import atomic_path
 from imagedream.runs.seeds import step_generator

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imagedream.offloading import MemoryOptions, apply_memory_options, computes_in_bfloat16, precision
+from imagedream.memory_options import MemoryOptions, apply_memory_options, computes_in_bfloat16, precision
 from imagedream.workshop.training.architectures import architecture_of, random_pipeline
 from imagedream.workshop.training.memory import memory_use
 from tests.test_pipeline import sample
@@ -66,7 +66,7 @@ def assert_same_outputs(options):
 @pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler on the CPU")
 def test_compiled_is_the_same():
     # in a process of its own, because the shape checks of the tests cannot be compiled
-    code = "from tests.test_offloading import assert_same_outputs as check; check({'compile': True})"
+    code = "from tests.test_memory_options import assert_same_outputs as check; check({'compile': True})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
