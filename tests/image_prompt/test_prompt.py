@@ -14,11 +14,11 @@ import torch
 
 from imagedream.image_prompt.prompt import (
     ImagePromptError,
-    composite,
     load_image_prompt,
     place,
     prepare_image_prompt,
 )
+from imagedream.pictures import composite
 
 ORANGE = (200, 100, 50)
 BOX = (30, 20, 70, 100)  # left, top, right, bottom of the object in a picture of 120 x 160: 40 wide, 80 high
