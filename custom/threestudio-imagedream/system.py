@@ -183,6 +183,9 @@ class ImageDreamSystem(BaseLift3DSystem):
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int, unused: int = 0) -> None:
         """Make the step's random numbers its own before anything draws some."""
         self.recovery.begin_step(batch)
+        # Lightning restores modes after a validation by setting `training`; threestudio's renderers shift their samples at
+        # random only after a call of their own `train`.
+        self.renderer.train(self.renderer.training)
         super().on_train_batch_start(batch, batch_idx, unused)
         if self.true_global_step in self.prompt_camera.steps:
             self.estimate_prompt_cameras(f"step {self.true_global_step}")

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 import threestudio
 from tests.short_run import short_trainer
+from threestudio.models.renderers.nerf_volume_renderer import NeRFVolumeRenderer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -123,6 +124,34 @@ def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, n
     assert "brick" in report
     assert "Seen from azimuth" in report
     assert "not written" not in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:.*treespec.*", "ignore:.*does not have many workers.*")
+@pytest.mark.parametrize("own_train", [False, True])
+def test_validations_change_nothing_in_training(
+    extension, tmp_path, picture, weights, monkeypatch, own_train
+):
+    if own_train:  # as the real threestudio's renderers
+
+        class Renderer(NeRFVolumeRenderer):
+            def train(self, mode=True):
+                self.cfg.randomized = mode
+                return super().train(mode)
+
+        monkeypatch.setitem(threestudio.__modules__, "nerf-volume-renderer", Renderer)
+    ends = []
+    for interval in (1, 100):
+        cfg = experiment(
+            "imagedream-toybox.yaml", picture, weights, *TOYBOX_SMALL, "system.prompt_camera.enabled=false"
+        )
+        torch.manual_seed(0)
+        data = threestudio.find(cfg.data_type)(cfg.data)
+        system = threestudio.find(cfg.system_type)(cfg.system)
+        system.set_save_dir(str(tmp_path / str(interval) / "save"))
+        options = {"val_check_interval": interval, "check_val_every_n_epoch": None}
+        short_trainer(tmp_path / str(interval), 3, **options).fit(system, datamodule=data)
+        ends.append(system.geometry.state_dict())
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 @pytest.mark.parametrize(

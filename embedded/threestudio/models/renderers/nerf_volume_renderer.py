@@ -41,7 +41,6 @@ class NeRFVolumeRenderer(VolumeRenderer):
         self.estimator = OccGridEstimator(self.bbox.view(-1), _GRID_RESOLUTION)
         # as long as the box's diagonal is divided into
         self.render_step_size = 1.732 * 2 * self.cfg.radius / self.cfg.num_samples_per_ray
-        self.randomized = self.cfg.randomized
 
     def forward(
         self,
@@ -130,7 +129,11 @@ class NeRFVolumeRenderer(VolumeRenderer):
             return chunk_batch(self.geometry.forward_density, self.cfg.eval_chunk_size, points)[:, 0]
 
         samples = self.estimator.sampling(
-            origins, directions, self.render_step_size, density=density_at, jitter=self.randomized
+            origins,
+            directions,
+            self.render_step_size,
+            density=density_at,
+            jitter=self.training and self.cfg.randomized,
         )
         if len(samples[0]) == 0:
             threestudio.warn("no ray meets anything: the picture is all background")
@@ -159,8 +162,3 @@ class NeRFVolumeRenderer(VolumeRenderer):
             self.estimator.update(
                 global_step, lambda points: self.geometry.forward_density(points) * self.render_step_size
             )
-
-    def train(self, mode: bool = True) -> "NeRFVolumeRenderer":
-        """Also: samples are shifted at random in training only."""
-        self.randomized = mode and self.cfg.randomized
-        return super().train(mode=mode)
