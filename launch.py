@@ -33,7 +33,14 @@ import real_threestudio  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
 from imagedream.runs.disk_space import LEAST_FREE_BYTES, check_folder  # noqa: E402
-from imagedream.runs.settings import apply_presets, read_with_bases  # noqa: E402
+from imagedream.runs.settings import (  # noqa: E402
+    apply_presets,
+    as_typed,
+    read_override,
+    read_with_bases,
+    with_home,
+    write_override,
+)
 from imagedream.runs.user_errors import Quit, is_user_error, one_line, report_error  # noqa: E402
 from threestudio.launching.arguments import parse_arguments, read_config  # noqa: E402
 from threestudio.launching.messages import set_up_logging  # noqa: E402
@@ -55,20 +62,16 @@ def find_threestudio(folder: str | None) -> tuple[Path, str] | None:
 
 def absolute_paths(overrides: list[str]) -> list[str]:
     """Overrides whose value is a file or folder here, or a list of them, made independent of threestudio's own folder."""
-    result = []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if value.startswith("[") and value.endswith("]"):
-            items = [_absolute(key, item.strip()) for item in value[1:-1].split(",")]
-            result.append(f"{key}=[{','.join(items)}]")
-        else:
-            result.append(f"{key}={_absolute(key, value)}")
-    return result
+    return [write_override(key, _absolute(key, value)) for key, value in map(read_override, overrides)]
 
 
-def _absolute(key: str, value: str) -> str:
+def _absolute(key: str, value):
+    if isinstance(value, list):
+        return [_absolute(key, item) for item in value]
+    if not isinstance(value, str) or not value:
+        return value
     looks_like_a_path = "/" in value or "." in value or key.endswith(("_path", "_paths", "weights", "resume"))
-    return str(Path(value).resolve()) if value and looks_like_a_path and Path(value).exists() else value
+    return str(Path(value).resolve()) if looks_like_a_path and Path(value).exists() else value
 
 
 def registered_names(cfg) -> set[str]:
@@ -100,13 +103,17 @@ def fork_overrides(cfg) -> list[str]:
 
 
 def with_one_config(arguments, host: str, folder: Path):
-    """The arguments, their config a file in `folder` into which its bases and the presets are merged.
+    """The arguments with overrides as omegaconf reads them, their config a file in `folder`: bases and presets merged.
 
     A config without either stays as it is. Says what each preset sets and why, overrides that are given left out.
     """
+    from threestudio.utils.config import ExperimentConfig
+
+    overrides = [as_typed(override, ExperimentConfig) for override in arguments.overrides]
+    arguments = replace(arguments, overrides=overrides)
     files = read_with_bases(arguments.config)
     names = [] if arguments.preset is None else arguments.preset.split("+")
-    if not names and len(files) == 1:
+    if not names and len(files) == 1 and with_home(content := files[arguments.config]) == content:
         return arguments
     settings, chosen = apply_presets(files, names, PROJECT / "configs" / "presets", host, arguments.gpu)
     given = {override.partition("=")[0] for override in arguments.overrides}
@@ -115,7 +122,7 @@ def with_one_config(arguments, host: str, folder: Path):
         words = [f"{key}={_as_yaml(value)}" for key, value in changes.items() if key not in given]
         sys.stdout.write(f"preset: {' '.join(words)}\n" if words else "")
     path = folder / arguments.config.name
-    OmegaConf.save(settings, path)
+    OmegaConf.save(OmegaConf.create(with_home(OmegaConf.to_container(settings))), path)
     return replace(arguments, config=path)
 
 

@@ -1,10 +1,23 @@
 """Bases and presets, with files made here; those that ship are in test_presets.py."""
 
+from pathlib import Path
+
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from imagedream.runs import settings
-from imagedream.runs.settings import FreeMemory, Preset, apply_presets, choose, cuda_memory, read_with_bases
+from imagedream.runs.settings import (
+    FreeMemory,
+    Preset,
+    apply_presets,
+    as_typed,
+    choose,
+    cuda_memory,
+    read_with_bases,
+    with_home,
+)
+from imagedream.workshop.training.train_config import TrainConfig
 
 FILES = {
     "first": {"name": "first", "a": {"b": 1, "list": [1, 2]}, "open": "", "share": "${a.b}"},
@@ -106,3 +119,114 @@ def test_free_memory_of_this_machine():
     memory = settings.free_memory("0")
     assert memory.gib > 0
     assert "GiB" in memory.words
+
+
+TEXTS = [
+    *(
+        "",
+        "a robot # with orange arms",
+        "C-3PO: a gold robot",
+        "a: [b] {c}",
+        "[b",
+        "{b",
+        'it\'s "x"',
+        '"x"',
+        "'x'",
+    ),
+    *("yes", "null", "~", "1984", "001", "1e5", "0,5", "a = b", "# no", "- no", "* no", "@no", "%no", "\\"),
+    *(" robot ", "機器人 🤖 روبوت", "a\nb\x00\x1b\u2028", "~/robot", "?", "!x", "|", ">", "`x`", "$x"),
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_caption_arrives_as_typed(text):
+    found = OmegaConf.from_dotlist([as_typed(f"system.prompt_processor.prompt={text}")])
+    for _ in range(3):  # the hosts read it over and over
+        found = OmegaConf.create(OmegaConf.to_container(found, resolve=True))
+    assert found.system.prompt_processor.prompt == text
+
+
+HOME = str(Path.home())
+NAMES = {
+    "image_path": [
+        "robot #2.png",
+        "C: 1.png",
+        "1984",
+        "it's.png",
+        "[a].png",
+        "{b}.png",
+        "a = b, c.png",
+        "001",
+    ],
+    "tag": ["001", "2024", "yes", "no", "1:30", "a # b", "@1"],
+    "system.exporter.anything": ["a # b", "a: b", "x, y", "0,5", "100k", "1:30", "- b"],
+}
+
+
+@pytest.mark.parametrize(("key", "text"), [(key, text) for key, texts in NAMES.items() for text in texts])
+def test_a_text_arrives_as_typed(key, text):
+    assert settings.read_override(as_typed(f"{key}={text}")) == (key, text)
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("steps=1e4", 10000),
+        ("steps=-0.5e1", -5.0),
+        ("weight=[0, 1.0, 0.5, 100]", [0, 1.0, 0.5, 100]),
+        ("flag=true", True),
+        ("anything=null", None),
+        ("anything=", None),
+        ("anything={a: b}", {"a": "b"}),
+        ("image_path=null", None),
+        ("image_path=", None),
+        ("timestamp='@1'", "@1"),
+        ('name="a b"', "a b"),
+        ("image_paths=[a #1.png, C: b.png,7]", ["a #1.png", "C: b.png", "7"]),
+        ("image_paths=[~/a.png,'b, c.png']", [f"{HOME}/a.png", "b, c.png"]),
+        ("image_paths[1]=a #1.png", "a #1.png"),
+        ("exp_root_dir=~/out", f"{HOME}/out"),
+        ("exp_root_dir=~", HOME),
+        ("resume=~/a #1.ckpt", f"{HOME}/a #1.ckpt"),
+        ("anything.else=~/x", f"{HOME}/x"),
+    ],
+)
+def test_what_is_typed_otherwise(override, value):
+    found = settings.read_override(as_typed(override))[1]
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("out=~/runs #2", f"{HOME}/runs #2"),
+        ("out=001", "001"),
+        ("initial=", ""),
+        ("data.rendered.caption_suffix=, 3d asset", ", 3d asset"),
+        ("data.rendered.folders=[a #1,~/b]", ["a #1", f"{HOME}/b"]),
+        ("learn=[conv_in,conv_out]", ["conv_in", "conv_out"]),
+        ("model={a: 1}", {"a": 1}),
+    ],
+)
+def test_declared_types_decide_what_is_text(override, value):
+    assert settings.read_override(as_typed(override, TrainConfig))[1] == value
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("a", "'a' is not an override"),
+        ("=1", "not an override"),
+        ("a={", "cannot be read"),
+        ("a=[1", "cannot be"),
+    ],
+)
+def test_what_is_no_override(override, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        as_typed(override)
+
+
+def test_home_in_a_config_file():
+    tree = {"exp_root_dir": "~/out", "a": {"paths": ["~/b", "c~/"], "prompt": "~/x", "n": 1}}
+    found = {"exp_root_dir": f"{HOME}/out", "a": {"paths": [f"{HOME}/b", "c~/"], "prompt": "~/x", "n": 1}}
+    assert with_home(tree) == found

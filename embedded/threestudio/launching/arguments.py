@@ -164,11 +164,12 @@ def _check_overrides(overrides: list[str]) -> None:
     for override in overrides:
         key, _, value = override.partition("=")
         try:
+            value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]
             OmegaConf.from_dotlist([override])
         except Exception as error:
             raise UsageError(f"override {override!r} cannot be read: {str(error).splitlines()[0]}") from error
         names_a_file = key.endswith("_path") and not key.endswith(
             "_or_path"
         )  # the latter may name a hub's model
-        if names_a_file and value not in ("", "null") and not os.path.exists(value.strip("'\"")):
+        if names_a_file and isinstance(value, str) and value and not os.path.exists(value):
             raise FileNotFoundError(f"{key}={value}: no such file")

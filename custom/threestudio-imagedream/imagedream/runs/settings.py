@@ -1,16 +1,21 @@
-"""Settings are data: a config file may be a change of another (`base:`), and a preset is a file of changes."""
+"""Settings are data: a config file may be a change of another (`base:`), a preset is a file of changes, an override a line."""
 
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 GIB = 2**30
 
@@ -41,8 +46,8 @@ def read_with_bases(path: str | Path) -> dict[Path, dict[str, Any]]:
 
 
 def read_settings(path: str | Path) -> DictConfig:
-    """A config file merged into its bases; interpolations stay as they are."""
-    return OmegaConf.create(merge(read_with_bases(path).values()))
+    """A config file merged into its bases, `~/` being the home folder; interpolations stay as they are."""
+    return OmegaConf.create(with_home(merge(read_with_bases(path).values())))
 
 
 def merge(changes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -82,6 +87,94 @@ def flatten(tree: Mapping[str, Any], prefix: str = "", brackets: bool = False) -
         else:
             flat[name] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+_CAPTION = re.compile(r"(negative_)?prompt|prompt_(front|side|back|overhead)|description")
+_TEXT = re.compile(r"(\w+_)?(name|tag|paths?|dir|weights|timestamp|resume)")
+"""Last parts of keys whose type no dataclass declares, by threestudio's names."""
+_UNREADABLE = (yaml.YAMLError, OmegaConfBaseException)
+
+
+def as_typed(override: str, declared: Any = None) -> str:
+    """`key=value` from a shell, so that omegaconf, which reads YAML, takes it for what was typed.
+
+    A text stays as it is, with `#`, `:`, `=`, commas, quotes, or digits alone; so does elsewhere what is no YAML of a number, a
+    truth value, a list or a mapping. But in captions, a text all in quotes is what they hold, and `~/` the home folder.
+
+    Args:
+        override: as typed.
+        declared: a dataclass that says of which type the keys are, as far as it goes.
+
+    Raises:
+        ValueError: it has no key, or is a list or mapping that is not well-formed.
+
+    >>> as_typed("system.prompt_processor.prompt=C-3PO: a robot # 1")
+    'system.prompt_processor.prompt="C-3PO: a robot # 1"'
+    >>> as_typed("trainer.max_steps=1e4")
+    'trainer.max_steps=10000'
+    """
+    key, equals, typed = override.partition("=")
+    if not equals or not key.strip():
+        raise ValueError(f"{override!r} is not an override; write key=value, for example tag=chair")
+    kind, name = _declared_type(key, declared), (re.findall(r"[^.\[\]]*[^.\[\]\d]", key) or [""])[-1]
+    if _CAPTION.fullmatch(name):
+        return write_override(key, typed)
+    value, problem = None, ""
+    try:
+        _, value = read_override(override)
+    except _UNREADABLE as error:
+        problem = str(error).splitlines()[0]
+    if isinstance(value, str) and typed[0] == typed[-1] and typed[0] in "'\"":
+        return write_override(key, with_home(value))
+    texts = get_origin(kind) is list and get_args(kind) == (str,)
+    if (texts or (kind is None and name.endswith("paths"))) and typed[:1] + typed[-1:] == "[]":
+        if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            value = [item.strip() for item in typed[1:-1].split(",")]
+        return write_override(key, with_home(value))
+    nothing = value is None and typed in ("", "null", "Null", "NULL")
+    if kind in (str, str | None) or (kind is None and _TEXT.fullmatch(name)):
+        return override if nothing and kind is not str else write_override(key, with_home(typed))
+    if typed[:1] in ("[", "{"):
+        if problem:
+            raise ValueError(f"override {override!r} cannot be read: {problem}")
+        return override
+    number = isinstance(value, int | float) and ":" not in typed  # 1:30 is 90 in YAML
+    if number and re.fullmatch(r"\d+e\d+", typed):
+        return write_override(key, int(value))
+    return override if number or nothing or typed == "~" else write_override(key, with_home(typed))
+
+
+def _declared_type(key: str, declared: Any) -> Any:
+    """The type of a dataclass's field or its field's; None where it says nothing."""
+    for part in key.split("."):
+        declared = get_type_hints(declared).get(part) if is_dataclass(declared) else None
+    return declared
+
+
+def read_override(override: str) -> tuple[str, Any]:
+    """Key and value of a `key=value` as omegaconf reads it, interpolations as they are."""
+    key, _, value = override.partition("=")
+    return key, OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]
+
+
+def write_override(key: str, value: Any) -> str:
+    """The `key=value` of which `read_override` makes this key and value."""
+    plain = f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+    with suppress(*_UNREADABLE):
+        if repr(read_override(f"{key}={plain}")[1]) == repr(value):
+            return f"{key}={plain}"
+    quoted = yaml.safe_dump(value, default_style='"', default_flow_style=True, width=math.inf)
+    return f"{key}={quoted.strip()}"
+
+
+def with_home(tree: Any, key: str = "") -> Any:
+    """Nested mappings and lists with the home folder for a `~/` that texts other than captions begin with."""
+    if isinstance(tree, Mapping):
+        return {name: with_home(value, str(name)) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [with_home(value, key) for value in tree]
+    home = isinstance(tree, str) and tree.startswith("~") and not _CAPTION.fullmatch(key)
+    return os.path.expanduser(tree) if home else tree
 
 
 @dataclass(frozen=True)

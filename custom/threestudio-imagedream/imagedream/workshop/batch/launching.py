@@ -77,17 +77,17 @@ def check(launch: "Launch") -> None:
         raise ValueError(problem)
 
 
-def literal(text: str) -> str:
-    """Text as the value of an override that is read as just this text, whatever YAML is in it.
+def plain_text(caption: str) -> str:
+    """A caption without control characters and `${...}`.
 
-    omegaconf would replace `${...}`, with environment variables too, and does so several times over, so that it cannot be
+    omegaconf would replace the latter, with environment variables too, and does so several times over, so that it cannot be
     escaped; it is broken up instead.
 
-    >>> literal("it's ${oc.env:HOME}: 1")
-    "'it''s $ {oc.env:HOME}: 1'"
+    >>> plain_text("it's ${oc.env:HOME}: 1")
+    "it's $ {oc.env:HOME}: 1"
     """
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return "'" + shown.replace("${", "$ {").replace("'", "''") + "'"
+    shown = "".join(character if character.isprintable() else " " for character in caption)
+    return shown.replace("${", "$ {")
 
 
 @dataclass(frozen=True)
@@ -161,11 +161,11 @@ class Launch:
         else:
             shutil.rmtree(folder / RUN, ignore_errors=True)
         command += ["trainer.enable_progress_bar=false", *self.overrides]
-        command += [f"system.prompt_processor.image_path={literal(str(picture))}"]
+        command += [f"system.prompt_processor.image_path={picture}"]
         if item.caption:
-            command += [f"system.prompt_processor.prompt={literal(item.caption)}"]
+            command += [f"system.prompt_processor.prompt={plain_text(item.caption)}"]
         # last, so that nothing moves it out of its folder
-        command += [f"exp_root_dir={literal(str(self.out))}", f"name={literal(item.key)}"]
+        command += [f"exp_root_dir={self.out}", f"name={item.key}"]
         command += [f"tag={RUN}", "use_timestamp=false"]
         with (folder / "log.txt").open("a", encoding="utf-8", errors="replace") as log, _output_to(log):
             sys.argv = [str(self.launcher), *command]

@@ -52,8 +52,8 @@ class Batch(Verb):
             raise ValueError(f"{wrong[0]!r} is not an override of the form key=value")
         if self.attempts < 1:
             raise ValueError(f"--attempts is {self.attempts}, must be at least 1")
-        if "${" in str(self.out.resolve()) or "'" in str(self.out.resolve()):
-            raise ValueError(f"--out is {self.out.resolve()}, must hold neither ${{ nor '")
+        if "${" in str(self.out.resolve()):
+            raise ValueError(f"--out is {self.out.resolve()}, must not hold ${{")
         if not self.pictures.exists():
             raise FileNotFoundError(f"{self.pictures}: no such picture or folder")
         from imagedream.image_prompt.prompt import SUFFIXES

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from imagedream.runs.settings import read_settings
+from imagedream.runs.settings import as_typed, read_settings
 from imagedream.toybox import FIRST_KINDS, KINDS
 
 VIEWS = 4
@@ -421,10 +421,9 @@ def read_config(path: str | Path, overrides: list[str] | None = None) -> TrainCo
         raise ValueError(
             f"no training config at {path}" + (f"; there are {', '.join(known)}" if known else "")
         )
+    changes = OmegaConf.from_dotlist([as_typed(override, TrainConfig) for override in overrides or ()])
     try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(TrainConfig), read_settings(path), OmegaConf.from_dotlist(overrides or [])
-        )
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), read_settings(path), changes)
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ValueError(
