@@ -27,11 +27,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	PYTHONPATH=custom/threestudio-imagedream:embedded:custom $(BIN)/lint-imports --no-cache --no-logo
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt pyproject.toml
+$(VENV)/.installed: pyproject.toml hatch_build.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt -r requirements-dev.txt -c constraints.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --group dev \
+		--editable ".[heif,draco,guidance,lora,tensorboard]"
 	touch $@
 
 clean:

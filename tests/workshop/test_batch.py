@@ -211,16 +211,13 @@ def test_a_status_from_elsewhere_is_no_danger(tmp_path, pictures, pretend):
         (["{pictures}", "--jobs", "0"], "--jobs is 0, must be at least 1"),
         (["{pictures}", "--attempts", "0"], "--attempts is 0, must be at least 1"),
         (["{pictures}", "--captions", "missing.csv"], "missing.csv: no such CSV file"),
-        (["{pictures}", "--launcher", "{launcher}"], "which is not this project's launch.py"),
     ],
 )
 def test_a_mistake_is_one_line_before_any_worker_starts(
     arguments, message, pictures, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    launcher = tmp_path / "other.py"
-    launcher.write_text("")
-    arguments = [argument.format(pictures=pictures, launcher=launcher) for argument in arguments]
+    arguments = [argument.format(pictures=pictures) for argument in arguments]
     assert main(["batch", *arguments]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "batch").exists()

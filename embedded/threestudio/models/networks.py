@@ -114,8 +114,12 @@ class HashGrid(nn.Module):
     def read_level(
         self, x: Float[Tensor, "point 3"], level: GridLevel, table: Float[Tensor, "row feature"]
     ) -> Float[Tensor, "point feature"]:
-        """Interpolated features of one level, by the faster of the two ways."""
-        return self._sample(x, level, table) if level.is_dense else self.gather(x, level, table)
+        """Interpolated features of one level, by the faster of the two ways.
+
+        Not every release of torch can differentiate `F.grid_sample` twice, as analytic normals need.
+        """
+        sample = level.is_dense and not x.requires_grad
+        return self._sample(x, level, table) if sample else self.gather(x, level, table)
 
     @staticmethod
     def _sample(

@@ -1,4 +1,4 @@
-"""`python -m imagedream VERB ...`: what the library does, from a shell.
+"""`imagedream VERB ...`, or `python -m imagedream VERB ...`: what this project does, from a shell.
 
 A user's mistake ends in one line on stderr and exit code 2; `--verbose` adds the traceback. torch and diffusers are
 imported inside the verbs that need them, so `--help` and typing errors answer at once.
@@ -15,6 +15,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from imagedream import __version__
+from imagedream.cli.verb import Verb
 from imagedream.runs.user_errors import Quit, is_user_error, report_error
 
 
@@ -24,21 +26,26 @@ class _Line(logging.Formatter):
 
 
 @contextmanager
-def _logging_to_stderr(verbose: bool) -> Iterator[None]:
+def _log(verb: Verb) -> Iterator[None]:
+    """What the library logs goes to stderr, unless what the verb runs has a log of its own."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Line("%(message)s"))
     library = logging.getLogger("imagedream")
     level = library.level
-    library.addHandler(handler)
-    library.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not verb.logs_itself:
+        library.addHandler(handler)
+    library.setLevel(logging.DEBUG if verb.verbose else logging.INFO)
+    logging.disable(logging.INFO if verb.quiet else logging.NOTSET)
     try:
         yield
     finally:
         library.removeHandler(handler)
         library.setLevel(level)
+        logging.disable(logging.NOTSET)
 
 
 VERBS = {
+    "make": "imagedream.workshop.commands.make.Make",
     "prepare": "imagedream.cli.prepare.Prepare",
     "views": "imagedream.cli.views.Views",
     "convert": "imagedream.cli.convert.Convert",
@@ -67,10 +74,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 1 when `doctor` misses something, 2 for a user's mistake, 130 when interrupted.
     """
-    verb = tyro.cli(
-        _any_verb(), prog="imagedream", description="ImageDream: one picture, four views.", args=argv
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments == ["--version"]:
+        sys.stdout.write(f"imagedream {__version__}\n")
+        return 0
+    about = (
+        "ImageDream: one picture becomes four views and a 3D model. --version says which this is, "
+        "--tyro-print-completion bash|zsh|tcsh prints a completion script."
     )
-    with _logging_to_stderr(verb.verbose):
+    verb = tyro.cli(_any_verb(), prog="imagedream", description=about, args=arguments)
+    verb = getattr(verb, "what", verb)  # `evaluate` holds the verb
+    with _log(verb):
         try:
             return verb.run() or 0
         except Exception as error:

@@ -1,12 +1,11 @@
 """`convert`: somebody else's weights become a model folder, and back."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from imagedream.cli.verb import Verb, say
+from imagedream.cli.verb import OutPath, Verb, say
 
 
 @dataclass(frozen=True)
@@ -15,7 +14,7 @@ class Convert(Verb):
 
     source: tyro.conf.Positional[str] = tyro.MISSING
     """A file (.pt, .ckpt, .safetensors), a folder, an id on the Hugging Face hub, or `toybox`."""
-    out: Path = tyro.MISSING
+    out: OutPath = tyro.MISSING
     """Folder to make; with `--to official` the .pt file to write."""
     to: Literal["folder", "official"] = "folder"
     """`official`: the layout of the ImageDream release, in float32."""

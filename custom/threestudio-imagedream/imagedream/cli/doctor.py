@@ -4,29 +4,23 @@ import importlib.metadata
 import os
 import platform
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagedream.cli.verb import Verb, say
+from packaging.requirements import Requirement
 
-_REQUIRED = (
-    *("torch", "torchvision", "diffusers", "open_clip_torch", "timm", "accelerate", "safetensors"),
-    *("huggingface_hub", "pytorch-lightning", "omegaconf", "jinja2", "filelock", "tyro", "tqdm"),
-    *("numpy", "scipy", "pillow", "opencv-python-headless", "jaxtyping", "trimesh", "embreex", "networkx"),
-    *("xatlas", "scikit-image", "fast-simplification", "manifold3d", "imageio", "imageio-ffmpeg"),
-    *("matplotlib", "psutil", "torchmetrics"),
-)
+from imagedream.cli.verb import Verb, say
+from imagedream.runs.project import project_folder
+
 _OPTIONAL = {
-    "rembg": "better background removal (needs its model file too)",
     "nerfacc": "faster volume rendering on CUDA, in a real threestudio",
     "tinycudann": "faster hash grids on CUDA, in a real threestudio",
     "triton": "what torch.compile needs on CUDA",
 }
 _FOLDERS = (".", "checkpoints", "ckpts", "models", "weights")
 """Where people put downloads, from the working directory."""
-_PRESETS = Path(__file__).resolve().parents[4] / "configs" / "presets"
-"""In a checkout of the project; an extension that lies alone has none."""
 
 PUBLISHED_PARAMETERS = 2_011_436_204
 """Of the published model: U-Net, autoencoder, encoder."""
@@ -42,9 +36,18 @@ class Doctor(Verb):
 
     def run(self) -> int:  # noqa: D102
         say(f"python      {sys.version.split()[0]} on {platform.platform()}, {os.cpu_count()} cores")
-        missing = [name for name in _REQUIRED if _version(name) is None]
-        for name in _REQUIRED:
-            say(f"{'MISSING' if name in missing else 'ok     '}     {name} {_version(name) or ''}".rstrip())
+        missing = []
+        for requirement in _requirements():
+            name, found = requirement.name, _version(requirement.name)
+            if requirement.marker is not None:
+                extra = str(requirement.marker).split('"')[1]
+                if extra != "all":
+                    say(f"optional    {name} {found or f'not installed: imagedream[{extra}]'}")
+            elif found and requirement.specifier.contains(found, prereleases=True):
+                say(f"ok          {name} {found}")
+            else:
+                say(f"MISSING     {name}{requirement.specifier}, {found or 'not installed'}")
+                missing.append(f'"{name}{requirement.specifier}"')
         for name, use in _OPTIONAL.items():
             say(f"optional    {name} {_version(name) or 'not installed'}: {use}")
         if missing:
@@ -136,7 +139,7 @@ def plan_lines() -> Iterator[tuple[str, str]]:
     from imagedream.runs.settings import GIB, choose, cuda_memory, read_presets
 
     yield "would run", "small model: four views and the 3D run (launch.py --config imagedream-toybox.yaml)"
-    presets = read_presets(_PRESETS)
+    presets = read_presets(project_folder() / "configs" / "presets")
     if torch.cuda.is_available() and presets:
         memory = cuda_memory(torch.cuda.get_device_name(), *torch.cuda.mem_get_info())
         try:
@@ -164,6 +167,17 @@ def plan_lines() -> Iterator[tuple[str, str]]:
             f"published model, 3D run: wants a CUDA device with {min(needs):.1f} GiB free or more (its 12 500 steps are 4 "
             "trillion operations each)",
         )
+
+
+def _requirements() -> list[Requirement]:
+    """What the project declares: the optional ones with a marker that names their extra."""
+    try:
+        declared = importlib.metadata.requires("imagedream") or []
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        declared = tomllib.loads((project_folder() / "pyproject.toml").read_text(encoding="utf-8"))[
+            "project"
+        ]["dependencies"]
+    return [Requirement(line) for line in declared]
 
 
 def _version(distribution: str) -> str | None:

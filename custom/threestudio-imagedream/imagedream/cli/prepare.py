@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from imagedream.cli.verb import Verb, check_ending, say
+from imagedream.cli.verb import OutPath, Verb, check_ending, say
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Prepare(Verb):
 
     picture: tyro.conf.Positional[Path] = tyro.MISSING
     """PNG, JPEG, WebP, ...; of any colour mode."""
-    out: Path = Path("rgba.png")
+    out: OutPath = Path("rgba.png")
     """PNG file to write."""
     size: int = 256
     """Side of the frame in pixels."""

@@ -4,18 +4,29 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import tyro
 
 if TYPE_CHECKING:
     import torch
+
+
+OutPath = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+"""What `--out` is of."""
 
 
 @dataclass(frozen=True)
 class Verb:
     """One verb of the command line: its fields are the options, `run` does it."""
 
-    verbose: bool = False
+    logs_itself: ClassVar[bool] = False
+    """Whether what it runs sets up the log."""
+
+    verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False
     """Say more, and show the traceback of an error."""
+    quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
+    """Say nothing but warnings, errors and the result."""
 
     def run(self) -> int | None:
         """Do it; the exit code, None for 0."""

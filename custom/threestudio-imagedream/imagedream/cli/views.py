@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from imagedream.cli.verb import Verb, check_ending, check_least, choose_device, say
+from imagedream.cli.verb import OutPath, Verb, check_ending, check_least, choose_device, say
 
 if TYPE_CHECKING:
     from imagedream.image_prompt.prompt import ImagePrompt
@@ -38,7 +38,7 @@ class Views(Verb):
     """Likewise of its right side."""
     prompt_temperature: float | None = None
     """The larger, the less it matters which side a picture shows; by default 0.5."""
-    out: Path = Path("views.png")
+    out: OutPath = Path("views.png")
     """Picture to write (.png, .jpg or .webp); the JSON file gets the same name."""
     weights: str = "toybox"
     """`toybox` (the small model that ships) or a model folder."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from imagedream.runs.files import atomic_path
+from imagedream.runs.project import project_folder
 
 PACKAGES = (
     *("torch", "pytorch-lightning", "diffusers", "open_clip_torch", "safetensors"),
@@ -49,9 +50,11 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of this code; None outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    """What git says of this code; None where the project's own folder is no repository."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        folder = project_folder()
+        here_only = os.environ | {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
+        command, options = ["git", "-C", str(folder), *arguments], {"capture_output": True, "text": True}
+        return subprocess.run(command, check=True, timeout=20, env=here_only, **options).stdout.strip()
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from imagedream.cli.verb import Verb, say
+from imagedream.cli.verb import OutPath, Verb, say
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Batch(Verb):
     """Folder of pictures, at any depth, or a single one."""
     overrides: tyro.conf.Positional[tuple[str, ...]] = ()
     """`key=value` for every run."""
-    out: Path = Path("batch")
+    out: OutPath = Path("batch")
     """Folder of the results; index.html in it shows them all."""
     config: str = "imagedream-toybox.yaml"
     """YAML file, or the name of one in configs/."""
@@ -43,8 +43,6 @@ class Batch(Verb):
     """How often a run may fail or its worker die before the picture counts as failed."""
     threestudio: Path | None = None
     """Folder of a real threestudio to run in, which loads the model for every picture anew."""
-    launcher: Path | None = None
-    """launch.py of this project, where the library is installed without it."""
 
     def run(self) -> int:  # noqa: D102
         wrong = [override for override in self.overrides if "=" not in override]
@@ -57,14 +55,16 @@ class Batch(Verb):
         if not self.pictures.exists():
             raise FileNotFoundError(f"{self.pictures}: no such picture or folder")
         from imagedream.image_prompt.prompt import SUFFIXES
-        from imagedream.workshop.batch.launching import Launch, check, find_launcher
+        from imagedream.runs.project import project_folder
+        from imagedream.workshop.batch.launching import Launch, check
         from imagedream.workshop.batch.run_batch import run_batch
         from imagedream.workshop.rendering.captioned_files import file_items, read_names
 
-        launcher = find_launcher() if self.launcher is None else self.launcher.resolve()
         flags = ["--preset", self.preset] if self.preset else []
         flags += ["--threestudio", str(self.threestudio.resolve())] if self.threestudio else []
-        launch = Launch(launcher, self.config, self.out.resolve(), self.overrides, tuple(flags))
+        launch = Launch(
+            project_folder() / "launch.py", self.config, self.out.resolve(), self.overrides, tuple(flags)
+        )
         items = file_items(
             self.pictures, SUFFIXES, "picture", self.captions, read_names(self.only), skip=self.out
         )

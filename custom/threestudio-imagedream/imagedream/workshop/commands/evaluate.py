@@ -35,7 +35,7 @@ class Evaluation(Verb):
     ARCHITECTURE:WEIGHTS of open_clip (`ViT-H-14:laion2b_s32b_b79k`), or `none`."""
     json: bool = False
     """Print JSON with the numbers of every object instead of the table."""
-    out: Path | None = None
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Folder for the table, the numbers and a contact sheet."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, ..."""
@@ -174,12 +174,3 @@ class Evaluate:
         | Annotated[EvaluatePictures, tyro.conf.subcommand("pictures")]
         | Annotated[Compare, tyro.conf.subcommand("compare")]
     ]
-
-    @property
-    def verbose(self) -> bool:
-        """As of all verbs."""
-        return self.what.verbose
-
-    def run(self) -> None:
-        """As of all verbs."""
-        self.what.run()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from imagedream.cli.verb import Verb, say
+from imagedream.cli.verb import OutPath, Verb, say
 
 if TYPE_CHECKING:
     from imagedream.workshop.rendering.object_views import RenderConfig
@@ -24,7 +24,7 @@ class Render(Verb):
 
     source: tyro.conf.Positional[str] = tyro.MISSING
     """GLB, glTF, OBJ, PLY or STL file, a folder of them at any depth, or toybox:N."""
-    out: Path = Path("views")
+    out: OutPath = Path("views")
     """Folder to make: new, empty, or one whose shards are not complete yet."""
     shards: bool = False
     """Shards even of a single mesh file."""

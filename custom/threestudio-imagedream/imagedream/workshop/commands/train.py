@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from imagedream.cli.verb import Verb, say
+from imagedream.cli.verb import OutPath, Verb, say
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Train(Verb):
 class Assemble(Verb):
     """Trained parts -> one model folder in half precision, with a picture of the loss curves."""
 
-    out: Path = tyro.MISSING
+    out: OutPath = tyro.MISSING
     """Folder to write."""
     network: Path = Path("outputs/train/toybox-diffusion")
     """Run folder of the multi-view network."""

@@ -63,7 +63,7 @@ def add_corrections(model: nn.Module, config: LoraConfig, seed: int) -> None:
     try:
         import peft
     except ImportError as error:
-        raise ImportError("lora.rank needs peft: pip install peft") from error
+        raise ImportError("lora.rank needs peft: pip install 'imagedream[lora]'") from error
     names = [name for name, module in model.unet.named_modules() if isinstance(module, nn.Linear)]
     for target in config.target_modules:
         if not any(name == target or name.endswith(f".{target}") for name in names):
