@@ -92,13 +92,12 @@ def test_resume_auto_passes_over_damaged_checkpoints(start, tmp_path, capsys, da
     assert f"no checkpoint in {folder}; starting anew" in capsys.readouterr().err
     steps = {step_of(path): path for path in folder.glob("*.ckpt")}
     assert sorted(steps) == [1, 2, 3, 4]
-    for step, path in sorted(steps.items()):  # as far apart as in a real run
-        os.utime(path, (step, step))
+    for step, path in steps.items():  # a clock that was wrong
+        os.utime(path, (2**33 - step, 2**33 - step))
     content = steps[4].read_bytes()
     middle = len(content) // 3
     flipped = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
     steps[4].write_bytes({"cut short": content[:middle], "flipped": flipped, "empty": b""}[damage])
-    os.utime(steps[4], (4, 4))
     half = folder / ".last.1.ckpt"  # of a run killed while it wrote
     half.write_bytes(content[:100])
 

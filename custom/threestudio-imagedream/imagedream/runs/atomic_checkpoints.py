@@ -1,9 +1,12 @@
 """Checkpoints that are whole or not there, the newest kept, and found again."""
 
 import logging
+import math
 import os
+import pickletools
 import time
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +111,10 @@ class Checkpoints(Checkpoint):
 
 
 def newest_checkpoint(folder: str | Path) -> Path | None:
-    """The newest whole checkpoint of a folder; says which damaged ones it passed over. Unpickles nothing."""
+    """The whole checkpoint of a folder with the most steps; says which damaged ones it passed over. Unpickles nothing."""
     found = [p for p in Path(folder).glob("*.ckpt") if not p.name.startswith(".") and not p.is_symlink()]
-    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    # clocks are set back and files are copied, so their times decide between equal steps only
+    for path in sorted(found, key=lambda path: (_step(path), path.stat().st_mtime_ns), reverse=True):
         problem = why_damaged(path)
         if problem is None:
             return path
@@ -128,3 +132,20 @@ def why_damaged(path: str | Path) -> str | None:
             return f"its part {broken} is damaged" if broken else None
     except (OSError, zipfile.BadZipFile, EOFError) as error:
         return str(error) or type(error).__name__
+
+
+def _step(path: Path) -> int | float:
+    """What a checkpoint says of its step; infinite where it cannot be read, -1 where it does not say."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            key = None
+            for operation, argument, _ in pickletools.genops(archive.read(name)):
+                if "PUT" in operation.name or operation.name == "MEMOIZE":  # between key and value
+                    continue
+                if key == "global_step" and isinstance(argument, int):
+                    return argument
+                key = argument
+    except (OSError, ValueError, StopIteration, zipfile.BadZipFile, EOFError, zlib.error):
+        return math.inf
+    return -1
