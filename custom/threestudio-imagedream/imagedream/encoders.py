@@ -1,7 +1,7 @@
 """CLIP's text and image encoder: captions to tokens, pictures to features."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import open_clip
 import torch
@@ -11,6 +11,31 @@ from diffusers.hooks import apply_group_offloading
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
+
+from imagedream.runs.arguments import check_arguments
+
+MAX_CONTEXT_LENGTH = 1024
+"""Of captions in tokens: the text encoder's mask has its square."""
+
+
+class VisionConfig(TypedDict):
+    """What is taken of open_clip's `CLIPVisionCfg`; some of its other keys make open_clip ask the network for code."""
+
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    head_width: int
+
+
+class TextConfig(TypedDict):
+    """What is taken of open_clip's `CLIPTextCfg`, likewise."""
+
+    context_length: int
+    vocab_size: int
+    width: int
+    heads: int
+    layers: int
 
 
 class ImageFeatures(NamedTuple):
@@ -30,13 +55,16 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
 
     Args:
         embed_dim: width of the joint embedding.
-        vision_cfg: open_clip's `CLIPVisionCfg` as a dict; None for no image encoder.
-        text_cfg: open_clip's `CLIPTextCfg` as a dict.
+        vision_cfg: a `VisionConfig`; None for no image encoder.
+        text_cfg: a `TextConfig`.
         caption_tokens: which block's output, after `ln_final`, the caption tokens are.
         joint_embedding: whether the projections to the joint embedding are there.
         image_mean: mean that pixel values in [0, 1] are normalised with.
         image_std: standard deviation, likewise.
         quick_gelu: OpenAI's approximation of GELU, which its own weights were trained with.
+
+    Raises:
+        ValueError: other keys, or numbers that make no encoder.
     """
 
     @register_to_config
@@ -53,13 +81,26 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         smallest = dict(image_size=1, patch_size=1, width=1, layers=0, head_width=1)
+        check_arguments(VisionConfig, smallest if vision_cfg is None else vision_cfg, "vision_cfg")
+        check_arguments(TextConfig, text_cfg, "text_cfg")
+        length = text_cfg["context_length"]
+        if not 1 <= length <= MAX_CONTEXT_LENGTH:
+            raise ValueError(f"text_cfg: context_length is {length}, must be 1 to {MAX_CONTEXT_LENGTH}")
+        for name, values, least in (
+            ("image_mean", image_mean, float("-inf")),
+            ("image_std", image_std, 1e-6),
+        ):
+            if len(values) != 3 or min(values) < least:
+                raise ValueError(f"{name} is {values}, must be 3 numbers of at least {least}")
         self.clip = open_clip.CLIP(embed_dim, dict(vision_cfg or smallest), dict(text_cfg), quick_gelu)
+        if self.clip.attn_mask.is_meta:  # it is in no file
+            self.clip.attn_mask = torch.full((length, length), float("-inf"), device="cpu").triu_(1)
         if not joint_embedding:
             del self.clip.logit_scale
             self.clip.text_projection = self.clip.visual.proj = None
         if vision_cfg is None:
             del self.clip.visual
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=text_cfg["context_length"])
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=length)
 
     def offload(self, device: str | torch.device) -> None:
         """From now on the blocks of both transformers wait on the CPU and come to `device` one by one, as a call needs them.

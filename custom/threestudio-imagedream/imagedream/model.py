@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from imagedream.attention import CaptionAttnProcessor, ImagePromptAttnProcessor, MultiViewAttnProcessor
+from imagedream.runs.arguments import check_arguments
 
 Controllers = Literal["none", "global", "local", "pixel", "pixel-only"]
 """`pixel` is local + pixel, as in the paper's final model; `pixel-only` has the prompt frame and no image tokens; `none`
@@ -32,6 +33,9 @@ NoImage = Literal["zeros", "plain"]
 the views' background colour, encoded as any prompt is (the paper's uni-coloured picture, §4)."""
 
 CAMERA_DIM = 16
+
+MAX_SAMPLE_SIZE = 512
+"""Side of a view's latents: 4096 pixels, far more than any network of the family."""
 
 ImageFeatures = Float[Tensor, "group *picture feature"]
 """CLIP features of the prompt: "group patch feature" for the local and the pixel controller, "group feature" for the
@@ -150,6 +154,9 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         no_image: what it has learned to take for "no image prompt".
         trained_on: an entry for each training, the oldest first, so that nobody tests it on that by mistake; changes
             nothing of what it does. Networks from elsewhere have none.
+
+    Raises:
+        ValueError: arguments that these classes do not know, or of another type.
     """
 
     _supports_gradient_checkpointing = True
@@ -172,17 +179,23 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
         ):
             if value not in get_args(allowed):
                 raise ValueError(f"{name} is {value!r}, must be one of {', '.join(get_args(allowed))}")
+        check_arguments(UNet2DConditionModel, unet_config, "unet_config")
         self.unet = UNet2DConditionModel(
             **unet_config, class_embed_type="projection", projection_class_embeddings_input_dim=CAMERA_DIM
         )
-        width = self.unet.config.cross_attention_dim
+        width, size = self.unet.config.cross_attention_dim, self.unet.config.sample_size
+        if not isinstance(size, int) or not 1 <= size <= MAX_SAMPLE_SIZE:
+            raise ValueError(f"unet_config: sample_size is {size}, must be 1 to {MAX_SAMPLE_SIZE}")
         tokens = None
+        if controllers in ("global", "local", "pixel"):
+            projection = ImageProjection if controllers == "global" else IPAdapterPlusImageProjection
+            check_arguments(projection, image_projection_config, "image_projection_config")
         if controllers == "global":
             self.image_projection = ImageProjection(cross_attention_dim=width, **image_projection_config)
-            tokens = image_projection_config["num_image_text_embeds"]
+            tokens = self.image_projection.num_image_text_embeds
         elif controllers in ("local", "pixel"):
             self.image_projection = IPAdapterPlusImageProjection(output_dims=width, **image_projection_config)
-            tokens = image_projection_config["num_queries"]
+            tokens = self.image_projection.latents.shape[1]
         self.unet.set_attn_processor(self._processors(width, tokens))
 
     def _processors(self, width: int, tokens: int | None) -> Mapping[str, Any]:

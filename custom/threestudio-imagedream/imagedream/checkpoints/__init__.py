@@ -6,16 +6,19 @@ needs little memory besides the model itself (`tensors`).
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from imagedream.checkpoints.adapters import check_adapter, merge_adapter
-from imagedream.checkpoints.errors import CheckpointError, differences
+from imagedream.checkpoints.errors import CheckpointError, check_finite, differences, refusing
 from imagedream.checkpoints.formats import (
     Blueprint,
     Component,
@@ -36,6 +39,7 @@ from imagedream.checkpoints.hub import (
 )
 from imagedream.checkpoints.open_clip_weights import load_open_clip, names_open_clip, open_clip_config
 from imagedream.checkpoints.tensors import Tensors, in_portions
+from imagedream.runs.arguments import check_arguments
 
 if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamPipeline
@@ -56,6 +60,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+MAX_TIMESTEPS = 100_000
+"""Of a noise schedule; every published one has 1,000."""
 
 
 def check(source: str | Path) -> None:
@@ -99,15 +106,16 @@ def load(
     unet = _choose_controllers(blueprint, path, controllers)
     blueprint = replace(blueprint, parts={**blueprint.parts, "unet": unet})
     models = _empty_models(blueprint, path)
-    logger.info("%s: %s", describe_source(source), blueprint.description)
-    for part, model in models.items():
-        _fill(model, blueprint.tensors, blueprint.parts[part].piece, dtype)
 
     from imagedream.pipeline import ImageDreamPipeline
 
-    pipeline = ImageDreamPipeline(
-        **models, scheduler=_scheduler(blueprint.scheduler, path), **blueprint.pipeline
-    )
+    components = {**models, "scheduler": _scheduler(blueprint.scheduler, path), **blueprint.pipeline}
+    with refusing(str(path)):
+        check_arguments(ImageDreamPipeline, components, "model_index.json")
+    logger.info("%s: %s", describe_source(source), blueprint.description)
+    for part, model in models.items():
+        _fill(model, blueprint.tensors, blueprint.parts[part].piece, dtype)
+    pipeline = ImageDreamPipeline(**components)
     if adapter is not None:
         merge_adapter(pipeline.unet, adapter, adapter_scale)
     return pipeline.to(device)
@@ -167,13 +175,35 @@ def part_config(source: str | Path, part: Part) -> dict[str, Any]:
 
 
 def _scheduler(config: Mapping[str, Any], path: Path):
+    """The scheduler, tried out for two steps before any weights are read."""
     import diffusers
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-    scheduler_class = getattr(diffusers, config["_class_name"], None)
+    from imagedream.pipeline import make_sampler
+
+    name = config.get("_class_name")
+    scheduler_class = getattr(diffusers, name, None) if isinstance(name, str) else None
     if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)):
-        raise CheckpointError(f"{path}: {config['_class_name']!r} is not a scheduler of diffusers")
-    return scheduler_class.from_config(config)
+        raise CheckpointError(f"{path}: {name!r} is not a scheduler of diffusers")
+    # a scheduler that was made from another's settings is saved with all of them
+    own = {key: value for key, value in config.items() if key in signature(scheduler_class).parameters}
+    with refusing(f"{path}: the scheduler's settings"):
+        check_arguments(scheduler_class, own, name)
+        if not 1 <= own.get("num_train_timesteps", 1000) <= MAX_TIMESTEPS:
+            raise ValueError(
+                f"num_train_timesteps is {own['num_train_timesteps']}, must be 1 to {MAX_TIMESTEPS}"
+            )
+        scheduler = scheduler_class.from_config(config)
+        tried = make_sampler("ddim", scheduler)
+        tried.set_timesteps(2)
+        sample = torch.zeros(1, 1, 1, 1)
+        for step in tried.timesteps:
+            sample = tried.step(sample, step, sample).prev_sample
+        if not (
+            sample.isfinite().all() and ((tried.alphas_cumprod >= 0) & (tried.alphas_cumprod <= 1)).all()
+        ):
+            raise ValueError("its noise levels are not within 0 and 1")
+    return scheduler
 
 
 def _choose_controllers(blueprint: Blueprint, path: Path, wanted: str | None) -> Component:
@@ -199,15 +229,25 @@ def _empty_models(blueprint: Blueprint, path: Path) -> dict[Part, Any]:
     Raises:
         CheckpointError: a tensor of theirs is not in the files with its shape, or a weight there is in no model.
     """
-    from accelerate import init_empty_weights
     from diffusers import AutoencoderKL
 
     from imagedream.encoders import ImageTextEncoder
     from imagedream.model import MultiViewUNet
 
     classes = {"unet": MultiViewUNet, "vae": AutoencoderKL, "encoder": ImageTextEncoder}
-    with init_empty_weights():
-        models = {part: classes[part].from_config(one.config) for part, one in blueprint.parts.items()}
+    models = {}
+    for part, one in blueprint.parts.items():
+        with (
+            refusing(f"{path}: the {part}'s settings"),
+            torch.device("meta"),
+            _at_most(
+                4 * len(blueprint.tensors.shapes) + 100
+            ),  # a tensor there may be two here, and some start anew
+        ):
+            check_arguments(classes[part], one.config, part)
+            models[part] = classes[part](**one.config)
+    if "vae" in models and not models["vae"].config.scaling_factor > 0:
+        raise CheckpointError(f"{path}: the vae's scaling_factor is {models['vae'].config.scaling_factor}")
     known = blueprint.tensors.shapes
     expected, found, used = {}, {}, set()
     for part, model in models.items():
@@ -223,21 +263,47 @@ def _empty_models(blueprint: Blueprint, path: Path) -> dict[Part, Any]:
     problem = differences(expected, found, unexpected)
     if problem:
         raise CheckpointError(f"{path} looks like {blueprint.description}, but does not fit: {problem}")
+    other = sorted(name for name in used if not blueprint.tensors.places[name].floating)
+    if other:
+        raise CheckpointError(
+            f"{path}: {len(other)} tensors hold no floating-point numbers, as weights do: {', '.join(other[:3])}"
+        )
     return models
 
 
+@contextmanager
+def _at_most(parameters: int) -> Iterator[None]:
+    """Models made here have no more parameters: settings that ask for a million layers end at once."""
+    count = 0
+
+    def check(*_) -> None:
+        nonlocal count
+        count += 1
+        if count > parameters:
+            raise ValueError(f"they ask for more than {parameters} tensors, many more than the files hold")
+
+    handle = register_module_parameter_registration_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _fill(model, tensors: Tensors, piece, dtype: torch.dtype):
-    """Read a model's tensors in its final precision; those without a place start anew, silent."""
+    """Read a model's tensors in its final precision; those without a place start anew, silent.
+
+    Raises:
+        CheckpointError: a number is not finite.
+    """
     state = model.state_dict()
     pieces = {name: piece(name) for name in state}
     new = {name: tuple(state[name].shape) for name in state if pieces[name] is None}
     placed = {name: place for name, place in pieces.items() if place is not None}
     for portion in chain([_new_tensors(new)], in_portions(tensors, placed)):
         # copies: a part of a larger tensor must not keep the whole of it
-        copies = {
-            name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True).contiguous()
-            for name, tensor in portion.items()
-        }
+        copies = {name: tensor.to(dtype, copy=True).contiguous() for name, tensor in portion.items()}
+        for name, tensor in copies.items():
+            check_finite(pieces[name].label if name in placed else name, tensor)
         model.load_state_dict(copies, strict=False, assign=True)
     # masks and the like, which are in no file; diffusers' own `to` warns even with nothing to keep in float32
     return torch.nn.Module.to(model, dtype).eval().requires_grad_(False)

@@ -5,7 +5,6 @@ official ImageDream and MVDream files, Stable Diffusion 2 in the latent-diffusio
 conversions of ImageDream (UNet with the official names, or split into a stock UNet and an IP-Adapter) and our own folders.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imagedream.checkpoints import key_maps as names
-from imagedream.checkpoints.errors import CheckpointError
+from imagedream.checkpoints.errors import CheckpointError, refusing
 from imagedream.checkpoints.tensors import Piece, Tensors, open_tensors
+from imagedream.runs.arguments import read_object
 
 Part = Literal["unet", "vae", "encoder"]
-PARTS: tuple[Part, ...] = ("unet", "vae", "encoder")
+CLASSES: Mapping[Part, str] = {"unet": "MultiViewUNet", "vae": "AutoencoderKL", "encoder": "ImageTextEncoder"}
+PARTS: tuple[Part, ...] = tuple(CLASSES)
 
 LATENT_SIZE = 32
 """Side of the latents of one view in the published models: 256 pixels over 8 (paper §4)."""
@@ -83,10 +84,12 @@ def read_blueprint(path: Path) -> Blueprint:
     Raises:
         CheckpointError: if it is nothing that is known, with a guess at what it is.
     """
-    if path.is_file():
-        return _latent_diffusion_file(path)
-    check_folder(path)
-    return _own_folder(path) if (path / "encoder").is_dir() else _diffusers_folder(path)
+    if path.is_dir():
+        check_folder(path)
+    with refusing(f"{path} cannot be made out"):  # shapes of damaged files lead anywhere
+        if not path.is_dir():
+            return _latent_diffusion_file(path)
+        return _own_folder(path) if (path / "encoder").is_dir() else _diffusers_folder(path)
 
 
 def check_folder(path: Path) -> None:
@@ -102,7 +105,7 @@ def check_folder(path: Path) -> None:
 
 def read_part(path: Path, part: Part) -> Blueprint:
     """A folder with the `config.json` and the weights of one part."""
-    component = Component(_settings(path), _at(""))
+    component = Component(_settings(path, part), _at(""))
     return Blueprint(f"the {part} of a model", open_tensors(path), {part: component})
 
 
@@ -111,21 +114,36 @@ def is_part(path: Path) -> bool:
     return (path / "config.json").is_file() and not (path / "model_index.json").exists()
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of settings.
+
+    Raises:
+        CheckpointError: it is not there or none.
+    """
+    with refusing("settings"):
+        return read_object(path)
+
+
+def _settings(folder: Path, part: Part) -> dict[str, Any]:
     """The arguments of a model's class."""
     config = read_json(folder / "config.json")
+    if config.get("_class_name", CLASSES[part]) != CLASSES[part]:
+        raise CheckpointError(
+            f"{folder / 'config.json'} is of a {config['_class_name']!r}, must be {CLASSES[part]}"
+        )
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
 def _own_folder(path: Path) -> Blueprint:
     index = read_json(path / "model_index.json")
+    parts = (*PARTS, "scheduler")
     return Blueprint(
         "a folder of this project",
         _folder_tensors(path, PARTS),
-        {part: Component(_settings(path / part), _at(f"{part}/")) for part in PARTS},
+        {part: Component(_settings(path / part, part), _at(f"{part}/")) for part in PARTS},
         scheduler=read_json(path / "scheduler" / "scheduler_config.json"),
         names_controllers=True,
-        pipeline={key: index[key] for key in ("guidance_scale", "negative_caption") if key in index},
+        pipeline={key: index[key] for key in index if not key.startswith("_") and key not in parts},
     )
 
 
@@ -164,7 +182,7 @@ def _diffusers_folder(path: Path) -> Blueprint:
         unet, form = _official_unet(shapes, "unet/"), "with the official names"
     else:
         unet, form = _stock_unet(shapes), "as a stock UNet"
-    vae = Component({**_settings(path / "vae"), "sample_size": LATENT_SIZE * 8}, _at("vae/"))
+    vae = Component({**_settings(path / "vae", "vae"), "sample_size": LATENT_SIZE * 8}, _at("vae/"))
     parts = {"unet": unet, "vae": vae, "encoder": _transformers_encoder(shapes)}
     scheduler, file = dict(SCHEDULER), path / "scheduler" / "scheduler_config.json"
     if file.exists():  # samplers differ between conversions; what counts is what the model predicts
@@ -463,17 +481,3 @@ def guess(shapes: Mapping[str, tuple[int, ...]]) -> str:
             return what
     first = ", ".join(sorted(shapes)[:3]) or "no tensors at all"
     return f"nothing known: {len(shapes)} tensors ({first}, ...)" if shapes else "an empty file"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file.
-
-    Raises:
-        CheckpointError: if it is not there or no JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error

@@ -5,19 +5,19 @@ never needs much more than the model itself.
 """
 
 import math
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from imagedream.checkpoints.errors import CheckpointError
-from imagedream.runs.settings import flatten
+from imagedream.checkpoints.errors import CheckpointError, refusing
+from imagedream.checkpoints.pickles import check_pickle, unpickle
 
 SAFETENSORS = (".safetensors",)
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
@@ -25,21 +25,33 @@ SUFFIXES = ", ".join((*SAFETENSORS, *PICKLED))
 READ_AT_ONCE = 32 * 2**20
 """Numbers that may be held besides the model while it is read: 128 MiB in single precision."""
 
+MAX_TENSORS = 100_000
+"""Of one file; the 8 GB model has 1,800."""
+
+
+class Place(NamedTuple):
+    """Where a tensor is stored."""
+
+    file: Path
+    name: str
+    """There."""
+    floating: bool
+    """Whether it holds fractions, as weights do, and not whole, truth or complex values."""
+
 
 @dataclass(frozen=True)
 class Tensors:
     """Named tensors in one or several files; nested dictionaries are joined with dots."""
 
     shapes: Mapping[str, tuple[int, ...]]
-    places: Mapping[str, tuple[Path, str]]
-    """File and name there, by name."""
+    places: Mapping[str, Place]
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Some tensors, as they are stored; they may be views of the files, so copy what stays."""
         by_file: dict[Path, dict[str, str]] = {}
         for name in names:
-            path, stored = self.places[name]
-            by_file.setdefault(path, {})[stored] = name
+            place = self.places[name]
+            by_file.setdefault(place.file, {})[place.name] = name
         return {
             name: tensor for path, stored in by_file.items() for name, tensor in _read(path, stored).items()
         }
@@ -60,7 +72,7 @@ def _read(path: Path, stored: Mapping[str, str]) -> dict[str, Tensor]:
     if path.suffix in SAFETENSORS:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(key) for key, name in stored.items()}
-    tensors = _unpickle(path)
+    tensors = unpickle(path)
     return {name: tensors[key] for key, name in stored.items()}
 
 
@@ -76,48 +88,39 @@ def open_tensors(path: Path) -> Tensors:
             raise CheckpointError(f"{path} holds no weights: neither *.safetensors nor *.bin")
         parts = [open_tensors(file) for file in found]
         return reduce(or_, parts)
-    if path.suffix in SAFETENSORS:
-        shapes = safetensors_shapes(path)
-    elif path.suffix in PICKLED:
-        shapes = {name: tuple(tensor.shape) for name, tensor in _unpickle(path).items()}
-    else:
+    if path.suffix not in (*SAFETENSORS, *PICKLED):
         raise CheckpointError(f"{path} is no weights file: its name must end in one of {SUFFIXES}")
-    return Tensors(shapes, {name: (path, name) for name in shapes})
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no regular file")
+    if path.suffix in SAFETENSORS:
+        found = _safetensors_header(path)
+    else:
+        check_pickle(path)
+        found = {
+            name: (tuple(tensor.shape), tensor.is_floating_point()) for name, tensor in unpickle(path).items()
+        }
+    if len(found) > MAX_TENSORS:
+        raise CheckpointError(f"{path} holds {len(found):,} tensors, the limit is {MAX_TENSORS:,}")
+    return Tensors(
+        {name: shape for name, (shape, _) in found.items()},
+        {name: Place(path, name, floating) for name, (_, floating) in found.items()},
+    )
 
 
-def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in a safetensors file, from its header.
-
-    Raises:
-        CheckpointError: if it is no such file, or not all of it.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is no safetensors file, or not all of one ({path.stat().st_size} bytes; {error}); was it downloaded in "
-            "full?"
-        ) from error
-
-
-def _unpickle(path: Path) -> dict[str, Tensor]:
-    """All tensors of a torch file, memory-mapped: nothing is read before it is used, and no code is run."""
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n", 1)[0]
-        raise CheckpointError(
-            f"{path} holds Python objects besides tensors, which are not loaded since they could run code ({reason}); "
-            "use its .safetensors form"
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise CheckpointError(f"{path} cannot be read as a torch file, is it complete? ({reason})") from error
-    if not isinstance(stored, dict):
-        raise CheckpointError(f"{path} holds a {type(stored).__name__}, not named tensors")
-    entries = flatten(stored.get("state_dict", stored))
-    return {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+def _safetensors_header(path: Path) -> dict[str, tuple[tuple[int, ...], bool]]:
+    """Shapes in a safetensors file, and whether they are of fractions."""
+    size = path.stat().st_size
+    with (
+        refusing(
+            f"{path} ({size} bytes) is no safetensors file, or not all of one; was it downloaded in full?"
+        ),
+        safe_open(path, "pt") as file,
+    ):
+        slices = {name: file.get_slice(name) for name in list(file.keys())[: MAX_TENSORS + 1]}
+        return {
+            name: (tuple(one.get_shape()), one.get_dtype().startswith(("F", "BF")))
+            for name, one in slices.items()
+        }
 
 
 @dataclass(frozen=True)
