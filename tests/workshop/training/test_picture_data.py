@@ -154,6 +154,7 @@ def test_data_module_mixes(folder, tmp_path):
         ({"1.jpg": b""}, r"sample 1: txt is missing"),
         ({"1.jpg": b"", "1.txt": b"\xff"}, r"sample 1: txt \(1 bytes\) is not UTF-8"),
         ({"1.jpg": b"", "1.json": b"{"}, "sample 1: json has no caption"),
+        ({"1.jpg": b"", "1.json": b"[" * 100_000}, "sample 1: json has no caption: .* is not JSON"),
         (
             {"1.jpg": b"", "1.json": b'{"caption": null}'},
             r"sample 1: caption is None \(NoneType\), must be text",
@@ -185,3 +186,16 @@ def test_folders_without_captions(tmp_path):
         found_in(tmp_path, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"data\.pictures\.folders: .*nowhere does not exist"):
         found_in(tmp_path / "nowhere", tmp_path)
+
+
+def test_broken_pictures_of_a_folder_are_skipped_if_asked(tmp_path, caplog):
+    for name, caption in (("good", b"good"), ("bytes", b"\xff")):
+        (tmp_path / f"{name}.png").write_bytes(picture())
+        (tmp_path / f"{name}.txt").write_bytes(caption)
+    (tmp_path / "bare.png").write_bytes(picture())
+    with pytest.raises(
+        SampleError, match=r"bytes\.png: bytes\.txt \(1 bytes\) is not UTF-8.* have no caption"
+    ):
+        found_in(tmp_path, tmp_path)
+    assert [one.caption for one in found_in(tmp_path, tmp_path, skip_broken=True)] == ["good"]
+    assert "samples cannot be used" in caplog.text

@@ -145,6 +145,10 @@ BROKEN = {  # rendering/test_samples.py has all that can be wrong with cameras.j
         lambda s: change(s, "a_0", cameras__json=None),
         r"sample a_0: cameras\.json is missing among its 6 files",
     ),
+    "object of another type": (
+        lambda s: with_cameras(s, "a_0", lambda r: r.update(object=["x"])),
+        r"sample a_0: cameras\.json: object is \['x'\], must be str",
+    ),
 }
 
 
@@ -157,6 +161,52 @@ def test_a_broken_sample_is_named_before_training(samples, tmp_path, what, caplo
     sound = indexed(tmp_path, skip_broken=True)
     assert len(sound) == 3
     assert "1 of 4 samples cannot be used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (tarfile.SYMTYPE, "a symbolic link"),
+        (tarfile.LNKTYPE, "a hard link"),
+        (tarfile.FIFOTYPE, "a FIFO"),
+        (tarfile.CHRTYPE, "a device"),
+        (tarfile.GNUTYPE_SPARSE, "sparse"),
+        (tarfile.DIRTYPE, None),
+    ],
+)
+def test_of_tar_members_only_plain_files_are_read(samples, tmp_path, kind, said):
+    strange = tarfile.TarInfo("a_0.link")
+    strange.type, strange.linkname = kind, "/etc/passwd"
+    with tarfile.open(tmp_path / "shard.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        for key in ("a_0", "a_1"):
+            for number, (name, content) in enumerate(samples[key].items()):
+                member = tarfile.TarInfo(f"{key}.{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+                if (key, number) == ("a_0", 2):
+                    tar.addfile(strange)
+    if said is None:  # folders hold nothing themselves
+        assert read(indexed(tmp_path)[0]) == samples["a_0"]
+        return
+    with pytest.raises(SampleError, match=f"1 of 2 .* sample a_0: a_0.link is {said}, only plain files"):
+        indexed(tmp_path)
+    assert [entry.key for entry in indexed(tmp_path, skip_broken=True)] == ["a_1"]
+
+
+@pytest.mark.parametrize("size", [-512, 3 * 2**30, 2**70])
+def test_what_a_tar_file_claims_is_held_against_its_size(samples, tmp_path, size):
+    write_tar(samples.items(), tmp_path / "shard.tar")
+    content = bytearray((tmp_path / "shard.tar").read_bytes())
+    start = content.index(b"b_0.cameras.json")
+    content[start + 124 : start + 136] = (
+        b"\xff" * 10 + b"\xfe\0" if size < 0 else b"\x80" + size.to_bytes(11, "big")
+    )
+    content[start + 148 : start + 156] = b" " * 8
+    content[start + 148 : start + 156] = b"%06o\0 " % sum(content[start : start + 512])
+    (tmp_path / "shard.tar").write_bytes(content)
+    with pytest.raises(SampleError, match=f"b_0.cameras.json claims {size:,} of {len(content):,} bytes"):
+        indexed(tmp_path)
+    assert [entry.key for entry in indexed(tmp_path, skip_broken=True)] == ["a_0"]  # a_1 may go on there
 
 
 def test_samples_that_appear_twice(samples, tmp_path):

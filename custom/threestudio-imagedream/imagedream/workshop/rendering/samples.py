@@ -28,6 +28,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from imagedream import cameras
+from imagedream.runs.arguments import check_arguments
 
 CAMERAS, CAPTION = "cameras.json", "caption.txt"
 
@@ -141,6 +142,7 @@ class Sample:
             known[name] = [_picture(one, f"{where}: {name}[{index}]") for index, one in enumerate(pictures)]
         _check_ring(known["views"], where)
         _check_cameras([*known["views"], *known["prompts"]], where)
+        _check_types(Sample, known, where)
         return Sample(**known)
 
 
@@ -154,6 +156,13 @@ def _known_fields(kind: type, record: Any, where: str) -> dict[str, Any]:
     if missing:
         raise SampleError(f"{where} has no {' and no '.join(missing)}")
     return known
+
+
+def _check_types(kind: type, known: dict[str, Any], where: str) -> None:
+    try:
+        check_arguments(kind, known, where)
+    except ValueError as error:
+        raise SampleError(str(error)) from error
 
 
 def _picture(record: Any, where: str) -> Picture:
@@ -173,6 +182,7 @@ def _picture(record: Any, where: str) -> Picture:
     infinite = int((~np.isfinite(matrix)).sum())
     if infinite:
         raise SampleError(f"{where}: camera_to_world has {infinite} of 16 numbers that are not finite")
+    _check_types(Picture, known, where)
     return Picture(**known)
 
 

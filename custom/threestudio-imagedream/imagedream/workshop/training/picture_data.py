@@ -14,7 +14,6 @@ What a 2D step looks like (MVDream §3: 30 % of the steps; ImageDream says only 
 """
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +25,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from imagedream.image_prompt.prompt import MAX_PIXELS
+from imagedream.image_prompt.prompt import MAX_BYTES, MAX_PIXELS
+from imagedream.runs.arguments import parse_object
 from imagedream.workshop.rendering.captions import read_csv
 from imagedream.workshop.rendering.samples import Files, SampleError, read_caption
 from imagedream.workshop.training.random_draws import uniform
-from imagedream.workshop.training.shard_data import Entry, Members, find, index, read
+from imagedream.workshop.training.shard_data import Entry, Members, find, index, read, report_broken
 from imagedream.workshop.training.train_config import PicturesConfig
 
 OPTION = "data.pictures.folders"
@@ -39,7 +39,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 def examine_picture(files: Members, where: str) -> str:
     """Check that there is one picture and a caption."""
-    _picture_name(files, where)
+    size = files.sizes[_picture_name(files, where)]
+    if size > MAX_BYTES:
+        raise SampleError(f"{where}: its picture has {size:,} bytes, the limit is {MAX_BYTES:,}")
     _caption(files, where)
     return where
 
@@ -57,9 +59,9 @@ def _caption(files: Members | Files, where: str) -> str:
     if "txt" in files or "json" not in files:
         return read_caption(files, "txt", where)
     try:
-        caption = json.loads(files["json"])["caption"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise SampleError(f"{where}: json has no caption: {error!r}") from error
+        caption = parse_object(files["json"], "it")["caption"]
+    except (ValueError, LookupError) as error:
+        raise SampleError(f"{where}: json has no caption: {error}") from error
     if not isinstance(caption, str):
         raise SampleError(f"{where}: caption is {caption!r} ({type(caption).__name__}), must be text")
     return caption.strip()
@@ -84,7 +86,7 @@ def find_pictures(
     found = []
     for folder in config.folders:
         shards, _ = find(folder, "", OPTION)
-        single = picture_files(Path(folder)) if Path(folder).is_dir() else []
+        single = picture_files(Path(folder), config.skip_broken) if Path(folder).is_dir() else []
         if not shards and not single:
             raise ValueError(
                 f"{OPTION}: {folder} holds no shards (*.tar) and no pictures ({', '.join(SUFFIXES)}) with captions"
@@ -104,13 +106,17 @@ class PictureFile:
     """What it shows."""
 
 
-def picture_files(folder: Path) -> list[PictureFile]:
+def picture_files(folder: Path, skip_broken: bool = False) -> list[PictureFile]:
     """The pictures of a folder, at any depth, that have captions.
+
+    Args:
+        folder: where they are.
+        skip_broken: leave out those that cannot be used with a warning, instead of raising.
 
     Raises:
         SampleError: a caption is no text, or some pictures have captions and others have none.
     """
-    found, bare = [], []
+    found, bare, broken = [], [], []
     tables: dict[Path, dict[str, str]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
@@ -118,19 +124,22 @@ def picture_files(folder: Path) -> list[PictureFile]:
         table, text = path.parent / "captions.csv", path.with_suffix(".txt")
         if path.parent not in tables:
             tables[path.parent] = read_csv(table) if table.is_file() else {}
-        if text.is_file():
-            found.append(
-                PictureFile(str(path), read_caption({text.name: text.read_bytes()}, text.name, str(path)))
-            )
+        if path.stat().st_size > MAX_BYTES:
+            broken.append(f"{path} has {path.stat().st_size:,} bytes, the limit is {MAX_BYTES:,}")
+        elif text.is_file():
+            try:
+                caption = read_caption({text.name: text.read_bytes()}, text.name, str(path))
+                found.append(PictureFile(str(path), caption))
+            except SampleError as error:
+                broken.append(str(error))
         elif path.name in tables[path.parent]:
             found.append(PictureFile(str(path), tables[path.parent][path.name]))
         else:
             bare.append(path)
-    if found and bare:
-        raise SampleError(
-            f"{len(bare)} of {len(found) + len(bare)} pictures in {folder} have no caption, the first is {bare[0].name} "
-            f"({bare[0].stem}.txt or a line in captions.csv)"
-        )
+    if bare and (found or broken):
+        told = f"{len(bare)} of {len(found) + len(bare)} pictures in {folder} have no caption, the first is {bare[0].name} "
+        broken.append(told + f"({bare[0].stem}.txt or a line in captions.csv)")
+    report_broken(broken, len(found), skip_broken)
     return found
 
 

@@ -8,7 +8,8 @@ import io
 import json
 import logging
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from itertools import groupby
@@ -16,16 +17,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imagedream.runs.files import atomic_path
+from imagedream.runs.user_errors import one_line
 from imagedream.workshop.rendering.samples import Files, SampleError
 from imagedream.workshop.workers import do_all
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 """Of the index files; another number lets them be made again."""
 
 _LISTED = 3
 """Problems that a message tells one by one."""
+
+_KINDS = {
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.FIFOTYPE: "a FIFO",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+}
+"""Members that are no files."""
 
 
 class Entry(NamedTuple):
@@ -89,19 +100,26 @@ def read(entry: Entry) -> Files:
     with open(entry.path, "rb") as file:
         file.seek(entry.start)
         content = file.read(entry.stop - entry.start)
+    files = {}
+    with _naming(entry.where), tarfile.open(fileobj=io.BytesIO(content + bytes(1024)), mode="r:") as tar:
+        for member in _members(tar, len(content)):
+            key, name = _split(member.name)
+            if key != entry.key:
+                raise SampleError(f"{entry.path} changed while it was in use: {key} where {entry.key} was")
+            _check_plain(member, entry.where)
+            files[name] = tar.extractfile(member).read()
+    return files
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Whatever damage makes a reader raise becomes a SampleError that names the sample."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(content + bytes(1024)), mode="r:") as tar:
-            files = {}
-            for member in tar:
-                key, name = _split(member.name)
-                if key != entry.key:
-                    raise SampleError(
-                        f"{entry.path} changed while it was in use: {key} where {entry.key} was"
-                    )
-                files[name] = tar.extractfile(member).read()
-            return files
-    except tarfile.TarError as error:
-        raise SampleError(f"{entry.where}: cannot be read: {error}") from error
+        yield
+    except SampleError:
+        raise
+    except Exception as error:
+        raise SampleError(f"{where}: cannot be read: {type(error).__name__}: {one_line(error)}") from error
 
 
 def find(folder: str | Path, marker: str, option: str) -> tuple[list[Path], list[Path]]:
@@ -161,16 +179,26 @@ def index(
         problems += record["problems"]
     for folder in folders:
         try:
-            entries.append(Entry(str(folder), "", examine(_folder_members(folder), str(folder)), 0, 0))
+            with _naming(str(folder)):
+                entries.append(Entry(str(folder), "", examine(_folder_members(folder), str(folder)), 0, 0))
         except SampleError as error:
             problems.append(str(error))
+    report_broken(problems, len(entries), skip_broken)
+    return entries
+
+
+def report_broken(problems: Sequence[str], sound: int, skip_broken: bool) -> None:
+    """Say what is wrong with some samples, if anything is.
+
+    Raises:
+        SampleError: unless they may be skipped.
+    """
     if problems:
         told = "; ".join(problems[:_LISTED]) + ("; …" if len(problems) > _LISTED else "")
-        message = f"{len(problems)} of {len(problems) + len(entries)} samples cannot be used: {told}"
+        message = f"{len(problems)} of {len(problems) + sound} samples cannot be used: {told}"
         if not skip_broken:
             raise SampleError(message)
         logger.warning("%s", message)
-    return entries
 
 
 def _name(shard: Path, examine: Examine) -> str:
@@ -190,11 +218,10 @@ def _scan_and_keep(task: tuple[Path, Path], examine: Examine) -> None:
 
 def scan(shard: Path, examine: Examine) -> tuple[list[Entry], list[str]]:
     """The sound samples of a shard, and what is wrong with the others."""
-    entries, problems, seen = [], [], set()
+    entries, problems, seen, size = [], [], set(), shard.stat().st_size
     try:
         with tarfile.open(shard, "r:") as tar:
-            files = (member for member in tar if member.isfile())
-            for key, group in groupby(files, key=lambda member: _split(member.name)[0]):
+            for key, group in groupby(_members(tar, size), key=lambda member: _split(member.name)[0]):
                 members = list(group)
                 entry = Entry(str(shard), key, "", members[0].offset, _end(members[-1]))
                 try:
@@ -203,15 +230,17 @@ def scan(shard: Path, examine: Examine) -> tuple[list[Entry], list[str]]:
                     if key in seen:
                         raise SampleError(f"{entry.where} appears twice; its files must follow one another")
                     seen.add(key)
-                    entries.append(entry._replace(object=examine(_tar_members(tar, members), entry.where)))
+                    with _naming(entry.where):
+                        files = _tar_members(tar, members, entry.where)
+                        entries.append(entry._replace(object=examine(files, entry.where)))
                 except SampleError as error:
                     problems.append(str(error))
-    except (tarfile.TarError, EOFError) as error:
+    except Exception as error:  # whatever damage makes tarfile raise
         problems.append(
-            f"{shard} ({shard.stat().st_size} bytes) is no complete, uncompressed tar file: {error}"
+            f"{shard} ({size} bytes) is no complete, uncompressed tar file: {type(error).__name__}: {one_line(error)}"
         )
     if not entries and not problems:
-        problems.append(f"{shard} ({shard.stat().st_size} bytes) holds no files")
+        problems.append(f"{shard} ({size} bytes) holds no files")
     return entries, problems
 
 
@@ -226,8 +255,32 @@ def _end(member: tarfile.TarInfo) -> int:
     return member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
-def _tar_members(tar: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> Members:
+def _members(tar: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
+    """All but folders, which hold nothing themselves.
+
+    Raises:
+        ReadError: a member claims to reach out of the archive.
+    """
+    for member in tar:
+        if member.size < 0 or (not member.issparse() and member.offset_data + member.size > size):
+            raise tarfile.ReadError(f"{member.name} claims {member.size:,} of {size:,} bytes")
+        if not member.isdir():
+            yield member
+
+
+def _check_plain(member: tarfile.TarInfo, where: str) -> None:
+    """Raise SampleError unless a member is a file whose bytes are all there."""
+    if member.issparse() or not member.isreg():
+        kind = "sparse" if member.issparse() else _KINDS.get(member.type, f"of type {member.type!r}")
+        raise SampleError(f"{where}: {member.name} is {kind}, only plain files are read")
+
+
+def _tar_members(tar: tarfile.TarFile, members: Sequence[tarfile.TarInfo], where: str) -> Members:
+    for member in members:
+        _check_plain(member, where)
     by_name = {_split(member.name)[1]: member for member in members}
+    if len(by_name) < len(members):
+        raise SampleError(f"{where} has {len(members)} files with {len(by_name)} names")
     return Members(lambda name: tar.extractfile(by_name[name]), {name: m.size for name, m in by_name.items()})
 
 
