@@ -23,7 +23,7 @@ from tests.workshop.training.conftest import settings
 GROUPS = 2
 
 
-def training(controllers="pixel", conditioning=None, augmentation=None, objective=None, data=None, **changed):
+def training(controllers="pixel", conditioning=None, augmentation=None, objective=None, data=(), **changed):
     torch.manual_seed(0)
     return DiffusionTraining(
         {**settings(tiny_unet(controllers)), **changed},
@@ -174,8 +174,8 @@ def test_unknown_options_of_the_network(name, allowed):
 
 
 def test_the_network_keeps_the_record_of_all_its_trainings(tmp_path):
-    first = training(data={"data": "toybox", "kinds": ["mug"]})
-    second = training(data={"data": "rendered", "folders": ["mine"]})
+    first = training(data=[{"data": "toybox", "kinds": ["mug"]}])
+    second = training(data=[{"data": "rendered", "folders": ["mine"]}])
     second.start_from(first.model)
     second.finish().save_pretrained(tmp_path)
     assert checkpoints.part_config(tmp_path, "unet")["trained_on"] == [

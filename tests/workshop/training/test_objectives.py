@@ -5,7 +5,13 @@ import torch
 from diffusers import DDIMScheduler
 
 from imagedream.workshop.training.architectures import DDIM
-from imagedream.workshop.training.objectives import check_scheduler, level_weights, target, weighted_loss
+from imagedream.workshop.training.objectives import (
+    check_scheduler,
+    draw_timesteps,
+    level_weights,
+    target,
+    weighted_loss,
+)
 from imagedream.workshop.training.train_config import ObjectiveConfig
 
 T = torch.tensor([0, 10, 500, 900])
@@ -93,3 +99,19 @@ def test_zero_terminal_snr_is_pure_noise_at_the_end():
 def test_what_does_not_go_together(changed, objective, message):
     with pytest.raises(ValueError, match=message):
         check_scheduler(DDIMScheduler(**{**DDIM, **changed}), ObjectiveConfig(**objective))
+
+
+def test_channel_weights_by_hand():
+    output = torch.zeros(1, 2, 2, 1, 1)
+    wanted = torch.tensor([1.0, 2.0]).view(1, 1, 2, 1, 1).expand(1, 2, 2, 1, 1)
+    objective = ObjectiveConfig(channel_weights=[6.0, 2.0])  # over their mean: 1.5 and 0.5
+    loss = weighted_loss(output, wanted, scheduler("v_prediction"), torch.tensor([5]), objective)
+    assert loss.item() == pytest.approx((1.5 * 1 + 0.5 * 4) / 2)
+
+
+def test_noise_levels_are_drawn_by_their_shares():
+    uniform = torch.tensor([0.0, 0.29, 0.31, 0.66, 0.99])
+    pieces = [[0.3, 1.0, 1.0], [0.7, 0.0, 0.5]]
+    # 0.3 of the draws are the last level; 0.31, 0.66 and 0.99 lie 1/70, 36/70 and 69/70 of the way through the rest
+    assert draw_timesteps(pieces, uniform, 1000).tolist() == [999, 999, 7, 257, 492]
+    assert draw_timesteps([[1.0, 0.0, 1.0]], uniform, 1000).tolist() == [0, 290, 310, 660, 990]

@@ -15,8 +15,9 @@ from imagedream.workshop.rendering.object_views import RenderConfig, object_samp
 from imagedream.workshop.rendering.samples import Picture, SampleError, decode_png, encode_png, write_tar
 from imagedream.workshop.training.rendered_data import RenderedSamples, allows, examine_rendered, with_suffix
 from imagedream.workshop.training.shard_data import Entry, index
-from imagedream.workshop.training.train_config import DataConfig, RenderedConfig
-from imagedream.workshop.training.training_data import StepBatches, TrainingData, hold_out
+from imagedream.workshop.training.toy_data import SampleCache
+from imagedream.workshop.training.train_config import DataConfig, RenderedConfig, SampleConfig
+from imagedream.workshop.training.training_data import Mixture, StepBatches, TrainingData, hold_out
 
 RENDER = RenderConfig(size=16, views=8, rings=2, prompts=2, relative_distance=(0.8, 0.9))
 CONFIG = RenderedConfig(folders=["somewhere"], image_size=16)
@@ -205,3 +206,25 @@ def test_an_object_is_on_one_side_only(entries, tmp_path):
     assert all(isinstance(entry, Entry) for entry in data.training.entries)
     (batch,) = data.val_dataloader()  # no more than there are
     assert batch["targets"].shape == (2, 4, 4, 16, 16)
+
+
+def test_toys_among_rendered_objects(entries, tmp_path):
+    config = DataConfig(
+        rendered=RenderedConfig(folders=["somewhere"], share=0.75, image_size=16),
+        sample=SampleConfig(image_size=16, groups=1, prompts=1),
+        cache=str(tmp_path),
+    )
+    toys = SampleCache(tmp_path, 3, config.sample)
+    toys.build(workers=1)
+    rendered = RenderedSamples(entries, config.rendered)
+    mixture = Mixture(rendered, toys, config.rendered.share)
+    assert len(mixture) == 12  # the three toys are a quarter
+    batch = mixture.batch(torch.tensor([11, 0, len(entries)]), torch.Generator().manual_seed(0))
+    assert batch["objects"] == [entries[0].where, entries[0].where, "toy of seed 2"]
+    assert batch["targets"].shape == (3, 4, 4, 16, 16)
+    assert [(entry["data"], entry["share"]) for entry in config.seen] == [
+        ("rendered", 0.75),
+        ("toybox", 0.25),
+    ]
+    with pytest.raises(ValueError, match=r"data\.rendered\.image_size is 32, data\.sample\.image_size 16"):
+        replace(config, rendered=replace(config.rendered, image_size=32))

@@ -1,6 +1,6 @@
 """Training of the multi-view network."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from imagedream.model import CAMERA_DIM, Cameras, Condition, MultiViewUNet, pred
 from imagedream.pictures import composite
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.workshop.training.augmentations import augment
-from imagedream.workshop.training.objectives import check_scheduler, target, weighted_loss
+from imagedream.workshop.training.objectives import check_scheduler, draw_timesteps, target, weighted_loss
 from imagedream.workshop.training.random_draws import random_backgrounds
 from imagedream.workshop.training.train_config import (
     AugmentationConfig,
@@ -101,7 +101,7 @@ class DiffusionTraining(Training):
         conditioning: ConditioningConfig | None = None,
         objective: ObjectiveConfig | None = None,
         augmentation: AugmentationConfig | None = None,
-        data: Mapping[str, Any] | None = None,
+        data: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(optimizer, steps, seed)
         self.conditioning = conditioning or ConditioningConfig()
@@ -109,8 +109,13 @@ class DiffusionTraining(Training):
         self.augmentation = augmentation or AugmentationConfig()
         scheduler = DDIMScheduler(**scheduler_config)
         check_scheduler(scheduler, self.objective)
+        channels, weights = base[0].config.latent_channels, self.objective.channel_weights
+        if weights is not None and len(weights) != channels:
+            raise ValueError(
+                f"objective.channel_weights are {len(weights)}, the autoencoder has {channels} latent channels"
+            )
         check_parts(unet_config, *base)  # first: a large network takes its time
-        self.data = [] if data is None else [{**data, "steps": steps}]
+        self.data = [{**entry, "steps": steps} for entry in data]
         self.model = MultiViewUNet(**{**unet_config, "trained_on": self.data}).to(
             memory_format=torch.channels_last
         )
@@ -175,9 +180,8 @@ class DiffusionTraining(Training):
         latents, cameras, condition = self.encode(batch, generator)
         scheduler = self.pipeline.scheduler
         uniform = torch.rand(len(latents), generator=generator)
-        steps = scheduler.config.num_train_timesteps
-        timesteps = (steps * uniform ** (1 / self.conditioning.timestep_bias)).long().clamp_max(steps - 1)
-        timesteps = timesteps.to(self.device)
+        levels = scheduler.config.num_train_timesteps
+        timesteps = draw_timesteps(self.conditioning.timesteps, uniform, levels).to(self.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         noisy = scheduler.add_noise(latents, noise, timesteps)
         output = predict_noise(self.model, noisy, timesteps, cameras, *condition.inputs)

@@ -1,5 +1,7 @@
 """What the network is trained to predict, and how much each noise level counts."""
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import DDIMScheduler
 from diffusers.training_utils import compute_snr
@@ -73,8 +75,23 @@ def weighted_loss(
     timesteps: Int[Tensor, " group"],
     objective: ObjectiveConfig,
 ) -> Float[Tensor, ""]:
-    """Mean squared error, each group with the weight of its noise level."""
-    if objective.min_snr_gamma is None:
-        return mse_loss(output.float(), wanted)
-    errors = mse_loss(output.float(), wanted, reduction="none").flatten(1).mean(1)
-    return torch.mean(errors * level_weights(scheduler, timesteps, objective.min_snr_gamma))
+    """Mean squared error, each channel and each group's noise level with its weight."""
+    errors = mse_loss(output.float(), wanted, reduction="none").mean(dim=(1, 3, 4))
+    if objective.channel_weights is not None:
+        weights = torch.tensor(objective.channel_weights, device=errors.device)
+        errors = errors * (weights / weights.mean())
+    errors = errors.mean(dim=1)
+    if objective.min_snr_gamma is not None:
+        errors = errors * level_weights(scheduler, timesteps, objective.min_snr_gamma)
+    return errors.mean()
+
+
+def draw_timesteps(
+    pieces: Sequence[Sequence[float]], uniform: Float[Tensor, " group"], timesteps: int
+) -> Int[Tensor, " group"]:
+    """Noise levels from `ConditioningConfig.timesteps`: uniform draws through the inverse of their distribution."""
+    shares, low, high = torch.tensor(pieces).unbind(1)
+    ends = shares.cumsum(0)
+    piece = torch.searchsorted(ends, uniform, right=True).clamp_max(len(ends) - 1)
+    within = (uniform - (ends - shares)[piece]) / shares[piece]
+    return (timesteps * torch.lerp(low[piece], high[piece], within)).long().clamp(0, timesteps - 1)

@@ -97,7 +97,9 @@ class RenderedConfig:
     """Objects that `python -m imagedream render` has made views of."""
 
     folders: list[str] = field(default_factory=list)
-    """Folders with shards or views, at any depth; none: toys are rendered instead."""
+    """Folders with shards or views, at any depth; none: only toys."""
+    share: float = 1.0
+    """Of the objects that are learned from, as often as they are shown; the rest are toys."""
     image_size: int = 256
     """Side of all views in pixels; larger ones are reduced."""
     own_prompts: float = 0.5
@@ -117,6 +119,8 @@ class RenderedConfig:
     """Leave broken samples out, with a warning."""
 
     def __post_init__(self):
+        _check_positive("data.rendered.share", self.share)
+        _check_number("data.rendered.share", self.share, 0, 1)
         _check_number("data.rendered.image_size", self.image_size, 8)
         _check_number("data.rendered.own_prompts", self.own_prompts, 0, 1)
         _check_range("data.rendered.prompt_fraction", self.prompt_fraction, 0.01, 1)
@@ -155,7 +159,7 @@ class DataConfig:
     sample: SampleConfig = field(default_factory=SampleConfig)
     """How toys are rendered."""
     rendered: RenderedConfig = field(default_factory=RenderedConfig)
-    """Rendered objects, instead of toys."""
+    """Rendered objects, instead of toys or among them."""
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     """Single pictures among the objects."""
     cache: str = "cache"
@@ -163,7 +167,7 @@ class DataConfig:
     objects: int = 6144
     """Toys to train on."""
     validation_objects: int = 128
-    """Objects kept apart to watch the loss: further toys, or the last of the rendered objects; with 0 (a few own objects)
+    """Objects kept apart to watch the loss: further toys, and the last of the rendered objects; with 0 (a few own objects)
     the loss is watched on those it learns from."""
     batch_size: int = 16
     """Objects a step and process."""
@@ -173,7 +177,13 @@ class DataConfig:
     """Processes that prepare batches while the network learns; 0 prepares them in between."""
 
     def __post_init__(self):
-        _check_number("data.validation_objects", self.validation_objects, 0 if self.rendered.folders else 1)
+        alone = self.rendered.folders and not self.mixes
+        _check_number("data.validation_objects", self.validation_objects, 0 if alone else 1)
+        if self.mixes and self.rendered.image_size != self.sample.image_size:
+            raise ValueError(
+                f"data.rendered.image_size is {self.rendered.image_size}, data.sample.image_size {self.sample.image_size}: "
+                "where both are mixed (data.rendered.share below 1), they must be the same"
+            )
         _check_number("data.batch_size", self.batch_size, 1)
         _check_number("data.loader_workers", self.loader_workers, 0)
 
@@ -183,16 +193,29 @@ class DataConfig:
         return (self.pictures.batch_size or 2 * self.batch_size) if self.pictures.folders else 0
 
     @property
-    def seen(self) -> dict[str, Any]:
-        """The entry of this data in a network's `trained_on`; folders by name, since paths are nobody's business."""
-        pictures = [Path(folder).name for folder in self.pictures.folders]
+    def mixes(self) -> bool:
+        """Whether there are toys among rendered objects."""
+        return bool(self.rendered.folders) and self.rendered.share < 1
+
+    @property
+    def seen(self) -> list[dict[str, Any]]:
+        """The entries of this data in a network's `trained_on`; folders by name, since paths are nobody's business."""
+        seen = []
         if self.rendered.folders:
-            seen = {"data": "rendered", "folders": [Path(folder).name for folder in self.rendered.folders]}
-        else:
+            seen.append(
+                {"data": "rendered", "folders": [Path(folder).name for folder in self.rendered.folders]}
+            )
+        if not self.rendered.folders or self.mixes:
             kinds = list(dict.fromkeys(self.sample.kinds))
-            toys = {"kinds": kinds, "split": "train", "first_seed": 0, "objects": self.objects}
-            seen = {"data": "toybox", **toys}
-        return {**seen, "batch_size": self.batch_size, **({"pictures": pictures} if pictures else {})}
+            seen.append(
+                {"data": "toybox", "kinds": kinds, "split": "train", "first_seed": 0, "objects": self.objects}
+            )
+        if self.mixes:
+            for entry, share in zip(seen, (self.rendered.share, 1 - self.rendered.share), strict=True):
+                entry["share"] = round(share, 3)
+        pictures = [Path(folder).name for folder in self.pictures.folders]
+        common = {"batch_size": self.batch_size, **({"pictures": pictures} if pictures else {})}
+        return [{**entry, **common} for entry in seen]
 
 
 @dataclass(frozen=True)
@@ -259,16 +282,27 @@ class ConditioningConfig:
     """Fraction of groups in front of white; those that are neither this nor that stand in front of any colour."""
     grey_background: float = 0.2
     """Fraction of groups in front of some grey; MVDream: 1."""
-    timestep_bias: float = 1.0
-    """Timesteps are drawn with density ∝ t^(bias − 1): 1 is uniform, 2 prefers noise levels at which only the
-    conditions tell what the object looks like."""
+    timesteps: list[list[float]] = field(default_factory=lambda: [[1.0, 0.0, 1.0]])
+    """Which noise levels are drawn: pieces of [share of the draws, lowest, highest level], levels as fractions of all
+    timesteps, uniform within a piece. One piece of [1, 0, 1] is the paper's; [0.3, 1, 1] is for the last level alone, at
+    which sampling begins and only the conditions tell what the object looks like."""
 
     def __post_init__(self):
         for name in ("prompt_dropout", "caption_dropout", "white_background", "grey_background"):
             _check_number(f"conditioning.{name}", getattr(self, name), 0, 1)
         both = self.white_background + self.grey_background
         _check_number("conditioning.white_background and grey_background: their sum", both, 0, 1)
-        _check_positive("conditioning.timestep_bias", self.timestep_bias)
+        for piece in self.timesteps:
+            if len(piece) != 3:
+                raise ValueError(
+                    f"conditioning.timesteps has {piece}, must be [share, lowest, highest level]"
+                )
+            share, *levels = piece
+            _check_number("conditioning.timesteps: a share", share, 0, 1)
+            _check_range("conditioning.timesteps: levels", tuple(levels), 0, 1)
+        total = sum(share for share, *_ in self.timesteps)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"conditioning.timesteps: the shares sum to {total:g}, must sum to 1")
 
 
 @dataclass(frozen=True)
@@ -280,9 +314,15 @@ class ObjectiveConfig:
     min(SNR, γ), so that the many easy, nearly clean levels do not outweigh the others. Null: all levels alike, as in the
     paper."""
 
+    channel_weights: list[float] | None = None
+    """What the squared error of each latent channel is multiplied with, such as what a channel is worth in pixels; they
+    are divided by their mean. Null: all alike."""
+
     def __post_init__(self):
         if self.min_snr_gamma is not None:
             _check_positive("objective.min_snr_gamma", self.min_snr_gamma)
+        for weight in self.channel_weights or ():
+            _check_positive("objective.channel_weights: a weight", weight)
 
 
 @dataclass(frozen=True)

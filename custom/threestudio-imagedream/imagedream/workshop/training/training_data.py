@@ -44,6 +44,37 @@ class Source(Protocol):
         """
 
 
+class Mixture:
+    """Rendered objects among toys: an epoch has every toy once, and the rendered objects as often as their share asks for.
+
+    Args:
+        rendered: the objects that come first.
+        toys: the rest.
+        share: of the rendered ones, above 0 and below 1.
+    """
+
+    def __init__(self, rendered: Source, toys: Source, share: float) -> None:
+        self.rendered, self.toys = rendered, toys
+        self.shown = round(len(toys) * share / (1 - share))
+
+    def __len__(self) -> int:
+        return self.shown + len(self.toys)
+
+    def batch(
+        self, indices: Integer[Tensor, " batch"], generator: torch.Generator
+    ) -> dict[str, Tensor | list[str]]:
+        """Rendered samples, then toys."""
+        rendered, toys = indices[indices < self.shown], indices[indices >= self.shown] - self.shown
+        wanted = ((self.rendered, rendered % len(self.rendered)), (self.toys, toys))
+        first, *others = [source.batch(which, generator) for source, which in wanted if len(which)]
+        for other in others:
+            first = {
+                name: torch.cat([value, other[name]]) if isinstance(value, Tensor) else value + other[name]
+                for name, value in first.items()
+            }
+        return first
+
+
 class StepBatches(IterableDataset):
     """Batches from `first_step` on; batch k depends on k, the seed and the process alone, however many workers load it.
 
@@ -116,11 +147,8 @@ class TrainingData(pl.LightningDataModule):
         self.pictures: Source | None = None
         self._found = find_rendered(config.rendered.folders)
         check_pictures(config.pictures)
-        if not config.rendered.folders:
-            self.training: Source = SampleCache(Path(config.cache), config.objects, config.sample)
-            self.validation: Source = SampleCache(
-                Path(config.cache), config.validation_objects, config.sample, first_seed=10_000_000
-            )
+        self.training: Source
+        self.validation: Source
 
     def prepare_data(self) -> None:
         """Render the toys that are missing and check the shards that are new, in one process of a machine."""
@@ -129,20 +157,30 @@ class TrainingData(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open what there is."""
         config, rendered = self.config, self.config.rendered
-        if rendered.folders:
+        if not rendered.folders:
+            self.training, self.validation = self._toys()
+        else:
             entries = index(
                 *self._found, examine_rendered, config.cache, config.workers, rendered.skip_broken
             )
-            training, validation = hold_out(entries, config.validation_objects)
-            self.training = RenderedSamples(training, rendered)
-            self.validation = RenderedSamples(validation, rendered)
-        else:
-            self.validation.build(config.workers)
-            self.training.build(config.workers)
+            splits = hold_out(entries, config.validation_objects)
+            self.training, self.validation = (RenderedSamples(split, rendered) for split in splits)
+            if config.mixes:
+                both = zip((self.training, self.validation), self._toys(), strict=True)
+                self.training, self.validation = (Mixture(*pair, rendered.share) for pair in both)
         pictures = find_pictures(config.pictures, config.cache, config.workers)
         if pictures:
             size = rendered.image_size if rendered.folders else config.sample.image_size
             self.pictures = Pictures(pictures, config.pictures, size)
+
+    def _toys(self) -> list[SampleCache]:
+        """Toys to learn from, and further ones to watch the loss on."""
+        config = self.config
+        counts = ((config.objects, 0), (config.validation_objects, 10_000_000))
+        toys = [SampleCache(Path(config.cache), count, config.sample, seed) for count, seed in counts]
+        for cache in reversed(toys):
+            cache.build(config.workers)
+        return toys
 
     def _batches(self, first_step: int, rank: int = 0, world_size: int = 1):
         config = self.config
