@@ -40,7 +40,7 @@ from PIL import Image  # noqa: E402
 from benchmarks.watched_process import watch  # noqa: E402
 from imagedream import checkpoints  # noqa: E402
 from imagedream.checkpoints import local_path  # noqa: E402
-from imagedream.mesh.reading import load_mesh  # noqa: E402
+from imagedream.mesh import load_exported  # noqa: E402
 from imagedream.metrics import chamfer_distance, image_scores  # noqa: E402
 from imagedream.pictures import composite, contact_sheet, to_pil  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
@@ -183,7 +183,7 @@ def score_trial(case: HeldOutCase, trial: Path, pixels: int = 64) -> dict:
     four, four_views = read_four_views(trial, pixels)
     novel, field = read_field_views(trial, pixels)
     mesh_file = newest(trial, "it*-export/*.glb")
-    mesh = load_mesh(mesh_file)
+    mesh = load_exported(mesh_file)
     mesh_views = novel.on_white(mesh, pixels, lit=False)
     true_four, true_novel = (orbit.on_white(case.toy.mesh, pixels) for orbit in (four, novel))
     save_sheet_row(trial, case, four_views, field, mesh_views, true_novel)

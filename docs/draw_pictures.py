@@ -24,7 +24,7 @@ from imagedream.cameras import (  # noqa: E402
     orthogonal_azimuths,
 )
 from imagedream.mesh.raycast import render  # noqa: E402
-from imagedream.mesh.reading import load_mesh  # noqa: E402
+from imagedream.mesh.reading import load_parts  # noqa: E402
 from imagedream.pictures import composite, to_pil  # noqa: E402
 from imagedream.toybox import make_toy  # noqa: E402
 
@@ -137,8 +137,8 @@ def draw_road(trial: Path, out: Path) -> None:
     turntable = sorted(save.glob("it*-test/0.png"))[-1]
     field = Image.open(turntable).convert("RGB")
     field = field.crop((0, 0, field.height, field.height))
-    mesh = load_mesh(max(save.glob("it*-export/model.glb"), key=lambda path: path.stat().st_mtime))
-    (model,) = views_of(mesh, torch.tensor([30.0]), 15.0, 360)
+    parts = load_parts(max(save.glob("it*-export/model.glb"), key=lambda path: path.stat().st_mtime))
+    (model,) = views_of(parts, torch.tensor([30.0]), 15.0, 360)
     picture = Image.open(HERE.parent / "launch_examples" / f"{trial.name}.png").convert("RGBA")
     stations = (
         ("picture", picture),

@@ -15,7 +15,7 @@ sys.path.insert(0, str(HERE.parent / "custom" / "threestudio-imagedream"))
 
 from imagedream.cameras import framing_distance, look_at_origin  # noqa: E402
 from imagedream.mesh.raycast import render  # noqa: E402
-from imagedream.mesh.reading import load_mesh  # noqa: E402
+from imagedream.mesh.reading import load_parts  # noqa: E402
 from imagedream.pictures import composite, to_pil  # noqa: E402
 
 TILE = 192
@@ -29,11 +29,11 @@ def main(trial: str, out: str = str(HERE / "strip.png")) -> None:
     tiles = [Image.alpha_composite(white, prompt).convert("RGB")]
     with np.load(save / "views.npz") as views:
         tiles += [Image.fromarray(image) for image in views["images"]]
-    mesh = load_mesh(max(save.glob("it*-export/model.glb"), key=lambda path: path.stat().st_mtime))
+    parts = load_parts(max(save.glob("it*-export/model.glb"), key=lambda path: path.stat().st_mtime))
     azimuths = torch.tensor([-25.0, 35.0, 110.0, 200.0])
     fov = torch.full((4,), 45.0)
     cameras = look_at_origin(torch.full((4,), 15.0), azimuths, framing_distance(0.72, fov))
-    for rgba in render(mesh, cameras, fov, TILE, light=None, supersample=3).rgba:
+    for rgba in render(parts, cameras, fov, TILE, light=None, supersample=3).rgba:
         tiles.append(to_pil(composite(rgba, torch.ones(3))))
     strip = Image.new("RGB", (TILE * len(tiles), TILE), "white")
     for index, tile in enumerate(tiles):

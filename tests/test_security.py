@@ -24,6 +24,7 @@ from imagedream import checkpoints
 from imagedream.cli import main
 from imagedream.image_prompt.prompt import MAX_BYTES, ImagePromptError, load_image_prompt
 from imagedream.mesh import reading as meshes
+from imagedream.mesh import source as mesh_source
 from imagedream.report import write_report
 from imagedream.workshop.rendering.captioned_files import Item
 from imagedream.workshop.rendering.samples import SampleError, decode_png
@@ -248,9 +249,9 @@ def test_a_mesh_reads_no_file_outside_its_folder(tmp_path):
 
     for uri in ("../secret.bin", str(secret), "x/../../secret.bin", "http://127.0.0.1:9/secret.bin"):
         with pytest.raises(meshes.MeshError):
-            meshes.load_mesh(write(uri))
+            meshes.load_parts(write(uri))
     (folder / "beside.bin").write_bytes(secret.read_bytes())
-    assert len(meshes.load_mesh(write("beside.bin")).faces) == 1
+    assert len(meshes.load_parts(write("beside.bin"))[0].faces) == 1
 
 
 def test_a_usdz_is_only_read(tmp_path):
@@ -324,9 +325,9 @@ def test_pictures_of_data_sets_are_bounded():
 
 def test_meshes_are_bounded(tmp_path):
     with (tmp_path / "large.stl").open("wb") as file:
-        file.truncate(meshes.MAX_BYTES + 1)
+        file.truncate(mesh_source.MAX_BYTES + 1)
     with pytest.raises(meshes.MeshError, match="has 2,147,483,649 bytes, the limit is 2,147,483,648"):
-        meshes.load_mesh(tmp_path / "large.stl")
+        meshes.load_parts(tmp_path / "large.stl")
     trimesh.creation.box().export(tmp_path / "box.glb")
     content = (tmp_path / "box.glb").read_bytes()
     (tmp_path / "bomb.gltf").write_text(
@@ -335,13 +336,13 @@ def test_meshes_are_bounded(tmp_path):
     with pytest.raises(
         meshes.MeshError, match="claims 1,000,000,000,000 vertices and indices, the limit is 100,000,000"
     ):
-        meshes.load_mesh(tmp_path / "bomb.gltf")
+        meshes.load_parts(tmp_path / "bomb.gltf")
     assert content.count(b'"count":24') or content.count(b'"count":8')
     for header in ("element vertex 1000000000000", "element face 1000000000000"):
         text = f"ply\nformat binary_little_endian 1.0\n{header}\nproperty float x\nend_header\n"
         (tmp_path / "bomb.ply").write_text(text)
         with pytest.raises(meshes.MeshError):
-            meshes.load_mesh(tmp_path / "bomb.ply")
+            meshes.load_parts(tmp_path / "bomb.ply")
 
 
 # --------------------------------------------------------------------------------- pages and the network

@@ -6,12 +6,12 @@ import torch
 import trimesh
 from PIL import Image
 
+from imagedream.mesh.gltf import gltf_json
 from imagedream.mesh.reading import (
     FileAxes,
     MeshError,
+    bounds,
     from_gltf_axes,
-    gltf_json,
-    load_mesh,
     load_parts,
     normalise_parts,
     to_gltf_axes,
@@ -35,12 +35,12 @@ def test_gltf_axes_front_left_up_and_back():
 
 
 @pytest.mark.parametrize(("suffix", "y_up"), [("glb", True), ("obj", True), ("ply", False), ("stl", False)])
-def test_load_mesh_gives_world_axes(tmp_path, suffix, y_up):
+def test_load_parts_gives_world_axes(tmp_path, suffix, y_up):
     mesh = box()
     if y_up:
         mesh.vertices = to_gltf_axes(mesh.vertices)
     mesh.export(tmp_path / f"box.{suffix}")
-    loaded = load_mesh(tmp_path / f"box.{suffix}")
+    (loaded,) = load_parts(tmp_path / f"box.{suffix}")
     np.testing.assert_allclose(loaded.extents, [3, 2, 1], atol=1e-6)
     np.testing.assert_allclose(loaded.volume, 6, atol=1e-5)  # positive: the change of axes mirrors nothing
 
@@ -69,12 +69,12 @@ def test_the_same_object_in_any_axes_is_the_same_object(tmp_path):
         axes = FileAxes(up, front)
         turned = trimesh.Trimesh(wedge.vertices @ axes.rotation(), wedge.faces, process=False)
         turned.export(tmp_path / "wedge.glb")
-        loaded = load_mesh(tmp_path / "wedge.glb", axes)
+        (loaded,) = load_parts(tmp_path / "wedge.glb", axes)
         np.testing.assert_allclose(loaded.vertices, wedge.vertices, atol=1e-6)
 
 
 @pytest.mark.parametrize("others_textured", [True, False])
-def test_load_mesh_keeps_the_colours_of_several_materials(tmp_path, others_textured):
+def test_load_parts_keeps_the_colours_of_several_materials(tmp_path, others_textured):
     from imagedream.mesh.raycast import render
 
     scene = trimesh.Scene()
@@ -89,12 +89,13 @@ def test_load_mesh_keeps_the_colours_of_several_materials(tmp_path, others_textu
             part = box((*colour, 255), (1, 1, 1))
         scene.add_geometry(part, transform=trimesh.transformations.translation_matrix([3 * index, 0, 0]))
     scene.export(tmp_path / "two.glb")
-    mesh = load_mesh(tmp_path / "two.glb")  # the parts lie at world y = 0 and 3
+    parts = load_parts(tmp_path / "two.glb")  # they lie at world y = 0 and 3
     pose = torch.eye(4).repeat(2, 1, 1)
     pose[:, :3, :3] = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])  # looks down -x
     pose[:, :3, 3] = torch.tensor([[5.0, 0.0, 0.0], [5.0, 3.0, 0.0]])
-    rgba = render(mesh, pose, torch.full((2,), 10.0), 2, light=None).rgba.mean(dim=(2, 3))
-    expected = torch.tensor([[200, 0, 0, 255], [0, 0, 200, 255]]) / 255
+    rgba = render(parts, pose, torch.full((2,), 10.0), 2, light=None).rgba.mean(dim=(2, 3))
+    # colours of vertices are linear in a GLB, and trimesh writes them as they are: sRGB of 200/255 is 229.1/255
+    expected = torch.tensor([[200, 0, 0, 255], [0, 0, 200 if others_textured else 229.1, 255]]) / 255
     torch.testing.assert_close(rgba, expected, atol=0.02, rtol=0)
 
 
@@ -104,7 +105,7 @@ def test_a_scene_keeps_its_transforms_and_is_normalised_as_one(tmp_path):
         transform = trimesh.transformations.translation_matrix(place)
         scene.add_geometry(box(extents=(1, 1, 1)), transform=transform)
     scene.export(tmp_path / "two.glb")
-    as_they_are = load_mesh(tmp_path / "two.glb").bounds
+    as_they_are = bounds(load_parts(tmp_path / "two.glb"))
     np.testing.assert_allclose(as_they_are, [[-0.5, -0.5, -0.5], [0.5, 0.5, 4.5]], atol=1e-6)
     parts = sorted(normalise_parts(load_parts(tmp_path / "two.glb")), key=lambda part: part.bounds[0, 2])
     # 5 high, so each is a fifth, the lower one from -0.5
@@ -154,7 +155,9 @@ def test_colours_of_every_kind_of_file(tmp_path, kind, suffix):
     parts = load_parts(path, FileAxes("y", "+z"))  # the file's +z faces the camera, its +x is on the right
     pose = cameras.look_at_origin(torch.zeros(1), torch.zeros(1), torch.tensor([4.0]))
     rgba = render(parts, pose, torch.tensor([40.0]), 16, light=None).rgba[0]
-    expected = torch.tensor([[0, 80, 160, 255], [160, 80, 0, 255]]) / 255
+    # vertex colours are linear in a GLB, elsewhere sRGB: of 160/255 and 80/255 by IEC 61966-2-1
+    high, low = (207.5, 151.9) if (kind, suffix) == ("vertex", "glb") else (160, 80)
+    expected = torch.tensor([[0, low, high, 255], [high, low, 0, 255]]) / 255
     torch.testing.assert_close(rgba[:, 8, [5, 10]].T, expected, atol=0.02, rtol=0)
 
 
@@ -170,10 +173,10 @@ def test_normalise_fills_the_unit_cube_and_leaves_its_argument():
 
 def test_missing_and_unknown_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.glb does not exist"):
-        load_mesh(tmp_path / "nothing.glb")
+        load_parts(tmp_path / "nothing.glb")
     (tmp_path / "picture.png").write_bytes(b"")
     with pytest.raises(MeshError, match=r"'\.png'.*\.glb, \.gltf, \.obj, \.ply, \.stl"):
-        load_mesh(tmp_path / "picture.png")
+        load_parts(tmp_path / "picture.png")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +189,7 @@ def test_missing_and_unknown_files_are_named(tmp_path):
 def test_files_without_a_mesh(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MeshError, match=name):
-        load_mesh(tmp_path / name)
+        load_parts(tmp_path / name)
 
 
 def test_the_tree_of_a_gltf_file(tmp_path):

@@ -8,7 +8,7 @@ import trimesh
 from PIL import Image
 
 from imagedream.mesh.export import load_exported
-from imagedream.mesh.reading import gltf_json
+from imagedream.mesh.gltf import gltf_json
 from imagedream.mesh.writing import FORMATS, TexturedMesh, check_format, save, to_files, upward
 
 

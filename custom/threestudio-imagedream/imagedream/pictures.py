@@ -11,6 +11,11 @@ from torch import Tensor
 
 from imagedream.cameras import view_name
 
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000")
+"""Pictures that are opened: raster formats only (Pillow would hand EPS to an external interpreter)."""
+MAX_PIXELS = 120_000_000
+"""Most pixels that are decoded, of a picture or of an object's textures: they take half a gigabyte in memory."""
+
 _INK, _PAPER = (40, 44, 52), (255, 255, 255)
 _HEADER_PX = 16
 

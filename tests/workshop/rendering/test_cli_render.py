@@ -1,6 +1,7 @@
 """`render` on the command line: a mesh into a folder, many into shards."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -17,6 +18,8 @@ def meshes(tmp_path):
     trimesh.creation.box((1.0, 0.5, 0.25)).export(folder / "red_box.glb")
     trimesh.creation.cone(0.5, 1.0).export(folder / "cone.ply")
     (folder / "broken.obj").write_text("nothing")
+    (folder / "model.fbx").write_bytes(b"FBX")
+    os.mkfifo(folder / "queue.glb")
     return folder
 
 
@@ -57,6 +60,12 @@ def test_a_folder_becomes_shards(meshes, tmp_path, capsys):
     [
         (["{meshes}", "--caption", "a box"], "--caption is for a single mesh"),
         (["toybox:none"], "must be toybox:N"),
+        ([""], "source is empty"),
+        (
+            ["{meshes}/model.fbx"],
+            "model.fbx is a file that ends with '.fbx', a mesh file ends with one of .glb",
+        ),
+        (["{meshes}/queue.glb"], "queue.glb is no regular file"),
         (["nowhere"], "nowhere: no such mesh file or folder"),
         (["{meshes}", "--elevation-deg", "0", "10", "20"], "--elevation-deg takes one number, or"),
         (["{meshes}", "--fov-y-deg", "60", "15"], "fov_y_deg is 60.0 to 15.0"),

@@ -44,7 +44,7 @@ def test_broken_meshes_are_listed_and_skipped(folder, tmp_path, caplog):
     report = render_shards(find_items(str(folder)), tmp_path, SMALL, HERE, objects_per_shard=2)
     assert (report.objects, report.samples) == (5, 6)
     assert [record["object"] for record in report.failed] == ["b", "d"]
-    assert "b.glb (10 bytes) cannot be read as GLB" in report.failed[0]["error"]
+    assert "b.glb is no glTF file" in report.failed[0]["error"]
     assert [
         json.loads(line) for line in (tmp_path / "failed.jsonl").read_text().splitlines()
     ] == report.failed
@@ -54,7 +54,11 @@ def test_broken_meshes_are_listed_and_skipped(folder, tmp_path, caplog):
         "failed.jsonl",
         "objects.jsonl",
         *(f"shard-00000{index}.{kind}" for index in range(3) for kind in ("json", "tar")),
+        "warnings.jsonl",
     ]
+    warned = [json.loads(line) for line in (tmp_path / "warnings.jsonl").read_text().splitlines()]
+    assert [record["object"] for record in warned] == ["a", "c", "e"]  # boxes without a colour
+    assert "3 of 5 objects may not look as they should" in caplog.text
     found = {
         key: files
         for index in range(3)

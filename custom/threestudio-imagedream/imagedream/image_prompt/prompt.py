@@ -18,18 +18,15 @@ from numpy import ndarray
 from torch import Tensor
 
 from imagedream.image_prompt.background_removal import clean_edges, remove_background
+from imagedream.pictures import FORMATS, MAX_PIXELS
 from imagedream.runs.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000")
-"""What is opened: raster formats only (Pillow would hand EPS to an external interpreter)."""
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".tga", ".jp2"
 )  # fmt: skip
 """Endings of such files, which a folder is searched for."""
-MAX_PIXELS = 120_000_000
-"""Largest picture that is decoded: it takes half a gigabyte in memory."""
 MAX_BYTES = 256 * 2**20
 """Largest picture file that is opened."""
 OBJECT_FRACTION = 0.90

@@ -10,7 +10,7 @@ import trimesh
 
 from imagedream.mesh.agreement import VIEWS
 from imagedream.mesh.field_to_mesh import MeshedField
-from imagedream.mesh.reading import FileAxes, load_mesh
+from imagedream.mesh.reading import FileAxes, load_parts
 from imagedream.mesh.surface import check_solid
 from imagedream.mesh.usdz import load_usdz
 from imagedream.mesh.writing import FORMATS, Up, save, to_files, upward
@@ -73,7 +73,8 @@ def load_exported(path: str | Path, up: Up = "auto") -> trimesh.Trimesh:
     kind = Path(path).suffix[1:].lower()
     if kind == "usdz":
         return load_usdz(path)
-    return load_mesh(path, FileAxes.of(path, up=upward(kind, up)[1]))
+    (mesh,) = load_parts(path, FileAxes.of(path, up=upward(kind, up)[1]))
+    return mesh
 
 
 def _check(path: Path, meshed: MeshedField, up: Up) -> dict[str, Any]:

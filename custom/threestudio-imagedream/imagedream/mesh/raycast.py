@@ -54,6 +54,11 @@ class Light:
         if not np.linalg.norm(self.direction) > 0:
             raise ValueError(f"light direction is {self.direction}, it must not be zero")
 
+    def shade(self, normal: Float[np.ndarray, "hit 3"]) -> Float[np.ndarray, " hit"]:
+        """What a surface's colour is multiplied by, for unit normals."""
+        towards = np.asarray(self.direction, dtype=np.float32) / np.linalg.norm(self.direction)
+        return self.ambient + self.diffuse * (normal @ towards.astype(np.float32) + 1) / 2
+
     @staticmethod
     def random(generator: torch.Generator) -> "Light":
         """A light from anywhere in the upper half, of varying contrast but constant full brightness."""
@@ -159,14 +164,12 @@ class Raycaster:
         normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-12)
         # the true face, not the blended normal, decides which side is seen: no dark rims at the silhouette
         normal[np.einsum("hx,hx->h", hits["Ng"][hit], direction) > 0] *= -1
+        shade = None if light is None else light.shade(normal)
         if self._colour_fn is None:
-            colour = self._colours(face, weights)
+            colour = self._colours(face, weights, shade)
         else:
             colour = self._colour_fn(origins[hit] + direction * travelled[:, None])
-        if light is not None:
-            towards = np.asarray(light.direction, dtype=np.float32) / np.linalg.norm(light.direction)
-            shade = light.ambient + light.diffuse * (normal @ towards.astype(np.float32) + 1) / 2
-            colour = (colour * shade[:, None]).clip(0, 1)
+            colour = colour if shade is None else (colour * shade[:, None]).clip(0, 1)
         distance = travelled * np.einsum("hx,hx->h", direction, forward[hit // samples**2])
 
         # sums over the samples of each pixel: colour, how many samples hit, normal, distance

@@ -4,26 +4,24 @@ glTF is +y up with the front at +z, ours is +z up with the front at +x (`imagedr
 (x, y, z) is written as (y, z, x). The change of axes lives in this file only.
 """
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import trimesh
 from jaxtyping import Float
 from torch import Tensor
-from trimesh.resolvers import FilePathResolver
+
+from imagedream.mesh.gltf import load_gltf
+from imagedream.mesh.materials import Surface, Texture, guessed_range, surface_of
+from imagedream.mesh.obj import load_obj
+from imagedream.mesh.source import MeshError, MeshSource, Warn, logger
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
-"""File types that `load_mesh` reads."""
-
-MAX_BYTES = 2 * 2**30
-"""Largest mesh file that is read."""
-
-MAX_ELEMENTS = 100_000_000
-"""Most vertices or indices that one part of a mesh file may have."""
+"""File types that `load_parts` reads."""
 
 Y_UP_SUFFIXES = (".glb", ".gltf", ".obj")
 """File types whose axes are y up, front +z: glTF by its specification, OBJ by what its readers agree on."""
@@ -38,10 +36,6 @@ DEFAULT_FRONT = {"x": "+y", "y": "+z", "z": "+x"}
 """The front that goes with each up axis: glTF's +z for y up, this project's +x for z up."""
 
 Points = Float[np.ndarray, "*batch 3"] | Float[Tensor, "*batch 3"]
-
-
-class MeshError(ValueError):
-    """A file or mesh from which nothing can be rendered."""
 
 
 def to_gltf_axes(vertices: Points) -> Points:
@@ -91,7 +85,9 @@ class FileAxes:
         return np.stack([front, np.cross(up, front), up])
 
 
-def load_parts(path: str | Path, axes: FileAxes | None = None) -> list[trimesh.Trimesh]:
+def load_parts(
+    path: str | Path, axes: FileAxes | None = None, warn: Warn = logger.warning
+) -> list[trimesh.Trimesh]:
     """Read a mesh file into world axes, each part with its own material; size and place are kept.
 
     A scene's transforms are applied. What the renderer shows best is these parts: nothing is packed or resampled.
@@ -99,32 +95,32 @@ def load_parts(path: str | Path, axes: FileAxes | None = None) -> list[trimesh.T
     Args:
         path: GLB, glTF, OBJ, PLY or STL file.
         axes: how the object lies in the file; None goes by the file's type.
+        warn: told, a sentence each, what is not shown as the file means it: a texture that is not there, no colours at all.
 
     Raises:
         FileNotFoundError: there is no such file.
-        MeshError: not a mesh file, nothing in it, or coordinates that are not finite numbers.
+        MeshError: not a mesh file, compressed in a way that is not read, larger than the limits, nothing in it, or coordinates that are not finite numbers.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"mesh file {path} does not exist")
-    suffix = path.suffix.lower()
+    source = MeshSource(path, warn)
+    suffix = source.path.suffix.lower()
     if suffix not in MESH_SUFFIXES:
         raise MeshError(
             f"{path} ends with {suffix!r}, a mesh file ends with one of {', '.join(MESH_SUFFIXES)}"
         )
-    check_file_size(path)
     try:
-        # merging vertices would mix their colours; files that it names are looked for in its own folder only
-        scene = trimesh.load_scene(path, process=False, resolver=FilePathResolver(path))
-        dumped = scene.dump()
-    except Exception as error:  # trimesh's readers raise whatever they stumble over
+        parts = [part for part in _READERS[suffix](source) if len(part.faces)]
+    except MeshError as error:
+        raise MeshError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+    except Exception as error:  # of a damaged file, whatever readers stumble over
         raise MeshError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as {suffix[1:].upper()}: {error}"
+            f"{path} ({source.path.stat().st_size:,} bytes) cannot be read as {suffix[1:].upper()}: "
+            f"{type(error).__name__} {error}"
         ) from error
-    parts = [part for part in dumped if isinstance(part, trimesh.Trimesh) and len(part.faces)]
     if not parts:
-        raise MeshError(
-            f"{path} holds no triangles ({len(scene.geometry)} geometries), at least one is needed"
+        raise MeshError(f"{path} holds no triangles, at least one is needed")
+    if all(surface_of(part).plain for part in parts):
+        source.warn(
+            f"nothing in it says a colour, shown in {'white' if suffix.startswith('.gl') else 'grey'}"
         )
     matrix = np.eye(4)
     matrix[:3, :3] = (axes or FileAxes.of(path)).rotation()
@@ -134,58 +130,28 @@ def load_parts(path: str | Path, axes: FileAxes | None = None) -> list[trimesh.T
     return parts
 
 
-def check_file_size(path: Path) -> None:
-    """Raise MeshError for a file that is larger than anybody would render, or whose numbers say that it will be.
-
-    A few bytes of glTF can claim accessors of any length, which would be filled with zeros.
-    """
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise MeshError(f"{path} has {size:,} bytes, the limit is {MAX_BYTES:,}")
-    if path.suffix.lower() in (".glb", ".gltf"):
-        try:
-            claimed = max((int(one["count"]) for one in gltf_json(path).get("accessors", ())), default=0)
-        except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
-            claimed = 0  # the loader will say what is wrong
-        if claimed > MAX_ELEMENTS:
-            raise MeshError(f"{path} claims {claimed:,} vertices and indices, the limit is {MAX_ELEMENTS:,}")
-
-
-def gltf_json(path: str | Path) -> dict[str, Any]:
-    """The tree of a glTF or GLB file: scenes, meshes, materials, without the numbers and pictures.
-
-    Raises:
-        OSError: there is no such file.
-        MeshError: it is no glTF.
-    """
-    with open(path, "rb") as file:
-        head = file.read(20)  # of a GLB: magic, version, length, length of the tree, "JSON"
-        if head[:4] == b"glTF" and head[16:] == b"JSON":
-            text = file.read(int.from_bytes(head[12:16], "little"))
-        else:
-            text = head + file.read()
-    try:
-        tree = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MeshError(f"{path} is no glTF file: {error}") from error
-    if not isinstance(tree, dict):
-        raise MeshError(f"{path} is no glTF file: it holds a {type(tree).__name__}, must be an object")
-    return tree
+def _load_ply(source: MeshSource) -> list[trimesh.Trimesh]:
+    with source.path.open("rb") as file:
+        named = re.search(rb"^comment TextureFile (.+?)\s*$", file.read(4096), re.MULTILINE | re.IGNORECASE)
+        file.seek(0)
+        shape = trimesh.exchange.ply.load_ply(file, skip_materials=True)  # it would open any kind of picture
+    part = trimesh.Trimesh(**{**shape, "process": False})
+    raw, colours, texture = shape["metadata"]["_ply_raw"]["vertex"]["data"], None, None
+    if shape.get("vertex_colors") is not None and len(shape["vertex_colors"]) == len(part.vertices):
+        colours = guessed_range(np.stack([raw[name] for name in ("red", "green", "blue")], axis=1))
+    if named is not None and isinstance(part.visual, trimesh.visual.TextureVisuals):
+        picture = source.picture(named[1].decode("utf-8", errors="replace"))
+        texture = None if picture is None else Texture(picture, np.asarray(part.visual.uv))
+    if texture is not None or colours is not None:
+        part.visual = Surface(colours=colours, texture=texture, linear=False)
+    return [part]
 
 
-def load_mesh(path: str | Path, axes: FileAxes | None = None) -> trimesh.Trimesh:
-    """`load_parts` as one mesh, for what needs one; its size and place are kept.
+def _load_stl(source: MeshSource) -> list[trimesh.Trimesh]:
+    return [trimesh.load_mesh(source.path, process=False)]
 
-    A single material keeps its texture; several materials become one packed texture or, where a part has none,
-    vertex colours.
-    """
-    parts = load_parts(path, axes)
-    textured = [isinstance(part.visual, trimesh.visual.TextureVisuals) for part in parts]
-    if any(textured) and not all(textured):
-        for part in parts:
-            if isinstance(part.visual, trimesh.visual.TextureVisuals):
-                part.visual = part.visual.to_color()
-    return parts[0] if len(parts) == 1 else trimesh.util.concatenate(parts)
+
+_READERS = {".glb": load_gltf, ".gltf": load_gltf, ".obj": load_obj, ".ply": _load_ply, ".stl": _load_stl}
 
 
 def check_parts(parts: Sequence[trimesh.Trimesh], name: str = "mesh") -> None:

@@ -20,7 +20,7 @@ import imagedream
 from imagedream.cameras import VIEW_NAMES
 from imagedream.image_prompt.prompt import ImagePrompt
 from imagedream.image_prompt.prompt_camera import PromptCamera
-from imagedream.mesh.reading import gltf_json
+from imagedream.mesh.gltf import gltf_json
 from imagedream.pictures import to_pil
 from imagedream.runs.files import atomic_path
 from imagedream.runs.settings import flatten

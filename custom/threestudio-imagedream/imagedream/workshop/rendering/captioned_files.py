@@ -45,8 +45,10 @@ def find_items(source: str, captions: str = "auto", only: Collection[str] | None
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: nothing is in it, or a wrong number of toys.
+        ValueError: nothing is in it, a file of another kind, or a wrong number of toys.
     """
+    if not source.strip():
+        raise ValueError("source is empty, must be a mesh file, a folder of them, or toybox:N")
     if source.startswith(TOYBOX):
         number = source.removeprefix(TOYBOX)
         if not number.isdecimal() or int(number) < 1:
@@ -57,6 +59,9 @@ def find_items(source: str, captions: str = "auto", only: Collection[str] | None
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such mesh file or folder (nor is it toybox:N)")
+    if not path.is_dir() and (not path.is_file() or path.suffix.lower() not in MESH_SUFFIXES):
+        what = f"a file that ends with {path.suffix!r}" if path.is_file() else "no regular file"
+        raise ValueError(f"{path} is {what}, a mesh file ends with one of {', '.join(MESH_SUFFIXES)}")
     return file_items(path, MESH_SUFFIXES, "mesh file", captions, only)
 
 

@@ -10,12 +10,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from imagedream.mesh.reading import gltf_json
+from imagedream.mesh.gltf import gltf_json
 
 logger = logging.getLogger(__name__)
 
 Captions = Callable[[Path], tuple[str, str]]
 """A mesh file -> its caption (empty where nobody knows) and where that came from."""
+
+_LONGEST_TEXT = 1 << 16  # bytes of a caption file that are read
+_LARGEST_ANNOTATIONS = 1 << 30  # bytes, unpacked
 
 _SAYS_NOTHING = re.compile(  # a hash, a UUID, a number, what cameras and screens call their pictures
     r"[0-9a-f]{16,}|[0-9a-f-]{36}|(img|dsc[fn]?|pxl|p|image|picture|photo|screenshot|untitled)?[\W_\d]*",
@@ -77,7 +80,8 @@ def read_csv(path: Path) -> dict[str, str]:
 def _from_metadata(path: Path, folder: Path) -> tuple[str, str]:
     text = path.with_suffix(".txt")
     if text.is_file():
-        return " ".join(text.read_text(encoding="utf-8", errors="replace").split()), text.name
+        with text.open("rb") as file:
+            return " ".join(file.read(_LONGEST_TEXT).decode("utf-8", errors="replace").split()), text.name
     annotation = _annotation(path, folder)
     if annotation:
         return annotation, "annotation"
@@ -104,9 +108,9 @@ def _annotation(path: Path, folder: Path) -> str:
 def _annotations(path: Path) -> dict[str, str]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            records = json.load(file)
+            records = json.loads(file.read(_LARGEST_ANNOTATIONS))
         return {name: _name_and_tags(record) for name, record in records.items()}
-    except (OSError, EOFError, ValueError, AttributeError) as error:
+    except Exception as error:  # whatever damage makes gzip, JSON or the lookups raise
         logger.warning("%s is no file of annotations, its captions are passed over: %s", path, error)
         return {}
 

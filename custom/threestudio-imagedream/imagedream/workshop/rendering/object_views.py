@@ -204,13 +204,13 @@ class RaycastScene:
         return (rgba.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def open_scene(item: Item, config: RenderConfig) -> tuple[Any, dict[str, str]]:
+def open_scene(item: Item, config: RenderConfig) -> tuple[Any, dict[str, Any]]:
     """Load an object, decide which way it faces, and hand it to the renderer.
 
     Returns:
         The scene, and what a `Sample` says about it: `caption`, `up`, `front`, `front_from`, ….
     """
-    facts = {"object": item.key, "source": item.source, "renderer": config.backend}
+    facts: dict[str, Any] = {"object": item.key, "source": item.source, "renderer": config.backend}
     facts |= {"caption": item.caption or "", "caption_from": item.caption_from}
     if item.source.startswith(TOYBOX):
         toy = make_toy(int(item.source.removeprefix(TOYBOX)))
@@ -220,7 +220,8 @@ def open_scene(item: Item, config: RenderConfig) -> tuple[Any, dict[str, str]]:
     else:
         axes = FileAxes.of(item.source, config.up, config.front)
         front_from = "file type" if config.front == "auto" else "option"
-        parts = normalise_parts(load_parts(item.source, axes))
+        facts["warnings"] = []
+        parts = normalise_parts(load_parts(item.source, axes, facts["warnings"].append))
     facts |= {"up": axes.up, "front": axes.front, "front_from": front_from}
     if config.backend == "blender":
         from imagedream.workshop.rendering.blender import BlenderScene
@@ -320,7 +321,9 @@ def render_mesh_file(item: Item, out: str | Path, config: RenderConfig) -> Path:
         raise ValueError(f"rings is {config.rings}: a folder of views holds 1, shards hold any number")
     out = Path(out)
     with atomic_folder(out) as folder:
-        for _, files in object_samples(item, config):
+        for sample, files in object_samples(item, config):
             write_folder(files, folder)
+            for warning in sample.warnings:
+                logger.warning("%s", warning)
     logger.info("rendered %s as %d views into %s", item.source, config.views, out)
     return out

@@ -93,6 +93,8 @@ class Sample:
     """raycast or blender."""
     cut_views: int = 0
     """Views in which the frame's edge cuts the object."""
+    warnings: list[str] = field(default_factory=list)
+    """What is not shown as the source means it: a texture that is not there, no colours at all."""
 
     @property
     def elevation_deg(self) -> float:

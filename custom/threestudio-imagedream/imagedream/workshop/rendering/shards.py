@@ -36,6 +36,7 @@ OBJECTS_PER_SHARD = 64
 """About 100 MB at 256 pixels and two rings."""
 
 _SETTINGS, _OBJECTS, _FAILED, _PARTS = "dataset.json", "objects.jsonl", "failed.jsonl", ".parts"
+_WARNINGS, _WARNED = "warnings.jsonl", ("object", "source", "warnings")
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ def render_shards(
                 raise OSError(outcome.error)
             if outcome.error is None:
                 cut, views = cut + outcome.value[0], views + outcome.value[1]
+                for warning in outcome.value[2]:
+                    logger.warning("%s", warning)
             else:
                 logger.warning("skipped %s: %s", outcome.task.source, outcome.error)
             shard_of[outcome.task.key].settle(outcome.task, outcome.error)
@@ -132,7 +135,7 @@ class _Shard:
             self._join()
 
     def _join(self) -> None:
-        samples = 0
+        samples, warned = 0, []
         parts = [part for part in self._parts.values() if part.is_file()]
         if parts:
             with (
@@ -142,15 +145,20 @@ class _Shard:
                 for part in parts:
                     with tarfile.open(part) as files:
                         for member in files:
-                            samples += member.name.endswith(f".{CAMERAS}")
                             joined.addfile(member, files.extractfile(member))
+                            if member.name.endswith(f".{CAMERAS}"):
+                                samples += 1
+                                record = json.load(files.extractfile(member))
+                                if record.get("warnings") and not record["ring"]:
+                                    warned.append({name: record[name] for name in _WARNED})
         failed = [
             {"object": item.key, "source": item.source, "error": failure.read_text(encoding="utf-8")}
             for item, failure in zip(self.items, self._failures.values(), strict=True)
             if failure.is_file()
         ]
         with atomic_path(self.note) as temporary:
-            _write_lines(temporary, [{"objects": len(self.items), "samples": samples, "failed": failed}])
+            counts = {"objects": len(self.items), "samples": samples}
+            _write_lines(temporary, [{**counts, "failed": failed, "warned": warned}])
         for path in (*self._parts.values(), *self._failures.values()):
             path.unlink(missing_ok=True)
 
@@ -159,15 +167,22 @@ def _part(folder: Path, item: Item) -> Path:
     return folder / f"{item.key}.tar"
 
 
-def _render_part(item: Item, folder: Path, config: RenderConfig) -> tuple[int, int]:
-    """Render an object into its part of a shard; returns how many of its views the frame cuts, and how many there are."""
+def _render_part(item: Item, folder: Path, config: RenderConfig) -> tuple[int, int, list[str]]:
+    """Render an object into its part of a shard.
+
+    Returns:
+        How many of its views the frame cuts, how many there are, and the object's warnings.
+    """
     samples = list(object_samples(item, config))
     try:
         with atomic_path(_part(folder, item)) as temporary:
             write_tar(((f"{item.key}_{sample.ring}", files) for sample, files in samples), temporary)
     except OSError as error:
         raise FatalError(f"{folder.parent} cannot be written to: {error}") from error
-    return sum(sample.cut_views for sample, _ in samples), sum(len(sample.views) for sample, _ in samples)
+    cut, views = (
+        sum(counts) for counts in zip(*((s.cut_views, len(s.views)) for s, _ in samples), strict=True)
+    )
+    return cut, views, samples[0][0].warnings
 
 
 def _begin(items: Sequence[Item], out: Path, settings: dict[str, Any]) -> list[Item]:
@@ -207,8 +222,10 @@ def _report(out: Path, shards: Sequence[_Shard]) -> Report:
     notes = [record for shard in shards for record in _read_lines(shard.note)]
     failed = [record for note in notes for record in note["failed"]]
     report = Report(sum(note["objects"] for note in notes), sum(note["samples"] for note in notes), failed)
-    with atomic_path(out / _FAILED) as temporary:
-        _write_lines(temporary, failed)
+    warned = [record for note in notes for record in note.get("warned", ())]
+    for name, records in ((_FAILED, failed), (_WARNINGS, warned)):
+        with atomic_path(out / name) as temporary:
+            _write_lines(temporary, records)
     if not report.samples:
         raise ValueError(
             f"none of the {report.objects} objects could be rendered; the first: {failed[0]['error']}"
@@ -217,6 +234,13 @@ def _report(out: Path, shards: Sequence[_Shard]) -> Report:
     if failed:
         logger.warning(
             "%d of %d objects could not be rendered, see %s", len(failed), report.objects, out / _FAILED
+        )
+    if warned:
+        logger.warning(
+            "%d of %d objects may not look as they should, see %s",
+            len(warned),
+            report.objects,
+            out / _WARNINGS,
         )
     return report
 

@@ -1,0 +1,136 @@
+"""OBJ files as parts with surfaces: trimesh reads the shapes; the materials are read here, as exporters really write them."""
+
+import io
+import re
+from collections import defaultdict
+
+import numpy as np
+import PIL.Image
+import trimesh
+from trimesh.exchange.obj import load_obj as read_shapes
+
+from imagedream.mesh.materials import PLAIN_GREY, Surface, Texture, guessed_range, to_linear
+from imagedream.mesh.source import MeshSource
+
+_OPTIONS = {"-s": 3, "-o": 3, "-t": 3, "-mm": 2}
+_OPTIONS |= dict.fromkeys(
+    ("-blendu", "-blendv", "-bm", "-boost", "-cc", "-clamp", "-imfchan", "-texres", "-type"), 1
+)
+"""Of the pictures in MTL files, with the most values that each takes."""
+
+
+def load_obj(source: MeshSource) -> list[trimesh.Trimesh]:
+    """The triangles of an OBJ file, a part a material; its colours are sRGB, those of vertices multiply the material's.
+
+    Raises:
+        imagedream.mesh.source.MeshError: too many vertices and faces.
+    """
+    text = re.sub(r"\\\r?\n", " ", source.path.read_bytes().decode("utf-8", errors="replace"))
+    source.claim(sum(len(re.findall(rf"^{line}\s", text, re.MULTILINE)) for line in ("v", "f", "f", "f")))
+    materials = _Materials(source)
+    for line in re.findall(r"^\s*mtllib\s+(.+)", text, re.MULTILINE):
+        materials.read(line.strip())
+    used = dict.fromkeys(name.strip() for name in re.findall(r"^\s*usemtl\s+(.+)", text, re.MULTILINE))
+    # trimesh is told the materials' names alone: it would open pictures of any kind, and lose colours beside a material
+    names = "".join(f"newmtl {name}\n" for name in used).encode()
+    shapes = read_shapes(io.StringIO(f"mtllib names\n{text}"), resolver=defaultdict(lambda: names))
+    parts = []
+    for shape in shapes.get("geometry", {}).values():
+        visual, colours = shape["visual"], shape.get("vertex_colors")
+        surface = materials.surface(
+            "" if visual is None else visual.material.name,
+            None if visual is None or visual.uv is None else np.asarray(visual.uv),
+            None if colours is None else guessed_range(colours),
+        )
+        parts.append(trimesh.Trimesh(shape["vertices"], shape["faces"], visual=surface, process=False))
+    return parts
+
+
+class _Materials:
+    def __init__(self, source: MeshSource):
+        self._source = source
+        self._lines: dict[str, dict[str, str]] = {}  # by material and keyword
+        self._pictures: dict[str, PIL.Image.Image | None] = {}
+
+    def read(self, names: str) -> None:
+        """The file of this name, which may have spaces, or the files of these names."""
+        for name in dict.fromkeys((names, *names.split())):
+            try:
+                text = self._source.read(name).decode("utf-8", errors="replace")
+            except FileNotFoundError:
+                if name != names or " " not in names:
+                    self._source.warn(f"material file {name} is not there")
+                continue
+            material: dict[str, str] = {}
+            for keyword, *rest in (row.strip().split(None, 1) for row in text.splitlines() if row.strip()):
+                if keyword.lower() == "newmtl":
+                    material = self._lines.setdefault("".join(rest), {})
+                else:
+                    material[keyword.lower()] = "".join(rest)
+            if name == names:
+                return
+
+    def surface(self, name: str | None, uv: np.ndarray | None, colours: np.ndarray | None) -> Surface:
+        """A material on the vertices of a part."""
+        if name and name not in self._lines:
+            self._source.warn(f"material {name} is not there, shown without")
+        lines = self._lines.get(name or "", {})
+        base, holes, shining = (self._texture(lines.get(f"map_{what}"), uv) for what in ("kd", "d", "ke"))
+        if base is not None and holes is not None:
+            alpha = (
+                holes.picture.getchannel("A") if holes.picture.mode == "RGBA" else holes.picture.convert("L")
+            )
+            picture = base.picture.convert("RGB")
+            picture.putalpha(alpha.resize(picture.size))
+            base = Texture(picture, base.uv, base.wrap)
+        factor, emission = _colour(lines.get("kd")), _colour(lines.get("ke"))
+        if "map_ke" in lines:
+            emission = None if shining is None else (1.0, 1.0, 1.0) if emission is None else emission
+        plain = factor is None and colours is None and base is None
+        return Surface(
+            # Kd beside a picture is what the exporter's viewport showed; seldom is the product meant
+            (1.0, 1.0, 1.0)
+            if base is not None
+            else (PLAIN_GREY,) * 3
+            if plain
+            else factor or (1.0, 1.0, 1.0),
+            colours,
+            base,
+            to_linear(np.array(emission or (0.0, 0.0, 0.0))).tolist(),
+            shining,
+            None if holes is None else 0.5,
+            linear=False,
+            plain=plain and not emission,
+        )
+
+    def _texture(self, line: str | None, uv: np.ndarray | None) -> Texture | None:
+        if line is None:
+            return None
+        options: dict[str, list[str]] = {}
+        while (option := line.split(None, 1)[0].lower()) in _OPTIONS and " " in line:
+            values, line = [], line.split(None, 1)[1]
+            while len(values) < _OPTIONS[option] and len(line.split()) > 1:
+                if values and not re.fullmatch(r"[-+.\deE]+", line.split()[0]):
+                    break
+                value, line = line.split(None, 1)
+                values.append(value)
+            options[option] = values
+        if line not in self._pictures:
+            self._pictures[line] = self._source.picture(line)
+        picture = self._pictures[line]
+        if picture is None or uv is None:
+            return None
+        for option, apply in (("-s", np.multiply), ("-o", np.add)):
+            values = np.array(options.get(option, ())[:2], np.float64)
+            uv = np.concatenate([apply(uv[:, : len(values)], values), uv[:, len(values) :]], axis=1)
+        wrap = "clamp" if options.get("-clamp") == ["on"] else "repeat"
+        return Texture(picture, uv, (wrap, wrap))
+
+
+def _colour(line: str | None) -> tuple[float, ...] | None:
+    """Three numbers, or one for all; None where there are none."""
+    try:
+        values = [min(max(float(value), 0.0), 1.0) for value in (line or "").split()[:3]]
+    except ValueError:  # spectral, or damaged
+        return None
+    return tuple(values * (3 // len(values))) if len(values) in (1, 3) else None

@@ -1,0 +1,145 @@
+"""A mesh file and what it brings along: the files of its own folder that it names, pictures within limits, warnings."""
+
+import base64
+import io
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, unquote_to_bytes
+
+import PIL.Image
+
+from imagedream.pictures import FORMATS, MAX_PIXELS
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 2 * 2**30
+"""Largest mesh file that is read, the files that it names included."""
+
+MAX_ELEMENTS = 30_000_000
+"""Most vertices and indices that all parts of an object may have together; about 5 GB in memory when they are rendered."""
+
+Warn = Callable[[str], None]
+"""What is done with a sentence about something that is not shown as the file means it."""
+
+
+class MeshError(ValueError):
+    """A file or mesh from which nothing can be rendered."""
+
+
+class MeshSource:
+    """An existing mesh file of reasonable size.
+
+    Args:
+        path: the mesh file.
+        warn: told what is left out or guessed, once each.
+
+    Raises:
+        FileNotFoundError: there is no such regular file.
+        MeshError: the file is too large.
+    """
+
+    def __init__(self, path: str | Path, warn: Warn = logger.warning):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"mesh file {path} does not exist or is no regular file")
+        self._warn, self._said = warn, set[str]()
+        self._bytes = self._pixels = self._elements = 0
+        self._count(self.path)
+
+    def warn(self, message: str) -> None:
+        """Say that something is left out or guessed; the same sentence is said once."""
+        if message not in self._said:
+            self._said.add(message)
+            self._warn(f"{self.path.name}: {message}")
+
+    def claim(self, elements: int) -> None:
+        """Raise MeshError if the vertices and indices, with those of all calls before, are too many; called before they are made."""
+        self._elements += elements
+        if self._elements > MAX_ELEMENTS:
+            raise MeshError(
+                f"it claims {self._elements:,} vertices and indices, the limit is {MAX_ELEMENTS:,}"
+            )
+
+    def read(self, name: str) -> bytes:
+        """A file that the mesh file names, or the content of a data URI.
+
+        Percent escapes, backslashes, other capitals and the folders of the machine that wrote the name are seen through.
+
+        Raises:
+            FileNotFoundError: no regular file of the mesh file's folder is meant.
+            MeshError: the files are too large.
+        """
+        if name.startswith("data:"):
+            head, _, data = name.partition(",")
+            return base64.b64decode(data) if head.endswith(";base64") else unquote_to_bytes(data)
+        folder = self.path.parent.resolve()
+        for plain in dict.fromkeys((name.strip(), unquote(name.strip()))):
+            plain = plain.replace("\\", "/")
+            for candidate in (plain, plain.rsplit("/", 1)[-1]):
+                path = _find(folder, candidate)
+                if path is not None:
+                    self._count(path)
+                    return path.read_bytes()
+        raise FileNotFoundError(f"{name} is not there")
+
+    def picture(self, name: str, content: bytes | None = None) -> PIL.Image.Image | None:
+        """A decoded texture, RGB or RGBA with 8 bits a channel; None, and a warning, where there is none to decode.
+
+        Args:
+            name: of the file, or what a warning calls the picture.
+            content: of the file, where it is at hand.
+
+        Raises:
+            MeshError: more pixels than `MAX_PIXELS` in this and the textures before, found out before any is decoded.
+        """
+        try:
+            content = self.read(name) if content is None else content
+            with warnings.catch_warnings(action="ignore"):  # Pillow's own limit; ours is checked below
+                image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
+            self._pixels += image.width * image.height
+            if self._pixels > MAX_PIXELS:
+                raise PIL.Image.DecompressionBombError
+            with warnings.catch_warnings(action="ignore"), image:  # remarks on odd metadata
+                if image.mode.startswith("I;16"):
+                    image = image.point(lambda value: value / 256).convert("L")
+                clear = "A" in image.mode or "transparency" in image.info
+                return image.convert("RGBA" if clear else "RGB")
+        except PIL.Image.DecompressionBombError as error:
+            raise MeshError(
+                f"its textures have more than {MAX_PIXELS:,} pixels in all, the limit (with {_short(name)})"
+            ) from error
+        except MeshError:
+            raise
+        except FileNotFoundError:
+            self.warn(f"texture {_short(name)} is not there, shown without")
+        except PIL.UnidentifiedImageError:
+            kind = "KTX2" if content.startswith(b"\xabKTX 20\xbb") else f"none of {', '.join(FORMATS)}"
+            self.warn(f"texture {_short(name)} cannot be read ({kind}), shown without")
+        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
+            self.warn(
+                f"texture {_short(name)} cannot be read ({type(error).__name__} {error}), shown without"
+            )
+        return None
+
+    def _count(self, path: Path) -> None:
+        self._bytes += path.stat().st_size
+        if self._bytes > MAX_BYTES:
+            raise MeshError(f"{path} has {path.stat().st_size:,} bytes, the limit is {MAX_BYTES:,}")
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """A regular file below a folder, its name in any capitals; None if there is none, or it lies elsewhere."""
+    try:
+        path = (folder / name.lstrip("/")).resolve()
+        if not path.is_file() and path.parent.is_dir() and path.parent.is_relative_to(folder):
+            same = (other for other in path.parent.iterdir() if other.name.lower() == path.name.lower())
+            path = next(same, path).resolve()
+        return path if path.is_file() and path.is_relative_to(folder) else None
+    except (OSError, ValueError):  # too long, null bytes
+        return None
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:77]}..."
