@@ -33,6 +33,7 @@ import real_threestudio  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
 from imagedream.runs.disk_space import LEAST_FREE_BYTES, check_folder  # noqa: E402
+from imagedream.runs.host_ranges import check_experiment  # noqa: E402
 from imagedream.runs.settings import (  # noqa: E402
     apply_presets,
     as_typed,
@@ -130,6 +131,13 @@ def _as_yaml(value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def read_checked_config(arguments):
+    """The merged config, its numbers in their ranges."""
+    cfg = read_config(arguments)
+    check_experiment(OmegaConf.to_container(cfg))
+    return cfg
+
+
 def run_in_threestudio(folder: Path, arguments, cfg) -> int:
     """Run threestudio's own launch.py; training is followed by an export, as everywhere else."""
     for note in real_threestudio.check(folder, registered_names(cfg)):
@@ -211,7 +219,7 @@ def problem(argv: list[str]) -> str | None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             arguments = replace(parse_arguments(argv), preset=None)  # which may have to ask a device
-            read_config(with_one_config(arguments, "embedded", Path(folder)))
+            read_checked_config(with_one_config(arguments, "embedded", Path(folder)))
     except Exception as error:
         if not is_user_error(error):
             raise
@@ -237,7 +245,7 @@ def run(argv: list[str], project: Path, folder: Path) -> int:
 
     arguments = with_one_config(arguments, "threestudio" if found else "embedded", folder)
     sys.stdout.flush()
-    cfg = read_config(arguments)
+    cfg = read_checked_config(arguments)
     renamed = fork_overrides(cfg)
     if renamed:
         sys.stderr.write(f"note: a config of the official ImageDream fork; added {' '.join(renamed)}\n")

@@ -1,12 +1,14 @@
 """One colour behind all views of a step, so that the prompt can be shown on exactly that colour."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
 import threestudio
+from imagedream.runs.ranges import As, Count, Fraction, check_ranges
 from imagedream.runs.seeds import step_generator
 from threestudio.models.background.base import BaseBackground
 
@@ -25,15 +27,18 @@ class ImageDreamBackground(BaseBackground):
     class Config(BaseBackground.Config):
         """What the colour is and how often it is a random one."""
 
-        n_output_dims: int = 3
-        color: Any = (1.0, 1.0, 1.0)
+        n_output_dims: Count = 3
+        color: Annotated[Any, As(list[float]), Interval(ge=0, le=1)] = (1.0, 1.0, 1.0)
         """RGB in [0, 1]; where a learned colour starts."""
         learned: bool = False
         random_aug: bool = False
-        random_aug_prob: float = 0.5
+        random_aug_prob: Fraction = 0.5
         """Probability of a random colour in a training step."""
-        eval_color: Any = None
+        eval_color: Annotated[Any, As(list[float] | None), Interval(ge=0, le=1)] = None
         """RGB of validation, test and export; None is the same colour as in training."""
+
+        def __post_init__(self) -> None:
+            check_ranges(self, "system.background")
 
     cfg: Config
 
@@ -55,10 +60,8 @@ class ImageDreamBackground(BaseBackground):
 
     def _checked(self, name: str) -> Tensor:
         color = torch.tensor([float(value) for value in getattr(self.cfg, name)])
-        if len(color) != self.cfg.n_output_dims or not ((color >= 0) & (color <= 1)).all():
-            raise ValueError(
-                f"{name} is {color.tolist()}, must be {self.cfg.n_output_dims} numbers between 0 and 1"
-            )
+        if len(color) != self.cfg.n_output_dims:
+            raise ValueError(f"{name} is {color.tolist()}, must be {self.cfg.n_output_dims} numbers")
         return color
 
     def forward(self, dirs: Tensor) -> Tensor:

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
-from imagedream.cameras import check_angles
 from imagedream.image_prompt.prompt import ImagePrompt
 from imagedream.image_prompt.prompt_camera import PromptCamera, clip_features, estimate_prompt_camera
 from imagedream.mesh.field import ViewFunction
+from imagedream.runs.ranges import FieldOfViewDeg, Positive, check_ranges
 from threestudio.utils.config import parse_structured
 
 from .data import camera_batch, on_device
@@ -27,19 +28,15 @@ class PromptCameraSettings:
 
     enabled: bool = True
     """Estimate it from the field after the optimisation."""
-    steps: list[int] = field(default_factory=list)
+    steps: Annotated[list[int], Ge(0)] = field(default_factory=list)
     """Training steps at which it is estimated as well, for `imagedream-reference-guidance`."""
-    relative_distance: float = 0.7
+    relative_distance: Positive = 0.7
     """Half the height of the frames at the object, in world units: the middle of `data.relative_distance_range`."""
-    fovy_deg: float = 47.5
+    fovy_deg: FieldOfViewDeg = 47.5
     """Field of view that pictures are taken to have."""
 
     def __post_init__(self) -> None:
-        check_angles(0.0, self.fovy_deg)
-        if not self.relative_distance > 0:
-            raise ValueError(
-                f"system.prompt_camera.relative_distance is {self.relative_distance}, must be greater than 0"
-            )
+        check_ranges(self, "system.prompt_camera")
 
 
 def check_prompt_camera(cfg: Any) -> None:

@@ -4,16 +4,28 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Annotated, Any
 
 import pytorch_lightning as pl
 import torch
+from annotated_types import Ge, Gt, Interval, Predicate
 from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import threestudio
-from imagedream.cameras import check_angles, framing_distance, look_at_origin, orthogonal_azimuths, rays
+from imagedream.cameras import framing_distance, look_at_origin, orthogonal_azimuths, rays
+from imagedream.runs.ranges import (
+    AscendingPair,
+    ElevationDeg,
+    FieldOfViewDeg,
+    NotNegative,
+    PerStage,
+    Positive,
+    Size,
+    ascending,
+    check_ranges,
+)
 from imagedream.runs.seeds import step_generator
 from threestudio.utils.config import parse_structured
 from threestudio.utils.ops import get_mvp_matrix, get_projection_matrix
@@ -26,30 +38,33 @@ STREAM = 0
 class CameraDataModuleConfig:
     """What is drawn for a training batch, and the turntable of validation and test."""
 
-    batch_size: Any = 4
+    batch_size: Annotated[Any, PerStage, Interval(ge=1, le=2**14)] = 4
     """Images, a multiple of n_view; like height and width a number, or a list with one entry per stage."""
-    height: Any = 64
-    width: Any = 64
-    resolution_milestones: list[int] = field(default_factory=list)
+    height: Annotated[Any, PerStage, Interval(ge=1, le=2**14)] = 64
+    width: Annotated[Any, PerStage, Interval(ge=1, le=2**14)] = 64
+    resolution_milestones: Annotated[list[int], Ge(0), Predicate(ascending)] = field(default_factory=list)
     """Steps at which the next stage begins; one less than there are stages."""
-    n_view: int = 4
+    n_view: Size = 4
     """Views in a group."""
-    elevation_range: Any = (0.0, 5.0)
+    elevation_range: Annotated[AscendingPair, Interval(gt=-90, lt=90)] = (0.0, 5.0)
     """Degrees; uniform, one per group."""
-    fovy_range: Any = (45.0, 50.0)
+    fovy_range: Annotated[AscendingPair, Interval(gt=0, lt=180)] = (45.0, 50.0)
     """Vertical field of view in degrees; uniform, one per group."""
-    relative_distance_range: Any = (0.6, 0.75)
+    relative_distance_range: Annotated[AscendingPair, Gt(0)] = (0.6, 0.75)
     """Half the frame's height at the object, in world units (the distance is this over tan(fovy / 2))."""
-    light_position_perturb: float = 1.0
+    light_position_perturb: NotNegative = 1.0
     """Standard deviation, in world units, of the light's offset from its camera; one per group."""
-    light_distance_range: Any = (0.8, 1.5)
-    n_val_views: int = 4
-    n_test_views: int = 120
-    eval_height: int = 256
-    eval_width: int = 256
-    eval_elevation_deg: float = 5.0
-    eval_fovy_deg: float = 47.5
-    eval_relative_distance: float = 0.7
+    light_distance_range: Annotated[AscendingPair, Gt(0)] = (0.8, 1.5)
+    n_val_views: Size = 4
+    n_test_views: Size = 120
+    eval_height: Size = 256
+    eval_width: Size = 256
+    eval_elevation_deg: ElevationDeg = 5.0
+    eval_fovy_deg: FieldOfViewDeg = 47.5
+    eval_relative_distance: Positive = 0.7
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "data")
 
 
 def camera_batch(
@@ -118,10 +133,10 @@ def stages(cfg: CameraDataModuleConfig) -> list[tuple[int, int, int]]:
         lengths = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
         raise ValueError(f"batch_size, height and width need one entry per stage, got {lengths}")
     milestones = list(cfg.resolution_milestones)
-    if len(milestones) != count - 1 or milestones != sorted(milestones):
-        raise ValueError(f"{count} stages need {count - 1} ascending resolution_milestones, got {milestones}")
+    if len(milestones) != count - 1:
+        raise ValueError(f"{count} stages need {count - 1} resolution_milestones, got {milestones}")
     for size in columns["batch_size"]:
-        if size < 1 or size % cfg.n_view:
+        if size % cfg.n_view:
             raise ValueError(f"batch_size is {size} images, must be a multiple of n_view, {cfg.n_view}")
     return list(zip(*columns.values(), strict=True))
 
@@ -142,11 +157,6 @@ class CanonicalCameras(IterableDataset):
         self.first = first
         self.batches_per_step = batches_per_step
         self.stages = stages(cfg)
-        self.ranges = {
-            name: _range(cfg, name)
-            for name in ("elevation_range", "fovy_range", "relative_distance_range", "light_distance_range")
-        }
-        check_angles(self.ranges["elevation_range"], self.ranges["fovy_range"])
 
     def stage(self, step: int) -> tuple[int, int, int]:
         """(batch size, height, width) at a training step."""
@@ -163,7 +173,7 @@ class CanonicalCameras(IterableDataset):
         groups = batch_size // views
 
         def uniform(name: str) -> Tensor:
-            low, high = self.ranges[name]
+            low, high = getattr(self.cfg, name)
             drawn = low + (high - low) * torch.rand(groups, generator=generator)
             return drawn.repeat_interleave(views)
 
@@ -189,7 +199,6 @@ class TurntableCameras(Dataset):
         super().__init__()
         self.cfg = cfg
         self.azimuths_deg = orthogonal_azimuths(0.0, views)
-        check_angles(cfg.eval_elevation_deg, cfg.eval_fovy_deg)
 
     def __len__(self) -> int:
         return len(self.azimuths_deg)
@@ -201,13 +210,6 @@ class TurntableCameras(Dataset):
         azimuth = self.azimuths_deg[index : index + 1]
         batch = camera_batch(elevation, azimuth, *angles, cfg.eval_height, cfg.eval_width)
         return {"index": torch.tensor([index]), **batch}
-
-
-def _range(cfg: CameraDataModuleConfig, name: str) -> tuple[float, float]:
-    values = list(getattr(cfg, name))
-    if len(values) != 2 or not values[0] <= values[1]:
-        raise ValueError(f"{name} is {values}, must be [low, high] with low <= high")
-    return float(values[0]), float(values[1])
 
 
 @threestudio.register("imagedream-camera-datamodule")

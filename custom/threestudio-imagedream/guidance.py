@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,14 @@ from imagedream.cameras import camera_condition
 from imagedream.controller_weights import ControllerWeights
 from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE, angle_bias
 from imagedream.memory_options import MemoryOptions, load_pipeline, precision
+from imagedream.runs.ranges import (
+    Count,
+    Fraction,
+    NotNegative,
+    Positive,
+    Schedule,
+    check_ranges,
+)
 from imagedream.runs.seeds import step_generator
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
@@ -54,7 +62,7 @@ class ImageDreamGuidance(BaseObject):
 
     @dataclass
     class Config:
-        """Keys of `system.guidance`; those typed Any may be schedules in threestudio's list form."""
+        """Keys of `system.guidance`."""
 
         weights: str = "toybox"
         """`toybox` (the small model that ships), a file or folder of weights, or an id on the Hugging Face hub."""
@@ -62,38 +70,41 @@ class ImageDreamGuidance(BaseObject):
         """`local` or `pixel`, for a published file: the two have the same tensors. None is pixel, unless known."""
         adapter: str | None = None
         """File of a LoRA adapter that is merged into the network, such as a training with `lora` leaves."""
-        adapter_scale: float = 1.0
+        adapter_scale: NotNegative = 1.0
         """How much of it."""
-        guidance_scale: Any = 5.0
-        min_step_percent: Any = 0.02
-        max_step_percent: Any = 0.98
+        guidance_scale: Annotated[Any, Schedule(NotNegative)] = 5.0
+        min_step_percent: Annotated[Any, Schedule(Fraction)] = 0.02
+        max_step_percent: Annotated[Any, Schedule(Fraction)] = 0.98
         """Timesteps are drawn between these fractions of the training timesteps, one per group."""
         recon_loss: bool = True
         """True: the x0-reconstruction loss of the paper. False: score distillation sampling with weight σ²."""
-        recon_std_rescale: Any = 0.2
+        recon_std_rescale: Annotated[Any, Schedule(Fraction)] = 0.2
         """Blend of the rescaling of x0 that tames guidance; 0 is off."""
-        grad_clip: Any = None
+        grad_clip: Annotated[Any, Schedule(Positive | None)] = None
         """Largest norm of a group's latent gradient; None does not clip."""
-        n_view: int = 4
+        n_view: Count = 4
         precision: str = "auto"
         """Of the weights: float32, float16 or bfloat16; `auto` is float16 on CUDA and float32 elsewhere."""
         memory: dict = field(default_factory=dict)
         """`imagedream.memory_options.MemoryOptions`, such as {encoder: offload, vae_checkpointing: true}."""
-        groups_per_call: int | None = None
+        groups_per_call: Count | None = None
         """Most groups the network sees at once (each group counts twice, for guidance); None is all."""
         prompt_background: str = "match"
         """`match`: the prompt is shown on the colour behind its group's renders. `mean_grey`: on the grey of the whole
         batch's mean, as in the released code."""
-        prompt_temperature: float = PROMPT_TEMPERATURE
+        prompt_temperature: Positive = PROMPT_TEMPERATURE
         """How little it matters from which side a picture was taken, where several are given; see `angle_bias`."""
-        ip_weight: Any = 1.0
+        ip_weight: Annotated[Any, Schedule(NotNegative)] = 1.0
         """Of the image tokens; like the next two 1 is the model as trained, 0 without: `imagedream.controller_weights`."""
-        pixel_weight: Any = 1.0
+        pixel_weight: Annotated[Any, Schedule(NotNegative)] = 1.0
         """Of the prompt's frame."""
-        caption_weight: Any = 1.0
+        caption_weight: Annotated[Any, Schedule(NotNegative)] = 1.0
         """Of the caption."""
-        encoding_cache_size: int = 32
+        encoding_cache_size: Count = 32
         """Encodings of the prompts that are kept, one for each background colour (8 bits a channel)."""
+
+        def __post_init__(self) -> None:
+            check_ranges(self, "system.guidance")
 
     cfg: Config
 
@@ -106,8 +117,6 @@ class ImageDreamGuidance(BaseObject):
             raise ValueError(
                 f"system.guidance.prompt_background is {cfg.prompt_background!r}, must be {allowed}"
             )
-        for step in (0, 10**9):  # both ends of schedules
-            _controller_weights(cfg, 0, step)
         precision(cfg.precision, "cpu")
         _memory_options(cfg)
         checkpoints.check(cfg.weights)

@@ -7,12 +7,13 @@ gradient is the weighted sum of theirs. A guidance is loaded when its weight is 
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 import threestudio
 from imagedream.runs.out_of_memory import is_out_of_memory
+from imagedream.runs.ranges import Count, Schedule, check_ranges
 from threestudio.utils.base import Updateable, update_end_if_possible, update_if_possible
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import C, cleanup
@@ -31,12 +32,12 @@ class GuidanceEntry:
     prompt_processor_type: str = ""
     """Empty: `system.prompt_processor` is the prompt of this guidance too."""
     prompt_processor: dict = field(default_factory=dict)
-    weight: Any = 1.0
+    weight: Annotated[Any, Schedule(float)] = 1.0
     """Number or schedule; at 0 the guidance is not called, and not in memory."""
     cameras: str = "all"
     """What it sees: `all` images of a step, those of the first `group`, or the `first` image. A guidance with a method
     `camera_batch(prompt)` is shown the render of its own cameras instead, or is not called where that gives None."""
-    every: int = 1
+    every: Count = 1
     """Called in every n-th step only."""
 
     def __post_init__(self) -> None:
@@ -44,8 +45,7 @@ class GuidanceEntry:
             raise ValueError("an entry of system.guidances needs a guidance_type")
         if self.cameras not in CAMERAS:
             raise ValueError(f"cameras is {self.cameras!r}, must be one of {', '.join(CAMERAS)}")
-        if self.every < 1:
-            raise ValueError(f"every is {self.every}, must be 1 or more")
+        check_ranges(self)
 
 
 def preflight(name: str, cfg: Any) -> None:
@@ -70,7 +70,6 @@ class MixedGuidance:
 
     def preflight(self) -> None:
         """Raise what is wrong with the settings, without loading anything."""
-        C(self.cfg.weight, 0, 0)
         for kind in ("guidance", "prompt_processor"):
             if self.cfg[f"{kind}_type"]:
                 preflight(self.cfg[f"{kind}_type"], self.cfg[kind])

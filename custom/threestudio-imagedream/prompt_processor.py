@@ -1,7 +1,9 @@
 """The prompt: a picture or several of the same object, and if wanted a caption."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Interval
 
 import threestudio
 from imagedream.cameras import VIEW_NAMES
@@ -14,6 +16,7 @@ from imagedream.image_prompt.prompt import (
     open_picture,
 )
 from imagedream.image_prompt.prompt_camera import PromptCamera
+from imagedream.runs.ranges import check_ranges
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
 
@@ -52,10 +55,13 @@ class ImageDreamPromptProcessor(BaseObject):
         """Caption: what the object is."""
         negative_prompt: Any = ""
         """What guidance moves away from."""
-        image_size: int = 256
+        image_size: Annotated[int, Interval(ge=8, le=2**14)] = 256
         """Side in pixels of the prepared pictures."""
-        object_fraction: float = OBJECT_FRACTION
+        object_fraction: Annotated[float, Interval(gt=0, le=1)] = OBJECT_FRACTION
         """The object's longest side over the picture's side."""
+
+        def __post_init__(self) -> None:
+            check_ranges(self, "system.prompt_processor")
 
     cfg: Config
 

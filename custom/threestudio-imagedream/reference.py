@@ -2,16 +2,24 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate, normalize
 
 import threestudio
-from imagedream.cameras import check_angles
 from imagedream.image_prompt.prompt import open_picture
 from imagedream.image_prompt.prompt_camera import PromptCamera
+from imagedream.runs.ranges import (
+    ElevationDeg,
+    FieldOfViewDeg,
+    NotNegative,
+    Positive,
+    Size,
+    check_ranges,
+)
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
 
@@ -30,31 +38,34 @@ class ReferenceGuidance(BaseObject):
     class Config:
         """Keys of the entry's `guidance`."""
 
-        picture: int = 0
+        picture: Annotated[int, Ge(0)] = 0
         """Which of the prompt's pictures."""
         camera: str = "given"
         """`given`: the next four keys say where the picture was taken from. `estimate`: that is found out at
         `system.prompt_camera.steps`; from the first of these on there are losses, times the estimate's certainty."""
         azimuth_deg: float | None = None
         """Counted from the object's front; None: the side the picture was given for."""
-        elevation_deg: float = 0.0
-        relative_distance: float = 0.6
+        elevation_deg: ElevationDeg = 0.0
+        relative_distance: Positive = 0.6
         """Half the frame's height at the object, in world units."""
-        fovy_deg: float = 47.5
-        size: int = 64
+        fovy_deg: FieldOfViewDeg = 47.5
+        size: Size = 64
         """Side of the render in pixels."""
-        color_weight: float = 1.0
+        color_weight: NotNegative = 1.0
         """Of the mean squared difference of colours, the picture shown on the render's background."""
-        mask_weight: float = 1.0
+        mask_weight: NotNegative = 1.0
         """Of the mean squared difference between opacity and the picture's cut-out."""
-        depth_weight: float = 0.1
+        depth_weight: NotNegative = 0.1
         """Of 1 − correlation of depths inside the cut-out, where `depth_path` is given."""
         depth_path: Any = None
         """A grey picture of the same framing, the brighter the farther, in any unit."""
-        normal_weight: float = 0.1
+        normal_weight: NotNegative = 0.1
         """Of 1 − cosine of normals inside the cut-out, where `normal_path` is given."""
         normal_path: Any = None
         """A picture of the same framing: (normal + 1) / 2 as RGB; x right, y up, z towards the camera."""
+
+        def __post_init__(self) -> None:
+            check_ranges(self)
 
     cfg: Config
 
@@ -62,7 +73,6 @@ class ReferenceGuidance(BaseObject):
     def preflight(cls, cfg: Any) -> None:
         """Raise a ValueError that says what is wrong with the settings or the picture files."""
         cfg = parse_structured(cls.Config, cfg)
-        check_angles(cfg.elevation_deg, cfg.fovy_deg)
         if cfg.camera not in ("given", "estimate"):
             raise ValueError(f"camera is {cfg.camera!r}, must be 'given' or 'estimate'")
         for path in (cfg.depth_path, cfg.normal_path):

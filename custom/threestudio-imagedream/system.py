@@ -5,17 +5,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
 import threestudio
-from imagedream.cameras import check_angles
 from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.pictures import label_strip
 from imagedream.runs.atomic_checkpoints import Checkpoints
 from imagedream.runs.files import atomic_path
+from imagedream.runs.ranges import (
+    Count,
+    ElevationDeg,
+    NotNegative,
+    Positive,
+    Seed,
+    check_ranges,
+)
 from imagedream.runs.signals import StopOnSignal
 from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.config import parse_structured
@@ -67,6 +75,7 @@ class ImageDreamSystem(BaseLift3DSystem):
             ValueError: with one line that says what was got and what is allowed.
             ImportError: what is to be exported needs a library that is not installed.
         """
+        parse_structured(cls.Config, cfg)
         preflight(cfg["prompt_processor_type"], cfg.get("prompt_processor", {}))
         preflight(cfg.get("exporter_type", cls.Config.exporter_type), cfg.get("exporter", {}))
         GuidanceMix(cfg).preflight()
@@ -363,20 +372,23 @@ def _exported_level(checkpoint: Path) -> float | None:
 class ViewSettings:
     """How the four views shown before the optimisation are sampled."""
 
-    steps: int = 50
-    guidance_scale: float | None = None
+    steps: Annotated[int, Interval(ge=1, le=1000)] = 50
+    guidance_scale: NotNegative | None = None
     """None: what suits the model."""
-    elevation_deg: float = 5.0
-    seed: int = 0
+    elevation_deg: ElevationDeg = 5.0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        check_angles(self.elevation_deg)
+        check_ranges(self, "system.views")
 
 
 @dataclass(frozen=True)
 class CheckpointSettings:
     """How often a checkpoint is written by the clock, and how many of these stay."""
 
-    every_n_minutes: float | None = 10.0
+    every_n_minutes: Positive | None = 10.0
     """None: never."""
-    keep: int = 2
+    keep: Count = 2
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "system.checkpoints")

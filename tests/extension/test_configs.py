@@ -1,6 +1,8 @@
 """Every shipped config: its names are registered and its keys are known, here or in threestudio itself; it can export."""
 
+import math
 import re
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import threestudio
+from imagedream.runs.ranges import speaks_of_numbers
 from imagedream.runs.settings import flatten, read_settings
 from threestudio.utils.config import parse_structured
 
@@ -66,3 +69,32 @@ def test_refinement_fits_the_run_it_refines():
     assert fine.geometry.pos_encoding_config == coarse.geometry.pos_encoding_config
     assert fine.material.albedo_activation == coarse.material.albedo_activation
     assert fine.prompt_processor.negative_prompt == coarse.prompt_processor.negative_prompt
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("data", "CameraDataModuleConfig"),
+        ("guidance", "ImageDreamGuidance.Config"),
+        ("guidances", "GuidanceEntry"),
+        ("background", "ImageDreamBackground.Config"),
+        ("camera_estimate", "PromptCameraSettings"),
+        ("prompt_processor", "ImageDreamPromptProcessor.Config"),
+        ("reference", "ReferenceGuidance.Config"),
+        ("system", "ViewSettings"),
+        ("system", "CheckpointSettings"),
+        ("exporter", "ImageDreamMeshExporter.Config"),
+        ("imagedream.workshop.training.train_config", "TrainConfig"),
+        ("imagedream.workshop.training.train_config", "OptimizerConfig"),
+    ],
+)
+def test_every_number_of_a_class_is_checked(extension, module, name):
+    found = import_module(module if "." in module else f"threestudio-imagedream.{module}")
+    for part in name.split("."):
+        found = getattr(found, part)
+    numbers = [field.name for field in fields(found) if speaks_of_numbers(field.type)]
+    assert numbers
+    for number in numbers:
+        given = {"guidance_type": "x"} if name == "GuidanceEntry" else {}
+        with pytest.raises((ValueError, TypeError), match=rf"{number}.* nan"):
+            found(**given, **{number: math.nan})

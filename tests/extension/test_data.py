@@ -99,7 +99,7 @@ def test_a_batch_depends_on_the_seed_and_its_number_alone(extension):
         ({"height": [4, 8]}, "one entry per stage"),
         ({"batch_size": [4, 4], "height": [4, 8], "width": [4, 8]}, "2 stages need 1"),
         ({"fovy_range": [50, 45]}, r"fovy_range is \[50, 45\]"),
-        ({"elevation_range": [0, 120]}, "elevation_deg is 120"),
+        ({"elevation_range": [0, 120]}, r"elevation_range is \[0, 120\]"),
         ({"camera_perturb": 0.1}, "camera_perturb"),
     ],
 )

@@ -139,7 +139,7 @@ def test_controller_weights_follow_the_step(extension, weights, prompt):
     ("config", "message"),
     [
         ({"prompt_background": "grey"}, "prompt_background is 'grey', must be 'match' or 'mean_grey'"),
-        ({"pixel_weight": [0, 1.0, -1.0, 100]}, "pixel_weight is -1"),
+        ({"pixel_weight": [0, 1.0, -1.0, 100]}, r"pixel_weight is \[0, 1.0, -1.0, 100\]"),
         ({"weights": "sd-v2.1-base-4view-ipmv.pt"}, r"8\.05 GB"),
         ({"adapter": "nowhere"}, "adapter nowhere: no such file"),
         ({"precision": "half"}, "precision is 'half', must be one of auto, float32, float16, bfloat16"),

@@ -8,11 +8,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from annotated_types import Interval, MultipleOf
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
+
+from imagedream.runs.ranges import check_ranges
 
 if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamPipeline
@@ -39,7 +42,7 @@ class MemoryOptions:
     by one; or `free` it once a call of the pipeline has encoded its prompt."""
     vae_slicing: bool = False
     """The autoencoder takes one picture after the other."""
-    vae_tile_px: int | None = None
+    vae_tile_px: Annotated[int, Interval(ge=16), MultipleOf(16)] | None = None
     """Side of the tiles that the autoencoder cuts larger pictures into, a multiple of 16. The only option that changes
     the result: tiles overlap by a quarter, but each is normalised by itself."""
     vae_checkpointing: bool = False
@@ -59,8 +62,7 @@ class MemoryOptions:
         ):
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}, must be one of {', '.join(allowed)}")
-        if self.vae_tile_px is not None and (self.vae_tile_px < 16 or self.vae_tile_px % 16):
-            raise ValueError(f"vae_tile_px is {self.vae_tile_px}, must be a multiple of 16")
+        check_ranges(self)
 
 
 def precision(name: str, device: str | torch.device) -> torch.dtype:

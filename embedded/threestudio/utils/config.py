@@ -178,7 +178,10 @@ def merge_config(
             raise ConfigError(
                 f"{'the config' if from_string else source} must hold a mapping of keys to values"
             )
-    cfg = OmegaConf.merge(*parts, OmegaConf.from_cli(cli_args or []), kwargs)
+    try:
+        cfg = OmegaConf.merge(*parts, OmegaConf.from_cli(cli_args or []), kwargs)
+    except TypeError as error:  # a list for a mapping
+        raise ConfigError(f"the overrides do not fit the config: {error}") from error
     if resolve:
         OmegaConf.resolve(cfg)
     return cfg

@@ -91,7 +91,7 @@ def test_train_then_resume_then_export(tmp_path, capsys):
         (["trainer.devices=2"], "trainer.devices is set by the launcher"),
         (["checkpoint.every=1"], "checkpoint: unknown key every; allowed: "),
         (["system.checkpoints.minutes=0.0"], "minutes between checkpoints are 0.0, must be more than 0"),
-        (["system.checkpoints.keep=0"], "checkpoints kept are 0, must be 1 or more"),
+        (["system.checkpoints.keep=0"], "system.checkpoints.keep is 0, must be a whole number of at least 1"),
         (["trainr.x=1"], "the config: unknown key trainr (did you mean trainer?)"),
         (["system.picture=nope.png"], "no picture at nope.png"),
         (["system.image_path=nope.png"], "system.image_path=nope.png: no such file"),

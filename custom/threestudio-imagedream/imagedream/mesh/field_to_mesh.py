@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import PIL.Image
 import torch
 import trimesh
+from annotated_types import Interval
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -30,50 +31,38 @@ from imagedream.mesh.raycast import Raycaster
 from imagedream.mesh.surface import clean_surface, close_gaps, extract_surface
 from imagedream.mesh.texture import Texels, UnwrappedMesh, texels, unwrap
 from imagedream.mesh.writing import TexturedMesh
-
-_LIMITS = {
-    "resolution": (8, 512),
-    "min_piece": (0.0, 1.0),
-    "close_holes": (0, 8),
-    "smoothing": (0, 1000),
-    "target_faces": (0, 10_000_000),
-    "texture_size": (16, 8192),
-    "bake_views": (4, 256),
-}
+from imagedream.runs.ranges import As, Fraction, Positive, check_ranges
 
 
 @dataclass
 class MeshSettings:
     """How a field is meshed and textured: keys of `system.exporter` too, whose class extends this one (so not frozen)."""
 
-    resolution: int = 128
+    resolution: Annotated[int, Interval(ge=8, le=512)] = 128
     """Density samples along the longest side of the object's box."""
-    isosurface_threshold: Any = "auto"
+    isosurface_threshold: Annotated[Any, As(Positive | str)] = "auto"
     """Density of the surface; auto compares silhouettes with the field's rendered opacity and saves the runners-up as thumbnails."""
-    target_faces: int = 10000
+    target_faces: Annotated[int, Interval(ge=0, le=10**7)] = 10000
     """Faces at most after simplification, as the texture carries the detail; 0 keeps all of them."""
-    min_piece: float = 0.02
+    min_piece: Fraction = 0.02
     """Separate pieces with less than this fraction of the largest one's area are dropped."""
-    close_holes: int = 1
+    close_holes: Annotated[int, Interval(ge=0, le=8)] = 1
     """Pits and tunnels up to twice this many density samples wide are filled; 0 keeps them."""
-    smoothing: int = 5
+    smoothing: Annotated[int, Interval(ge=0, le=1000)] = 5
     """Taubin smoothing passes before simplification."""
-    texture_size: int = 1024
+    texture_size: Annotated[int, Interval(ge=16, le=8192)] = 1024
     """Side of the square textures in texels."""
-    bake_views: int = 24
+    bake_views: Annotated[int, Interval(ge=4, le=256)] = 24
     """Rendered views all around from which the texture of a density field is taken."""
     normal_map: bool = True
     """Keep the fine shape of the field in a normal map."""
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _LIMITS.items():
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and low <= value <= high):
-                raise ValueError(f"{name} is {value!r}, must be a number between {low} and {high}")
+        check_ranges(self)
         if 0 < self.target_faces < 4:
             raise ValueError(f"target_faces is {self.target_faces}, must be 0 (keep all) or at least 4")
         level = self.isosurface_threshold
-        if level != "auto" and not (isinstance(level, int | float) and level > 0):
+        if isinstance(level, str) and level != "auto":
             raise ValueError(f"isosurface_threshold is {level!r}, must be a positive number or 'auto'")
 
 

@@ -71,10 +71,6 @@ def choose_learned(model: nn.Module, learn: str | Sequence[str]) -> None:
     """
     if learn == "all":
         return
-    if isinstance(learn, str) and learn != "controllers":
-        raise ValueError(f"learn is {learn!r}, must be all, controllers or a list of names of parameters")
-    if not learn:
-        raise ValueError("learn is an empty list: nothing would be learned")
     patterns = CONTROLLERS if learn == "controllers" else learn
     parameters = dict(model.named_parameters())
     learned: set[str] = set()

@@ -1,20 +1,32 @@
 """Everything a training run is made of, as dataclasses, and how a YAML file becomes one. No other file of the training is read here."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Interval, Predicate
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from imagedream.runs.ranges import (
+    AscendingPair,
+    Count,
+    CountOrZero,
+    Fraction,
+    NotNegative,
+    Positive,
+    Seed,
+    ascending,
+    check_finite,
+    check_ranges,
+    check_value,
+)
 from imagedream.runs.settings import as_typed, read_settings
 from imagedream.toybox import FIRST_KINDS, KINDS
 
 VIEWS = 4
 """Target views of an object in a group, a quarter turn apart."""
-Number = int | float
 PARTS = ("encoder", "autoencoder", "diffusion")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 OPTIMIZERS = ("adamw", "muon", "adafactor")
@@ -27,57 +39,31 @@ def _check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"{option} is {value!r}, must be one of {', '.join(allowed)}")
 
 
-def _check_number(
-    option: str, value: Number, low: Number, high: Number | None = None, below: Number | None = None
-) -> None:
-    """Raise ValueError unless a number lies from `low` to `high`, both included, or is at least `low` and below `below`."""
-    allowed = f"at least {low}"
-    allowed += "" if high is None else f" and at most {high}"
-    allowed += "" if below is None else f" and below {below}"
-    if not value >= low or (high is not None and value > high) or (below is not None and value >= below):
-        raise ValueError(f"{option} is {value}, must be {allowed}")
-
-
-def _check_positive(option: str, value: Number) -> None:
-    if not value > 0:
-        raise ValueError(f"{option} is {value}, must be above 0")
-
-
-def _check_range(
-    option: str, low_high: tuple[Number, Number], low: Number = -math.inf, high: Number = math.inf
-) -> None:
-    """Raise ValueError unless a range goes up and lies within `low` to `high`, both included."""
-    first, last = low_high
-    if not low <= first <= last <= high:
-        limits = "" if low == -math.inf else f" and lie from {low} to {high}"
-        raise ValueError(f"{option} is {first} to {last}, must not go down{limits}")
-
-
 @dataclass(frozen=True)
 class SampleConfig:
     """What one toy's training sample looks like. Ranges are uniform."""
 
     kinds: list[str] = field(default_factory=lambda: list(FIRST_KINDS))
     """Kinds of toys, drawn evenly; one that is named twice is drawn twice as often."""
-    image_size: int = 64
+    image_size: Annotated[int, Interval(ge=8, le=2**14)] = 64
     """Side of all views in pixels."""
-    groups: int = 2
+    groups: Count = 2
     """Groups of four target views an object."""
-    prompts: int = 2
+    prompts: Count = 2
     """Prompt views an object."""
-    elevation_deg: tuple[float, float] = (0.0, 20.0)
+    elevation_deg: Annotated[AscendingPair, Interval(gt=-90, lt=90)] = (0.0, 20.0)
     """Target cameras."""
-    fov_y_deg: tuple[float, float] = (45.0, 50.0)
+    fov_y_deg: Annotated[AscendingPair, Interval(gt=0, lt=180)] = (45.0, 50.0)
     """Target cameras; the network is not told, so keep it narrow."""
-    relative_distance: tuple[float, float] = (0.71, 0.75)
+    relative_distance: Annotated[AscendingPair, Interval(gt=0)] = (0.71, 0.75)
     """Target cameras: half the frame's height at the origin, in world units."""
-    prompt_azimuth_deg: tuple[float, float] = (-90.0, 90.0)
+    prompt_azimuth_deg: AscendingPair = (-90.0, 90.0)
     """Prompt cameras: the front half circle (paper §4)."""
-    prompt_elevation_deg: tuple[float, float] = (0.0, 25.0)
+    prompt_elevation_deg: Annotated[AscendingPair, Interval(gt=-90, lt=90)] = (0.0, 25.0)
     """Prompt cameras."""
-    prompt_fov_y_deg: tuple[float, float] = (25.0, 55.0)
+    prompt_fov_y_deg: Annotated[AscendingPair, Interval(gt=0, lt=180)] = (25.0, 55.0)
     """Prompt cameras."""
-    prompt_fraction: tuple[float, float] = (0.8, 0.95)
+    prompt_fraction: Annotated[AscendingPair, Interval(gt=0, le=1)] = (0.8, 0.95)
     """The prompt object's longest side over the frame's; `imagedream.image_prompt` prepares pictures at 0.90."""
     prompt_light: str = "random"
     """`random`: each prompt view has a light of its own (ImageDream's future work, paper §5); `fixed`: all have the
@@ -87,8 +73,7 @@ class SampleConfig:
         unknown = set(self.kinds) - set(KINDS)
         if unknown or not self.kinds:
             raise ValueError(f"kinds has unknown {sorted(unknown)}; the toybox knows {', '.join(KINDS)}")
-        for name in ("image_size", "groups", "prompts"):
-            _check_number(f"data.sample.{name}", getattr(self, name), 1)
+        check_ranges(self, "data.sample")
         _check_choice("data.sample.prompt_light", self.prompt_light, PROMPT_LIGHTS)
 
 
@@ -98,20 +83,20 @@ class RenderedConfig:
 
     folders: list[str] = field(default_factory=list)
     """Folders with shards or views, at any depth; none: only toys."""
-    share: float = 1.0
+    share: Annotated[float, Interval(gt=0, le=1)] = 1.0
     """Of the objects that are learned from, as often as they are shown; the rest are toys."""
-    image_size: int = 256
+    image_size: Annotated[int, Interval(ge=8, le=2**14)] = 256
     """Side of all views in pixels; larger ones are reduced."""
-    own_prompts: float = 0.5
+    own_prompts: Fraction = 0.5
     """Probability that the prompt has its own camera and light, where a sample brings such views; otherwise it is one of
     the ring's 16 (of 32) views from azimuth −90 up to 90, as in the paper (§4), where it is always so."""
-    prompt_fraction: tuple[float, float] = (0.8, 0.95)
+    prompt_fraction: Annotated[AscendingPair, Interval(gt=0, le=1)] = (0.8, 0.95)
     """The prompt object's longest side over the frame's; `imagedream.image_prompt` prepares pictures at 0.90."""
-    prompt_azimuth_deg: tuple[float, float] = (-180.0, 180.0)
+    prompt_azimuth_deg: AscendingPair = (-180.0, 180.0)
     """Of prompt views with their own camera: which of a sample's are used."""
-    prompt_elevation_deg: tuple[float, float] = (-90.0, 90.0)
+    prompt_elevation_deg: AscendingPair = (-90.0, 90.0)
     """Likewise."""
-    prompt_fov_y_deg: tuple[float, float] = (0.0, 180.0)
+    prompt_fov_y_deg: AscendingPair = (0.0, 180.0)
     """Likewise."""
     caption_suffix: str = ""
     """Appended to captions that do not say "3d"; MVDream's is ", 3d asset"."""
@@ -119,13 +104,7 @@ class RenderedConfig:
     """Leave broken samples out, with a warning."""
 
     def __post_init__(self):
-        _check_positive("data.rendered.share", self.share)
-        _check_number("data.rendered.share", self.share, 0, 1)
-        _check_number("data.rendered.image_size", self.image_size, 8)
-        _check_number("data.rendered.own_prompts", self.own_prompts, 0, 1)
-        _check_range("data.rendered.prompt_fraction", self.prompt_fraction, 0.01, 1)
-        for name in ("prompt_azimuth_deg", "prompt_elevation_deg", "prompt_fov_y_deg"):
-            _check_range(f"data.rendered.{name}", getattr(self, name))
+        check_ranges(self, "data.rendered")
 
 
 @dataclass(frozen=True)
@@ -135,21 +114,17 @@ class PicturesConfig:
     folders: list[str] = field(default_factory=list)
     """Shards (`KEY.jpg` and `KEY.txt`, or `KEY.json` with `caption`), or pictures `NAME.jpg` with `NAME.txt` or a
     `captions.csv` (file, caption) in the same folder; none: only objects."""
-    share: float = 0.3
+    share: Annotated[float, Interval(gt=0, lt=1)] = 0.3
     """Of the steps (MVDream: 0.3)."""
-    batch_size: int | None = None
+    batch_size: Count | None = None
     """Pictures a step; twice `data.batch_size` when null."""
-    prompt_crop: tuple[float, float] = (0.7, 1.0)
+    prompt_crop: Annotated[AscendingPair, Interval(ge=0.01, le=1)] = (0.7, 1.0)
     """Side of the prompt over the side of the picture that it is cut out of."""
     skip_broken: bool = False
     """Leave broken samples out, with a warning."""
 
     def __post_init__(self):
-        _check_positive("data.pictures.share", self.share)
-        _check_number("data.pictures.share", self.share, 0, below=1)
-        if self.batch_size is not None:
-            _check_number("data.pictures.batch_size", self.batch_size, 1)
-        _check_range("data.pictures.prompt_crop", self.prompt_crop, 0.01, 1)
+        check_ranges(self, "data.pictures")
 
 
 @dataclass(frozen=True)
@@ -164,28 +139,27 @@ class DataConfig:
     """Single pictures among the objects."""
     cache: str = "cache"
     """Folder of the rendered toys, and of what is known of shards."""
-    objects: int = 6144
+    objects: Count = 6144
     """Toys to train on."""
-    validation_objects: int = 128
+    validation_objects: CountOrZero = 128
     """Objects kept apart to watch the loss: further toys, and the last of the rendered objects; with 0 (a few own objects)
     the loss is watched on those it learns from."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Objects a step and process."""
-    workers: int | None = None
+    workers: Annotated[int, Interval(ge=1, le=1024)] | None = None
     """Processes that render toys and check shards; all cores when null."""
-    loader_workers: int = 0
+    loader_workers: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Processes that prepare batches while the network learns; 0 prepares them in between."""
 
     def __post_init__(self):
-        alone = self.rendered.folders and not self.mixes
-        _check_number("data.validation_objects", self.validation_objects, 0 if alone else 1)
+        check_ranges(self, "data")
+        if not self.validation_objects and (self.mixes or not self.rendered.folders):
+            raise ValueError("data.validation_objects is 0, must be at least 1 for toys")
         if self.mixes and self.rendered.image_size != self.sample.image_size:
             raise ValueError(
                 f"data.rendered.image_size is {self.rendered.image_size}, data.sample.image_size {self.sample.image_size}: "
                 "where both are mixed (data.rendered.share below 1), they must be the same"
             )
-        _check_number("data.batch_size", self.batch_size, 1)
-        _check_number("data.loader_workers", self.loader_workers, 0)
 
     @property
     def pictures_a_step(self) -> int:
@@ -226,39 +200,35 @@ class OptimizerConfig:
     """`adamw` (Loshchilov and Hutter, arXiv 1711.05101; the paper's); `muon` (matrices by their directions, the rest by
     AdamW), which keeps of a matrix one of its size instead of two; or `adafactor` (Shazeer and Stern, arXiv 1804.04235),
     which keeps a row and a column."""
-    learning_rate: float = 1e-4
+    learning_rate: NotNegative = 1e-4
     """Peak learning rate."""
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     """Of matrices and kernels; not for biases, norms and embeddings."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: Annotated[tuple[float, float], Interval(ge=0, lt=1)] = (0.9, 0.99)
     """AdamW's, and of what Muon leaves to it."""
     schedule: str = "cosine"
     """How the rate falls from its peak to `final_fraction` of it at the last step: `cosine`, `linear`, or `constant`, which
     does not."""
-    warmup_steps: int = 100
+    warmup_steps: CountOrZero = 100
     """Linear warm-up."""
-    final_fraction: float = 0.02
+    final_fraction: Fraction = 0.02
     """Learning rate at the last step over the peak."""
 
     def __post_init__(self):
         _check_choice("optimizer.kind", self.kind, OPTIMIZERS)
         _check_choice("optimizer.schedule", self.schedule, SCHEDULES)
-        for name in ("learning_rate", "weight_decay", "warmup_steps"):
-            _check_number(f"optimizer.{name}", getattr(self, name), 0)
-        for beta in self.betas:
-            _check_number("optimizer.betas", beta, 0, below=1)
-        _check_number("optimizer.final_fraction", self.final_fraction, 0, 1)
+        check_ranges(self, "optimizer")
 
 
 @dataclass(frozen=True)
 class LoraConfig:
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685) of the network's attention."""
 
-    rank: int = 0
+    rank: Annotated[int, Interval(ge=0, le=2**16)] = 0
     """Of the corrections; 0 trains the network itself."""
     weights: str = "toybox"
     """The model that is corrected, all of its parts: anything that `imagedream.checkpoints.load` knows."""
-    alpha: float = 16.0
+    alpha: Positive = 16.0
     """Corrections are scaled by alpha / rank."""
     target_modules: list[str] = field(
         default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0", "to_k_ip.0", "to_v_ip.0"]
@@ -266,40 +236,37 @@ class LoraConfig:
     """Ends of the names of matrices that are corrected: those of self- and cross-attention, and the image controllers'."""
 
     def __post_init__(self):
-        _check_number("lora.rank", self.rank, 0)
-        _check_positive("lora.alpha", self.alpha)
+        check_ranges(self, "lora")
 
 
 @dataclass(frozen=True)
 class ConditioningConfig:
     """How often the network is trained without what it will sometimes have to do without."""
 
-    prompt_dropout: float = 0.1
+    prompt_dropout: Fraction = 0.1
     """Probability of no image prompt (paper §4): of exactly what the network takes for one later, `model.no_image`."""
-    caption_dropout: float = 0.1
+    caption_dropout: Fraction = 0.1
     """Probability of the empty caption."""
-    white_background: float = 0.4
+    white_background: Fraction = 0.4
     """Fraction of groups in front of white; those that are neither this nor that stand in front of any colour."""
-    grey_background: float = 0.2
+    grey_background: Fraction = 0.2
     """Fraction of groups in front of some grey; MVDream: 1."""
-    timesteps: list[list[float]] = field(default_factory=lambda: [[1.0, 0.0, 1.0]])
+    timesteps: Annotated[list[list[float]], Interval(ge=0, le=1)] = field(
+        default_factory=lambda: [[1.0, 0.0, 1.0]]
+    )
     """Which noise levels are drawn: pieces of [share of the draws, lowest, highest level], levels as fractions of all
     timesteps, uniform within a piece. One piece of [1, 0, 1] is the paper's; [0.3, 1, 1] is for the last level alone, at
     which sampling begins and only the conditions tell what the object looks like."""
 
     def __post_init__(self):
-        for name in ("prompt_dropout", "caption_dropout", "white_background", "grey_background"):
-            _check_number(f"conditioning.{name}", getattr(self, name), 0, 1)
+        check_ranges(self, "conditioning")
         both = self.white_background + self.grey_background
-        _check_number("conditioning.white_background and grey_background: their sum", both, 0, 1)
+        check_value("conditioning.white_background and grey_background: their sum", both, Fraction)
         for piece in self.timesteps:
-            if len(piece) != 3:
+            if len(piece) != 3 or not ascending(piece[1:]):
                 raise ValueError(
                     f"conditioning.timesteps has {piece}, must be [share, lowest, highest level]"
                 )
-            share, *levels = piece
-            _check_number("conditioning.timesteps: a share", share, 0, 1)
-            _check_range("conditioning.timesteps: levels", tuple(levels), 0, 1)
         total = sum(share for share, *_ in self.timesteps)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"conditioning.timesteps: the shares sum to {total:g}, must sum to 1")
@@ -309,38 +276,33 @@ class ConditioningConfig:
 class ObjectiveConfig:
     """Weights of the noise levels, see `imagedream.workshop.training.objectives`."""
 
-    min_snr_gamma: float | None = None
+    min_snr_gamma: Positive | None = None
     """min-SNR-γ weighting (Hang et al., arXiv 2303.09556; γ = 5 there): the loss, seen as one on x₀, counts
     min(SNR, γ), so that the many easy, nearly clean levels do not outweigh the others. Null: all levels alike, as in the
     paper."""
 
-    channel_weights: list[float] | None = None
+    channel_weights: Annotated[list[float], Interval(gt=0)] | None = None
     """What the squared error of each latent channel is multiplied with, such as what a channel is worth in pixels; they
     are divided by their mean. Null: all alike."""
 
     def __post_init__(self):
-        if self.min_snr_gamma is not None:
-            _check_positive("objective.min_snr_gamma", self.min_snr_gamma)
-        for weight in self.channel_weights or ():
-            _check_positive("objective.channel_weights: a weight", weight)
+        check_ranges(self, "objective")
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
     """What is done to targets and prompts of objects while training, see `imagedream.workshop.training.augmentations`."""
 
-    object_scale: tuple[float, float] = (1.0, 1.0)
+    object_scale: Annotated[AscendingPair, Interval(ge=0.01, le=1)] = (1.0, 1.0)
     """Range of the size of an object in its frame, against the size it was rendered at; the same for all views of a group
     and its prompt. CRM: 0.475 to 0.95."""
-    contour_probability: float = 0.0
+    contour_probability: Fraction = 0.0
     """Of a line in a random colour around the prompt's silhouette, like the rim that background removal leaves. CRM: 0.5."""
-    contour_px: tuple[int, int] = (1, 3)
+    contour_px: Annotated[tuple[int, int], Interval(ge=1, le=100), Predicate(ascending)] = (1, 3)
     """Range of the line's width, in pixels of the prompt."""
 
     def __post_init__(self):
-        _check_range("augmentation.object_scale", self.object_scale, 0.01, 1)
-        _check_number("augmentation.contour_probability", self.contour_probability, 0, 1)
-        _check_range("augmentation.contour_px", self.contour_px, 1, 100)
+        check_ranges(self, "augmentation")
 
 
 @dataclass
@@ -380,39 +342,39 @@ class TrainConfig:
     """Weights of the noise levels (diffusion)."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     """Changes to the objects' pictures (diffusion)."""
-    steps: int = 1000
+    steps: Count = 1000
     """Optimiser steps."""
-    seed: int = 0
+    seed: Seed = 0
     """Of everything random."""
     precision: str = "32-true"
     """One of Lightning's, e.g. bf16-mixed; `auto` is bf16-mixed where the device computes in bfloat16, else 32-true."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Batches a step."""
-    gradient_clip: float = 1.0
+    gradient_clip: NotNegative = 1.0
     """Largest gradient norm."""
-    ema_decay: float = 0.999
+    ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.999
     """Of the averaged weights, which are what is saved."""
-    validate_every: int = 200
+    validate_every: Count = 200
     """Steps between validations."""
-    validation_views: int = 4
+    validation_views: CountOrZero = 4
     """Validation objects of which four views are sampled, drawn and scored at each validation; 0 is none (diffusion)."""
-    validation_view_steps: int = 20
+    validation_view_steps: Annotated[int, Interval(ge=1, le=1000)] = 20
     """Sampler steps of these."""
-    log_every: int = 10
+    log_every: Count = 10
     """Steps between lines of stats.jsonl."""
     tensorboard: bool = False
     """The same numbers and pictures for TensorBoard, in `tensorboard/` (needs the package)."""
-    checkpoint_minutes: float = 5.0
+    checkpoint_minutes: Positive = 5.0
     """Minutes between checkpoints and snapshots of the model."""
-    checkpoint_steps: int = 0
+    checkpoint_steps: CountOrZero = 0
     """Steps between checkpoints, besides; 0 goes by time alone."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Count = 2
     """The newest that stay."""
     resume_changed: bool = False
     """Resume although the config has changed since; learning rates stay those of the checkpoint."""
-    devices: int = 1
+    devices: Count = 1
     """Devices (on a CPU: processes) of each machine; several train by DDP."""
-    nodes: int = 1
+    nodes: Count = 1
     """Machines."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
@@ -421,13 +383,13 @@ class TrainConfig:
 
     def __post_init__(self):
         _check_choice("precision", self.precision, PRECISIONS)
-        for name in ("steps", "accumulate", "validate_every", "validation_view_steps", "log_every"):
-            _check_number(name, getattr(self, name), 1)
-        for name in ("keep_checkpoints", "devices", "nodes"):
-            _check_number(name, getattr(self, name), 1)
-        for name in ("validation_views", "checkpoint_steps"):
-            _check_number(name, getattr(self, name), 0)
-        _check_number("ema_decay", self.ema_decay, 0, below=1)
+        check_ranges(self)
+        check_finite({"model": self.model, "scheduler": self.scheduler})
+        names = isinstance(self.learn, list) and self.learn and all(isinstance(n, str) for n in self.learn)
+        if not names and self.learn not in ("all", "controllers"):
+            raise ValueError(
+                f"learn is {self.learn!r}, must be all, controllers or a list of names of parameters"
+            )
         if self.lora.rank:
             self._check_lora()
 
