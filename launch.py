@@ -10,6 +10,7 @@ A config may be a change of another (`base:`), and one flag is added to threestu
 one plain config file for the host; what a preset sets is printed, and overrides that are given win over it.
 """
 
+import ctypes
 import importlib.util
 import logging
 import os
@@ -17,8 +18,8 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ from omegaconf import OmegaConf  # noqa: E402
 
 from imagedream.runs.disk_space import LEAST_FREE_BYTES, check_folder  # noqa: E402
 from imagedream.runs.host_ranges import check_experiment  # noqa: E402
+from imagedream.runs.locks import temporary_folder  # noqa: E402
 from imagedream.runs.settings import (  # noqa: E402
     apply_presets,
     as_typed,
@@ -138,8 +140,10 @@ def read_checked_config(arguments):
     return cfg
 
 
-def run_in_threestudio(folder: Path, arguments, cfg) -> int:
+def run_in_threestudio(folder: Path, arguments, cfg, temporary: Path) -> int:
     """Run threestudio's own launch.py; training is followed by an export, as everywhere else."""
+    from imagedream.runs.trial_folder import at_work
+
     for note in real_threestudio.check(folder, registered_names(cfg)):
         sys.stderr.write(f"note: {note}\n")
     for entry in real_threestudio.registering(folder, "imagedream-system"):
@@ -164,9 +168,10 @@ def run_in_threestudio(folder: Path, arguments, cfg) -> int:
     command = [sys.executable, "launch.py", "--config", str(arguments.config), *flags]
     cache = Path(".threestudio_cache").resolve()
     trial = root / str(cfg.get("name", "default")) / f"{cfg.get('tag', '')}{timestamp}"
-    if arguments.mode == "train":
-        begin_trial(trial, cfg)
-    with real_threestudio.working_folder(folder, EXTENSION, cache) as working_folder:
+    with (
+        at_work(trial, cfg, arguments.mode),
+        real_threestudio.working_folder(folder, EXTENSION, cache, temporary) as working_folder,
+    ):
         code = call([*command, f"--{arguments.mode}", *overrides, *resume], working_folder)
         if code or arguments.mode != "train":
             return code
@@ -178,7 +183,8 @@ def run_in_threestudio(folder: Path, arguments, cfg) -> int:
 
 def call(command: list[str], folder: Path) -> int:
     """Run a program that handles Ctrl-C and SIGTERM itself, to which they are passed on; its exit code."""
-    process = subprocess.Popen(command, cwd=folder, start_new_session=True)
+    ends_with_this = _end_with_parent if sys.platform == "linux" else None
+    process = subprocess.Popen(command, cwd=folder, start_new_session=True, preexec_fn=ends_with_this)
     passed_on = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, lambda n, _: process.send_signal(n)) for number in passed_on}
     try:
@@ -188,38 +194,35 @@ def call(command: list[str], folder: Path) -> int:
             signal.signal(number, handler)
 
 
+def _end_with_parent() -> None:
+    """Nobody may be at work in a trial's folder whose lock a killed launch.py has lost."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
 def run_here(arguments, cfg, project: Path) -> int:
     """Run the embedded host."""
-    from imagedream.runs.trial_folder import check_space
+    from imagedream.runs.trial_folder import at_work, check_space
     from threestudio import launcher
     from threestudio.utils.misc import get_rank
 
     started = time.monotonic()
     run = launcher.build(arguments, cfg, project)
-    if arguments.mode == "train" and get_rank() == 0:
+    first = get_rank() == 0
+    if arguments.mode == "train" and first:
         check_space(run.trial, cfg, run.system)
-        begin_trial(run.trial, cfg)
-    run.start()
+    with at_work(run.trial, cfg, arguments.mode) if first else nullcontext():
+        run.start()
     logging.getLogger("imagedream").info("Done in %.0f s: %s", time.monotonic() - started, run.trial)
     return 0
-
-
-def begin_trial(trial: Path, cfg) -> None:
-    """Move an earlier run out of a new one's folder, and note what the new one is made with."""
-    from imagedream.runs.trial_folder import set_aside
-    from imagedream.runs.versions import write_versions
-
-    if cfg.get("resume") is None:
-        set_aside(trial)
-    write_versions(trial / "code")
 
 
 def problem(argv: list[str]) -> str | None:
     """What is wrong with a command line and its config, as far as can be seen without loading anything."""
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             arguments = replace(parse_arguments(argv), preset=None)  # which may have to ask a device
-            read_checked_config(with_one_config(arguments, "embedded", Path(folder)))
+            read_checked_config(with_one_config(arguments, "embedded", folder))
     except Exception as error:
         if not is_user_error(error):
             raise
@@ -259,7 +262,9 @@ def run(argv: list[str], project: Path, folder: Path) -> int:
         from imagedream.runs.trial_folder import resolve_resume
 
         resolve_resume(cfg)
-    return run_in_threestudio(found[0], arguments, cfg) if found else run_here(arguments, cfg, project)
+    if found:
+        return run_in_threestudio(found[0], arguments, cfg, folder)
+    return run_here(arguments, cfg, project)
 
 
 def main(argv: list[str], project: Path = PROJECT) -> int:
@@ -270,8 +275,8 @@ def main(argv: list[str], project: Path = PROJECT) -> int:
         project: whose `configs/` and, in the embedded host, `custom/` are used.
     """
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            return run(argv, project, Path(folder))
+        with temporary_folder() as folder:
+            return run(argv, project, folder)
     except (KeyboardInterrupt, Quit):
         sys.stderr.write("interrupted\n")
         return 130

@@ -228,7 +228,7 @@ def registering(folder: Path, name: str) -> list[Path]:
 
 
 @contextmanager
-def working_folder(folder: Path, extension: Path, cache: Path) -> Iterator[Path]:
+def working_folder(folder: Path, extension: Path, cache: Path, inside: Path | None = None) -> Iterator[Path]:
     """A folder to run the checkout's launch.py in: everything of the checkout, and the extension in `custom/`.
 
     It holds links only, so that the checkout stays as it is and may be read-only.
@@ -237,8 +237,9 @@ def working_folder(folder: Path, extension: Path, cache: Path) -> Iterator[Path]
         folder: the checkout.
         extension: the extension's folder; where the checkout's `custom/` has one of that name, that one stays.
         cache: where threestudio's cache of text embeddings goes.
+        inside: where it is made; by default among the system's temporary folders.
     """
-    with tempfile.TemporaryDirectory(prefix="threestudio-") as name:
+    with tempfile.TemporaryDirectory(prefix="threestudio-", dir=inside) as name:
         top = Path(name)
         for entry in folder.iterdir():
             if entry.name not in ("custom", cache.name):

@@ -1,8 +1,7 @@
 """Mesh export for threestudio: upright, front forward, one sRGB base-colour texture, checked against the field."""
 
 import atexit
-import shutil
-import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from omegaconf import OmegaConf
 import threestudio
 from imagedream.mesh import MeshSettings, export, mesh_field, mesh_surface, summary
 from imagedream.mesh.writing import check_format, check_name, upward
+from imagedream.runs.locks import temporary_folder
 from threestudio.models.exporters.base import Exporter, ExporterOutput
 from threestudio.utils.config import parse_structured
 
@@ -94,8 +94,9 @@ class ImageDreamMeshExporter(Exporter):
             surface = trimesh.Trimesh(mesh.v_pos.float().cpu().numpy(), mesh.t_pos_idx.cpu().numpy())
             meshed = mesh_surface(surface, self._albedo, settings, device)
         # the host copies files into its save folder after this call, so the originals wait until the process ends
-        folder = tempfile.mkdtemp(prefix="imagedream-export-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        kept = ExitStack()
+        folder = kept.enter_context(temporary_folder())
+        atexit.register(kept.close)
         paths, record = export(meshed, folder, self.cfg.fmt, self.cfg.save_name, self.cfg.up)
         record = {**record, **self.notes, "warnings": [*record["warnings"], *self.warnings]}
         for line in summary(record):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class SaverMixin:
 
     def _write(self, filename: str, write: Callable[[Path], Any]) -> str:
         path = Path(self.get_save_path(filename))
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        temporary = path.with_name(f".unfinished-{uuid.uuid4().hex[:8]}{path.suffix}")
         try:
             write(temporary)
             os.replace(temporary, path)

@@ -14,6 +14,7 @@ import torch
 import launch
 from imagedream.runs import atomic_checkpoints, trial_folder
 from imagedream.runs.disk_space import checkpoint_bytes
+from imagedream.runs.locks import locked
 from threestudio.launching.arguments import parse_arguments, read_config
 
 PROJECT = Path(__file__).parent / "project"
@@ -98,7 +99,7 @@ def test_resume_auto_passes_over_damaged_checkpoints(start, tmp_path, capsys, da
     middle = len(content) // 3
     flipped = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
     steps[4].write_bytes({"cut short": content[:middle], "flipped": flipped, "empty": b""}[damage])
-    half = folder / ".last.1.ckpt"  # of a run killed while it wrote
+    half = folder / ".unfinished-0123abcd.ckpt"  # of a run killed while it wrote
     half.write_bytes(content[:100])
 
     sys.modules["toy-extension"].ToySystem.events.clear()
@@ -142,6 +143,23 @@ def test_a_new_start_in_a_used_folder_keeps_the_earlier_run_beside_it(start, tmp
     assert start("trainer.max_steps=3", f"resume={last}") == 0
     assert start("--test", f"resume={last}") == 0
     assert sorted(path.name for path in trial.parent.iterdir()) == ["run", aside.name]
+
+
+def test_two_runs_are_not_in_one_folder(start, tmp_path, capsys):
+    assert start() == 0
+    trial = tmp_path / "toy" / "run"
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    last = f"resume={trial / 'ckpts' / 'last.ckpt'}"
+    with locked(trial, "run", beside=True):  # as by a run that is going on
+        for arguments in ([], ["--resume=auto"], ["--export", last], ["--test", last]):
+            assert start(*arguments) == 2
+            assert capsys.readouterr().err.endswith(
+                f"error: {trial}: another run is at work there; wait for it or name another folder\n"
+            )
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    trial.with_name(".other@20260101-000000.lock").touch()  # of a run that was killed
+    assert start("tag=more") == 0
+    assert sorted(path.name for path in trial.parent.iterdir()) == ["more", "run"]
 
 
 def test_an_earlier_run_is_not_moved_over_another_one(tmp_path):

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from imagedream.cli import main
+from imagedream.runs.locks import locked
 from imagedream.workshop.training.training_data import StepBatches
 from tests.workshop.training.conftest import ENVIRONMENT, LIGHTNING_WARNINGS, command, run
 
@@ -42,6 +43,13 @@ def files(out):
 def newest(out):
     link = out / "checkpoints" / "last.ckpt"
     return os.readlink(link) if link.is_symlink() else None
+
+
+def test_a_run_folder_takes_one_training(recipe, tmp_path, capsys):
+    with locked(tmp_path / "run", "training"):  # as by one that is going on
+        assert run(recipe, tmp_path / "run") == 2
+        assert "another training is at work there" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

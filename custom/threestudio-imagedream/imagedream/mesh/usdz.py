@@ -4,7 +4,6 @@ What is the same in every file, above all the material, stands in `usdz_scene.us
 """
 
 import io
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from PIL import Image
 
 from imagedream.mesh.reading import from_gltf_axes, to_gltf_axes
 from imagedream.mesh.texture import UnwrappedMesh
+from imagedream.runs.locks import temporary_folder
 
 _SCENE = Path(__file__).with_name("usdz_scene.usda")
 
@@ -41,18 +41,18 @@ def to_usdz(mesh: UnwrappedMesh, base_colour: bytes, normal_map: bytes | None = 
     require_usd()
     from pxr import Sdf, Usd, UsdUtils
 
-    with tempfile.TemporaryDirectory() as folder:
-        unpacked, packed = Path(folder) / "model.usdc", Path(folder) / "model.usdz"
+    with temporary_folder() as folder:
+        unpacked, packed = folder / "model.usdc", folder / "model.usdz"
         layer = Sdf.Layer.CreateAnonymous(".usda")
         layer.ImportFromString(_SCENE.read_text(encoding="utf-8"))
         stage = Usd.Stage.Open(layer)
         _fill(stage, mesh)
-        (Path(folder) / "base_colour.png").write_bytes(base_colour)
+        (folder / "base_colour.png").write_bytes(base_colour)
         if normal_map is None:
             stage.RemovePrim("/model/material/normal")
             stage.GetPrimAtPath("/model/material/surface").RemoveProperty("inputs:normal")
         else:
-            (Path(folder) / "normal.png").write_bytes(normal_map)
+            (folder / "normal.png").write_bytes(normal_map)
         layer.Export(str(unpacked))
         if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(unpacked)), str(packed)):
             raise OSError(f"usd-core could not write a USDZ file in {folder}")

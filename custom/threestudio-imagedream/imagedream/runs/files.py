@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+UNFINISHED = ".unfinished-"
+"""How the names of files and folders begin that are being written; see `imagedream.runs.locks.locked`."""
+
 
 def _beside(path: Path) -> Path:
     """A fresh hidden name in the same folder, hence on the same disk, that keeps the ending writers go by."""
-    return path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    return path.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:8]}{path.suffix}")
 
 
 @contextmanager

@@ -2,13 +2,16 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from imagedream.runs.atomic_checkpoints import newest_checkpoint, why_damaged
 from imagedream.runs.disk_space import LEAST_FREE_BYTES, MIB, check_folder, checkpoint_bytes
+from imagedream.runs.locks import locked, remove_dead
+from imagedream.runs.versions import write_versions
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +49,23 @@ def resolve_resume(cfg: Any) -> None:
         logger.info("resume=auto: no checkpoint in %s; starting anew", trial / "ckpts")
     else:
         logger.info("resume=auto: resuming %s", found)
-    for half in (trial / "ckpts").glob(".*.ckpt"):  # of a run that was killed while it wrote
-        half.unlink(missing_ok=True)
+
+
+@contextmanager
+def at_work(trial: Path, cfg: Mapping[str, Any], mode: str) -> Iterator[None]:
+    """A trial's folder for this run alone; training anew moves an earlier run out of it, and notes what it is made with.
+
+    Raises:
+        ValueError: another run is at work there.
+    """
+    for lock in trial.parent.glob(".*.lock"):  # of runs that were killed
+        remove_dead(lock)
+    with locked(trial, "run", beside=True):
+        if mode == "train":
+            if cfg.get("resume") is None:
+                set_aside(trial)
+            write_versions(trial / "code")
+        yield
 
 
 def set_aside(trial: str | Path) -> Path | None:

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from imagedream.runs.locks import locked
 from imagedream.workshop.batch.launching import Launch
 from imagedream.workshop.batch.pages import write_pages
 from imagedream.workshop.batch.status import read_status, write_status
@@ -40,15 +40,7 @@ def run_batch(items: Sequence[Item], launch: Launch, run: Runner) -> Summary:
         ValueError: another batch is at work in the same folder.
         OSError: the folder cannot be written to.
     """
-    launch.out.mkdir(parents=True, exist_ok=True)
-    try:
-        # the system gives it back however this process ends
-        lock = FileLock(launch.out / ".lock").acquire(blocking=False)
-    except Timeout as error:
-        raise ValueError(
-            f"{launch.out}: another batch is at work there; wait for it or name another folder"
-        ) from error
-    with lock:
+    with locked(launch.out, "batch"):
         statuses = {item.key: launch.status(item) for item in items}
         todo = [item for item in items if statuses[item.key].state != "done"]
         for item in todo:

@@ -84,10 +84,12 @@ class Render(Verb):
             items = [Item(items[0].key, items[0].source, self.caption, "option")]
         if shards:
             jobs = self.jobs if self.jobs is not None else 0 if self.ray else os.cpu_count() or 1
+            from imagedream.runs.locks import locked
             from imagedream.workshop.workers import choose_runner
 
             runner = choose_runner(jobs, self.ray, self.timeout_s, share_cores=False)
-            render_shards(items, self.out, config, runner, self.objects_per_shard)
+            with locked(self.out, "rendering", beside=True):
+                render_shards(items, self.out, config, runner, self.objects_per_shard)
         else:
             render_mesh_file(items[0], self.out, config)
         say(self.out)

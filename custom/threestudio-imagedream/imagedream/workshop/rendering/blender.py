@@ -6,10 +6,8 @@ with bpy 5.0.1). It holds one scene a process. The cameras are this project's: B
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import trimesh
@@ -18,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagedream.mesh.raycast import Light
+from imagedream.runs.locks import temporary_folder
 
 _TO_GLTF = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 """Blender's reader turns (x, y, z) of a glTF file into (x, −z, y); this makes such a file of world axes."""
@@ -46,9 +45,9 @@ class BlenderScene:
                 f"which has wheels for few versions of Python (this is {sys.version.split()[0]}): {error}"
             ) from error
         self._bpy = bpy
-        with _quiet(), tempfile.TemporaryDirectory() as folder:
+        with _quiet(), temporary_folder() as folder:
             bpy.ops.wm.read_factory_settings(use_empty=True)
-            file = str(Path(folder) / "parts.glb")
+            file = str(folder / "parts.glb")
             trimesh.Scene([_for_gltf(part) for part in parts]).export(file)
             bpy.ops.import_scene.gltf(filepath=file)
         self._show_vertex_colours()
@@ -76,8 +75,8 @@ class BlenderScene:
         towards = Vector(light.direction if light else (0, 0, 1))
         self._sun.rotation_euler = towards.to_track_quat("Z", "Y").to_euler()
         pictures = []
-        with tempfile.TemporaryDirectory() as folder:
-            scene.render.filepath = str(Path(folder) / "view.png")
+        with temporary_folder() as folder:
+            scene.render.filepath = str(folder / "view.png")
             for pose, fov in zip(camera_to_world.tolist(), fov_y_deg.tolist(), strict=True):
                 camera.matrix_world = Matrix(pose)
                 camera.data.angle = np.deg2rad(fov)

@@ -4,6 +4,7 @@ import logging
 import shlex
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -12,6 +13,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from imagedream.runs.atomic_checkpoints import newest_checkpoint
 from imagedream.runs.disk_space import check_folder
 from imagedream.runs.files import atomic_path
+from imagedream.runs.locks import locked
 from imagedream.runs.versions import write_versions
 from imagedream.workshop.training.build import build_module
 from imagedream.workshop.training.checkpointing import requeue
@@ -53,7 +55,8 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
     if last is not None:
         check_unchanged(config, out / "config.yaml", last)
     check_folder(out)
-    with memory_advice(config):
+    first = rank_zero_only.rank == 0
+    with memory_advice(config), locked(out, "training") if first else nullcontext():
         module = build_module(config)
         check_space(out, module, config.keep_checkpoints)
         write_record(out, config)
