@@ -54,6 +54,7 @@ def sample(pipeline, case: HeldOutCase, caption: str, settings: Settings, **weig
         num_inference_steps=settings.steps,
         elevation_deg=case.orbit.elevation_deg,
         generator=torch.Generator().manual_seed(0),
+        output_type="pt",
         weights=ControllerWeights(**weights),
     ).images
 

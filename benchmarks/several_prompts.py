@@ -90,12 +90,13 @@ def run_toy(
     for chosen in SETS:
         shown = {side: pictures[side] for side in chosen.sides}
         output = pipeline(
-            caption=case.toy.caption,
+            prompt=case.toy.caption,
             guidance_scale=settings.guidance_scale,
             num_inference_steps=settings.steps,
             elevation_deg=case.orbit.elevation_deg,
             prompt_temperature=settings.prompt_temperature,
             generator=torch.Generator().manual_seed(noise_seed),
+            output_type="pt",
             **(shown if chosen.named else {"images": list(shown.values())}),
         )
         images = output.images.cpu()

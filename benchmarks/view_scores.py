@@ -62,6 +62,7 @@ def run(settings: Settings) -> list[list[dict[str, float]]]:
                 num_inference_steps=DEFAULT_STEPS[settings.sampler],
                 elevation_deg=case.orbit.elevation_deg,
                 generator=torch.Generator().manual_seed(settings.n * seed + number),
+                output_type="pt",
             )
             scores = score_views(pipeline.encoder, output, [case.prompt], case.toy.caption)
             clip = math.nan if scores.clip is None else scores.clip

@@ -12,6 +12,6 @@ python -m imagedream render toybox:46 --only "$OUT/planes.txt" --out "$OUT/shard
 python -m imagedream train --config configs/train/lora-own-objects.yaml
 tar --extract --to-stdout --file "$OUT/shards/shard-000000.tar" toy-000007_0.prompt_000.png > "$OUT/plane.png"
 for scale in 0 1; do
-    python -m imagedream views "$OUT/plane.png" --caption "a green plane" --steps 20 \
+    python -m imagedream views "$OUT/plane.png" --prompt "a green plane" --steps 20 \
         --adapter outputs/train/lora-own-objects/adapter.safetensors --adapter-scale "$scale" --out "$OUT/views-$scale.png"
 done

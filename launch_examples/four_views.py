@@ -1,6 +1,6 @@
-"""The four views alone, from Python: picture + caption -> front, left, back, right.
+"""The four views alone, from Python: picture + prompt -> front, left, back, right.
 
-python launch_examples/four_views.py [PICTURE [CAPTION [OUT]]]
+python launch_examples/four_views.py [PICTURE [PROMPT [OUT]]]
 """
 
 import sys
@@ -15,10 +15,10 @@ from imagedream import checkpoints  # noqa: E402
 from imagedream.pictures import label_strip  # noqa: E402
 
 
-def main(picture: str = str(HERE / "robot.png"), caption: str = "a toy", out: str = "views.png") -> None:
+def main(picture: str = str(HERE / "robot.png"), prompt: str = "a toy", out: str = "views.png") -> None:
     """Load the small model that ships and sample four views."""
     pipeline = checkpoints.load("toybox")
-    views = pipeline(picture, caption, elevation_deg=10.0, generator=torch.Generator().manual_seed(0))
+    views = pipeline(picture, prompt, elevation_deg=10.0, generator=torch.Generator().manual_seed(0))
     label_strip(views.images, views.azimuths_deg).save(out)
 
 

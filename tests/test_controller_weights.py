@@ -65,7 +65,11 @@ def test_pipeline_without_the_caption_is_the_empty_caption():
     pipeline = tiny_pipeline()
 
     def views(caption, **weights):
-        options = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(0)}
+        options = {
+            "num_inference_steps": 2,
+            "output_type": "pt",
+            "generator": torch.Generator().manual_seed(0),
+        }
         return pipeline(PROMPT, caption, weights=ControllerWeights(**weights), **options).images
 
     assert torch.equal(views("a robot", caption_weight=0.0), views(""))

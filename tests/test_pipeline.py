@@ -15,8 +15,13 @@ def disc(size: int = 24) -> torch.Tensor:
 
 
 def sample(pipeline, seed=0, **options):
-    options = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(seed), **options}
-    return pipeline(disc(), caption="a red ball", **options)
+    options = {
+        "num_inference_steps": 2,
+        "output_type": "pt",
+        "generator": torch.Generator().manual_seed(seed),
+        **options,
+    }
+    return pipeline(disc(), prompt="a red ball", **options)
 
 
 @pytest.mark.parametrize("controllers", ["global", "local", "pixel"])
@@ -80,8 +85,8 @@ def test_no_prompt_is_the_one_definition_of_no_condition():
 def test_bad_numbers_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         sample(tiny_pipeline(), **options)
-    with pytest.raises(TypeError, match="caption must be text, got int 3"):
-        tiny_pipeline().check_inputs(3, "", 5.0, 50, 5.0)
+    with pytest.raises(TypeError, match="prompt and negative_prompt must be text, got int 3"):
+        tiny_pipeline().check_inputs(["a ball", 3])
 
 
 def test_a_model_without_controllers_reads_captions_only(tmp_path):
@@ -91,9 +96,11 @@ def test_a_model_without_controllers_reads_captions_only(tmp_path):
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(tmp_path)
     views = [
-        model(None, caption, num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images
+        model(
+            None, prompt, num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="pt"
+        ).images
         for model in (pipeline, checkpoints.load(tmp_path))
-        for caption in ("a red robot", "a green house")
+        for prompt in ("a red robot", "a green house")
     ]
     assert (views[0] != views[1]).any()
     torch.testing.assert_close(views[0], views[2])

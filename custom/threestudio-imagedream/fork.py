@@ -158,12 +158,14 @@ def guidance_settings(cfg: Any) -> dict[str, Any]:
             names = ", ".join(repr(name.removesuffix(".pt")) for name in PUBLISHED)
             raise ValueError(f"system.guidance.model_name is {model!r}, published are {names}")
         weights = f"{PUBLISHED[file].repository}/{file}"
-    return {**values, "weights": weights, "controllers": mode, "prompt_background": "mean_grey"}
+    # as there: the prompt on the mean grey, and as it was typed
+    ours = {"prompt_background": "mean_grey", "prompt_suffix": ""}
+    return {**values, "weights": weights, "controllers": mode, **ours}
 
 
 @register_if_free("multiview-diffusion-guidance")
 class ForkGuidance(ImageDreamGuidance):
-    """`imagedream-guidance` with the fork's keys; the prompt is shown on the mean grey, as there."""
+    """`imagedream-guidance` with the fork's keys, and what it does otherwise than we."""
 
     @classmethod
     def preflight(cls, cfg: Any) -> None:

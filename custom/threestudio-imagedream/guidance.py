@@ -100,6 +100,8 @@ class ImageDreamGuidance(BaseObject):
         """Of the prompt's frame."""
         caption_weight: Annotated[Any, Schedule(NotNegative)] = 1.0
         """Of the caption."""
+        prompt_suffix: str | None = None
+        """Added to the prompt unless it says "3d"; None: what suits the model, ", 3d asset" for published weights."""
         encoding_cache_size: Count = 32
         """Encodings of the prompts that are kept, one for each background colour (8 bits a channel)."""
 
@@ -135,6 +137,7 @@ class ImageDreamGuidance(BaseObject):
         self.pipeline.set_progress_bar_config(desc="Four views", leave=False)
         self._conditions: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._prompt: PromptOutput | None = None
+        self._text = ""
         self._empty_tokens: Tensor | None = None
         self.update_step(0, 0)
 
@@ -160,19 +163,20 @@ class ImageDreamGuidance(BaseObject):
         """(condition, "no condition") of one group in front of a background colour, from the cache if it is there.
 
         Args:
-            prompt: pictures and captions.
+            prompt: pictures and texts.
             background: RGB in [0, 1]; rounded to 8 bits a channel.
         """
         if prompt is not self._prompt:
             self._conditions.clear()
             self._prompt = prompt
+            self._text = self.pipeline.complete_prompt(prompt.prompt, self.cfg.prompt_suffix)
         key = tuple((background.detach().float().cpu().clamp(0, 1) * 255).round().int().tolist())
         if key not in self._conditions:
             colour = torch.tensor(key, device=self.device) / 255
             pictures = [image.rgba for image in prompt.images]
-            condition = self.pipeline.encode_condition(pictures, prompt.caption, colour)
+            condition = self.pipeline.encode_condition(pictures, self._text, colour)
             with torch.no_grad():
-                negative = self.pipeline.encoder.encode_text([prompt.negative_caption])
+                negative = self.pipeline.encoder.encode_text([prompt.negative_prompt])
             nothing = condition.without_image().with_text(negative.to(condition.text_tokens.dtype))
             self._conditions[key] = (condition, nothing)
             if len(self._conditions) > self.cfg.encoding_cache_size:

@@ -26,8 +26,8 @@ class PromptOutput:
     """What `imagedream-guidance` needs to know of the prompt."""
 
     images: tuple[ImagePrompt, ...]
-    caption: str
-    negative_caption: str
+    prompt: str
+    negative_prompt: str
     cameras: tuple[PromptCamera, ...] = ()
     """Where each picture was taken from, by the newest estimate; empty as long as there is none."""
 

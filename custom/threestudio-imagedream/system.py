@@ -149,21 +149,23 @@ class ImageDreamSystem(BaseLift3DSystem):
             notes += [warning for warning in image.warnings if warning not in notes]
         if self.cfg.guidance.get("weights") == "toybox":
             notes.append(SMALL_MODEL_WARNING)
-        self.record.note(caption=self.prompt_utils.caption, warnings=notes)
+        self.record.note(prompt=self.prompt_utils.prompt, warnings=notes)
         self._use_cameras(self.record.cameras())  # of a resumed run
 
     def save_views(self, guidance: ImageDreamGuidance) -> None:
         """Sample the diffusion model's four views into `views.png` and `save/views.npz`."""
         output = guidance.pipeline(
             images=self.prompt_utils.images,
-            caption=self.prompt_utils.caption,
-            negative_caption=self.prompt_utils.negative_caption,
+            prompt=self.prompt_utils.prompt,
+            negative_prompt=self.prompt_utils.negative_prompt,
+            prompt_suffix=guidance.cfg.prompt_suffix,
             prompt_temperature=guidance.cfg.prompt_temperature,
             weights=guidance.weights,
             guidance_scale=self.views.guidance_scale,
             num_inference_steps=self.views.steps,
             elevation_deg=self.views.elevation_deg,
             generator=torch.Generator().manual_seed(self.views.seed),
+            output_type="pt",
         )
         with atomic_path(self.trial_dir / "views.png") as path:
             label_strip(output.images, output.azimuths_deg).save(path)
@@ -173,7 +175,7 @@ class ImageDreamSystem(BaseLift3DSystem):
             {
                 "images": images.numpy(),
                 "azimuths_deg": torch.tensor(output.azimuths_deg).numpy(),
-                "elevation_deg": torch.tensor(output.elevation_deg).numpy(),
+                "elevation_deg": torch.tensor(self.views.elevation_deg).numpy(),
             },
         )
         threestudio.info(f"The diffusion model's four views: {self.trial_dir / 'views.png'}")

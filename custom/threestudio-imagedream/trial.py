@@ -71,7 +71,7 @@ def write_trial_report(trial_dir: Path, record: RunRecord, cfg: Any) -> Path:
     save, noted = trial_dir / "save", record.read()
     picture = cfg.prompt_processor.get("image_path") or trial_dir.name
     parts: dict[str, Any] = {
-        "title": noted.get("caption") or Path(picture).stem,
+        "title": noted.get("prompt") or Path(picture).stem,
         "prompts": [save / "prompt.png", *sorted(save.glob("prompt-*.png"))],
         "timings": noted.get("seconds"),
         "settings": OmegaConf.to_container(cfg),

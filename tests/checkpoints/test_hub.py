@@ -3,13 +3,16 @@
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
+import huggingface_hub
 import pytest
 
 from imagedream import checkpoints
@@ -133,7 +136,13 @@ def visits(tmp_path_factory):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     found = []
     for sources, environment in (
-        (["someone/model/weights.pt", "someone/converted", "someone/nothing/weights.pt"], {}),
+        (
+            [
+                *("someone/model/weights.pt", "someone/model@v1/weights.pt", "someone/converted"),
+                "someone/nothing/a.pt",
+            ],
+            {},
+        ),
         (["someone/model/weights.pt", "someone/nothing"], {"HF_HUB_OFFLINE": "1"}),
     ):
         lines = run(sources, server, folder, **environment)
@@ -148,6 +157,8 @@ def visits(tmp_path_factory):
 def test_a_file_is_downloaded_once_and_then_read_offline(visits):
     total, online, offline = visits
     assert online.lines["someone/model/weights.pt"] == f"pixel {total}"
+    assert online.lines["someone/model@v1/weights.pt"] == f"pixel {total}"
+    assert any("/resolve/v1/weights.pt" in path for _, path, _ in online.requests)
     assert offline.lines["someone/model/weights.pt"] == f"pixel {total}"
     assert not offline.requests
 
@@ -168,8 +179,27 @@ def test_a_folder_is_downloaded_without_what_is_not_needed(visits):
 @pytest.mark.slow
 def test_what_is_not_there_is_one_line(visits):
     _, online, offline = visits
-    for visit, source in ((online, "someone/nothing/weights.pt"), (offline, "someone/nothing")):
+    for visit, source in ((online, "someone/nothing/a.pt"), (offline, "someone/nothing")):
         assert visit.lines[source].startswith(f"error: {source} is no path here, and as an id")
+
+
+@pytest.mark.parametrize("source", ["someone/nothing", "someone/nothing@main/weights.pt"])
+@pytest.mark.parametrize("answers", [False, True], ids=["refused", "silent"])
+def test_without_network_it_ends_in_one_line_soon(source, answers, monkeypatch, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not answers:
+            server.close()
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "0.5")
+        started = time.perf_counter()
+        with pytest.raises(
+            checkpoints.CheckpointError, match=r"could not be had: (the hub cannot|no answer)"
+        ) as error:
+            hub.fetch(source)
+    assert time.perf_counter() - started < 5
+    assert "\n" not in str(error.value)
 
 
 def test_a_damaged_download_is_removed(tmp_path, caplog):
@@ -196,6 +226,8 @@ def test_the_hash_in_the_hubs_cache_tells_local_from_pixel(tmp_path):
     [
         ("toybox", hub.TOYBOX),
         ("owner/name", None),
+        ("owner/name@v1.0", None),
+        ("owner/name@refs/pr/3/file.pt", None),
         ("owner/name/folder/file.pt", None),
         ("weights.pt", Path("weights.pt")),
         ("/nowhere/model.pt", Path("/nowhere/model.pt")),

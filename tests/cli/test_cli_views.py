@@ -33,7 +33,7 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     tiny = tiny_pipeline()
     parts = {name: getattr(tiny, name) for name in ("unet", "vae", "encoder", "scheduler")}
-    ImageDreamPipeline(**parts, guidance_scale=2.5, negative_caption="ugly").save_pretrained(folder)
+    ImageDreamPipeline(**parts, guidance_scale=2.5, negative_prompt="ugly").save_pretrained(folder)
     return folder
 
 
@@ -44,7 +44,7 @@ def run(model, out, *arguments):
 
 def test_one_seed_is_the_labelled_strip(model, pictures, tmp_path, capsys):
     strips, records = [], []
-    options = ([], [], ["--seed", "1"], ["--negative-caption", "ugly"], ["--negative-caption", "a blue car"])
+    options = ([], [], ["--seed", "1"], ["--negative-prompt", "ugly"], ["--negative-prompt", "a blue car"])
     for number, arguments in enumerate(options):
         out = tmp_path / f"{number}.png"
         records.append(run(model, out, pictures["red"], "--steps", "2", *arguments))
@@ -79,17 +79,25 @@ def test_several_seeds_are_a_sheet_with_the_best_first(model, pictures, tmp_path
 
 def test_settings_follow_sampler_and_model(model, pictures, tmp_path):
     settings = run(model, tmp_path / "a.png", pictures["red"])["settings"]
-    chosen = {"sampler": "ddim", "steps": 50, "guidance_scale": 2.5, "negative_caption": "ugly"}
-    angles = {"prompt_temperature": 0.5, "elevation_deg": 5.0, "azimuth_deg": 0.0}
+    chosen = {
+        "sampler": "ddim",
+        "steps": 50,
+        "guidance_scale": 2.5,
+        "negative_prompt": "ugly",
+        "prompt_suffix": "",
+    }
+    angles = {"azimuths_deg": [0.0, 90.0, 180.0, 270.0], "elevations_deg": [5.0] * 4}
     assert settings == {
         **chosen,
         **angles,
+        "prompt_temperature": 0.5,
+        "background": "white",
         **dict.fromkeys(("ip_weight", "pixel_weight", "caption_weight"), 1.0),
     }
-    changed = ["--sampler", "dpm", "--guidance-scale", "1", "--negative-caption", ""]
+    changed = ["--sampler", "dpm", "--guidance-scale", "1", "--negative-prompt", ""]
     settings = run(model, tmp_path / "b.png", pictures["red"], *changed)["settings"]
     assert (settings["sampler"], settings["steps"]) == ("dpm", 20)
-    assert (settings["guidance_scale"], settings["negative_caption"]) == (1.0, "")
+    assert (settings["guidance_scale"], settings["negative_prompt"]) == (1.0, "")
 
 
 def test_all_pictures_and_their_sides_are_prompts(model, pictures, tmp_path):
@@ -124,7 +132,7 @@ def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, pic
     tiny = tiny_pipeline(controllers)
     tiny.register_modules(encoder=tiny_encoder(**changed))
     tiny.save_pretrained(tmp_path / "model")
-    given = [pictures["red"]] if controllers == "pixel" else ["--caption", "a toy"]
+    given = [pictures["red"]] if controllers == "pixel" else ["--prompt", "a toy"]
     record = run(tmp_path / "model", tmp_path / "views.png", *given, "--steps", "1", "--seeds", "2")
     assert reason in record["clip_unavailable"]
     assert [entry["clip"] for entry in record["seeds"]] == [None, None]
@@ -139,7 +147,7 @@ def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, pic
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no picture and no --caption"),
+        ([], "no picture and no --prompt"),
         (["{red}", "nowhere.png"], "nowhere.png: no such file"),
         (["{red}", "--left", "nowhere.png"], "nowhere.png: no such file"),
         (["{red}", "--seeds", "0"], "--seeds is 0, must be at least 1"),
@@ -188,7 +196,9 @@ def test_scores_by_hand(pictures):
     images = torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     white_frame = torch.ones_like(images)
     white_frame[:, :, 8:16, 8:16] = images[:, :, 8:16, 8:16] * 0.5
-    output = ImageDreamOutput(white_frame, torch.eye(4).expand(4, 4, 4), (0.0, 90.0, 180.0, 270.0), 10.0)
+    output = ImageDreamOutput(
+        white_frame, torch.eye(4).expand(4, 4, 4), (0.0, 90.0, 180.0, 270.0), (10.0,) * 4
+    )
     scores = score_views(encoder, output, prompts, "a brick")
     with torch.no_grad():
         views = encoder.encode_image(white_frame).embedding

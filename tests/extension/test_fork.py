@@ -117,8 +117,8 @@ def test_prompt_reads_the_forks_keys(cfg, fork, picture):
     settings = OmegaConf.merge(cfg.system.prompt_processor, given)
     assert fork.ForkPromptProcessor.given(settings) == [(picture, None)]
     output = fork.ForkPromptProcessor(settings)()
-    assert (output.caption, len(output.images)) == ("a brick", 1)
-    assert output.negative_caption == "ugly, blurry"
+    assert (output.prompt, len(output.images)) == ("a brick", 1)
+    assert output.negative_prompt == "ugly, blurry"
 
 
 def test_random_colours_are_shared(fork):

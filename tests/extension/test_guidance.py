@@ -128,9 +128,7 @@ def test_controller_weights_follow_the_step(extension, weights, prompt):
 
     plain = losses({}, prompt, 0)
     assert losses(faded, prompt, 0) == plain
-    other = replace(
-        prompt, caption="a house", images=(replace(prompt.images[0], rgba=torch.rand(4, 32, 32)),)
-    )
+    other = replace(prompt, prompt="a house", images=(replace(prompt.images[0], rgba=torch.rand(4, 32, 32)),))
     assert losses(faded, prompt, 100) == pytest.approx(losses(faded, other, 100), rel=1e-5)
     assert losses({}, other, 100) != pytest.approx(plain, rel=1e-4)
 

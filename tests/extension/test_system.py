@@ -100,12 +100,13 @@ def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, n
         .load(0, 2)
         .pipeline(
             images=system.prompt_processor().images,
-            caption=system.prompt_utils.caption,
-            negative_caption=cfg.system.prompt_processor.negative_prompt,
+            prompt=system.prompt_utils.prompt,
+            negative_prompt=cfg.system.prompt_processor.negative_prompt,
             guidance_scale=shown.guidance_scale,
             num_inference_steps=shown.steps,
             elevation_deg=shown.elevation_deg,
             generator=torch.Generator().manual_seed(0),
+            output_type="pt",
         )
     )
     expected = (expected.images.permute(0, 2, 3, 1) * 255).round().numpy()

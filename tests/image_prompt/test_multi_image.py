@@ -195,7 +195,12 @@ RED, GREEN, BLUE = coloured(1, 0, 0), coloured(0, 1, 0), coloured(0, 0, 1)
 def sample(pipeline: ImageDreamPipeline, *arguments, **options) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return pipeline(
-        *arguments, caption="a ball", num_inference_steps=2, generator=generator, **options
+        *arguments,
+        prompt="a ball",
+        num_inference_steps=2,
+        generator=generator,
+        output_type="pt",
+        **options,
     ).images
 
 
@@ -273,16 +278,16 @@ def test_distillation_follows_the_weights_of_each_group(controllers):
     assert (distil(slice(0, 2), condition) - both).abs().max() > 1e-6
 
 
-def test_the_guidance_and_negative_caption_that_suit_a_model_are_saved_with_it(tmp_path):
+def test_the_guidance_and_negative_prompt_that_suit_a_model_are_saved_with_it(tmp_path):
     tiny = tiny_pipeline()
     assert tiny.config.guidance_scale == 5.0  # the paper's
-    assert tiny.config.negative_caption.startswith("uniform low no texture ugly")  # the released sampler's
+    assert tiny.config.negative_prompt.startswith("uniform low no texture ugly")  # the released sampler's
     parts = {name: getattr(tiny, name) for name in ("unet", "vae", "encoder", "scheduler")}
-    pipeline = ImageDreamPipeline(**parts, guidance_scale=1.5, negative_caption="")
+    pipeline = ImageDreamPipeline(**parts, guidance_scale=1.5, negative_prompt="")
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(tmp_path)
-    empty = sample(tiny, RED, guidance_scale=1.5, negative_caption="")
+    empty = sample(tiny, RED, guidance_scale=1.5, negative_prompt="")
     assert torch.equal(sample(pipeline, RED), empty)
     assert not torch.equal(sample(tiny, RED, guidance_scale=1.5), empty)
     for loaded in (checkpoints.load(tmp_path), ImageDreamPipeline.from_pretrained(tmp_path)):
-        assert (loaded.config.guidance_scale, loaded.config.negative_caption) == (1.5, "")
+        assert (loaded.config.guidance_scale, loaded.config.negative_prompt) == (1.5, "")

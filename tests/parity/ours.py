@@ -9,7 +9,7 @@ from torch import Tensor
 from imagedream.cameras import camera_condition, look_at_origin, orthogonal_azimuths
 from imagedream.distillation import image_prompt_score_distillation, score_distillation_sampling
 from imagedream.model import Condition, predict_noise
-from imagedream.pipeline import NEGATIVE_CAPTION, ImageDreamPipeline
+from imagedream.pipeline import NEGATIVE_PROMPT, ImageDreamPipeline
 from tests.parity import cases
 
 
@@ -42,7 +42,7 @@ def encoder_outputs(pipeline: ImageDreamPipeline, size: cases.Size) -> dict[str,
     latents = cases.seeded("latents to decode", 1, 4, size.latent_size, size.latent_size)
     return {
         "cameras": cameras(),
-        "negative_caption_ids": encoder.tokenize([NEGATIVE_CAPTION]),
+        "negative_caption_ids": encoder.tokenize([NEGATIVE_PROMPT]),
         "text_tokens": encoder.encode_text([cases.CAPTION]),
         "image_resized": encoder.preprocess(pixels_of(cases.resized_picture(size))[None]),
         "latents_mean": pipeline.encode_images(pixels),

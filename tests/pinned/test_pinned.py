@@ -92,6 +92,7 @@ def four_views() -> torch.Tensor:
         num_inference_steps=8,
         elevation_deg=10.0,
         generator=torch.Generator().manual_seed(0),
+        output_type="pt",
     )
     return (output.images * 255).round().byte().contiguous()
 

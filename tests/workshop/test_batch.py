@@ -237,7 +237,7 @@ def test_a_process_keeps_its_model_and_the_next_result_is_the_same(tmp_path, mon
     def views(pipeline):
         pipeline.set_progress_bar_config(disable=True)
         generator = torch.Generator().manual_seed(3)
-        return pipeline(caption="a brick", num_inference_steps=2, generator=generator).images
+        return pipeline(prompt="a brick", num_inference_steps=2, generator=generator, output_type="pt").images
 
     assert load() is not load()
     fresh = views(load())

@@ -8,6 +8,7 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.hooks import apply_group_offloading
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
@@ -154,6 +155,7 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
         )
         return ((pixels - mean) / std).to(self.dtype)
 
+    @apply_forward_hook
     def encode_image(self, pixels: Float[Tensor, "batch 3 height width"]) -> ImageFeatures:
         """Features of pictures with values in [0, 1].
 
@@ -170,6 +172,7 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
         embedding = normalize(output["image_features"], dim=-1) if self.config.joint_embedding else None
         return ImageFeatures(embedding, hidden)
 
+    @apply_forward_hook
     def encode_text(self, captions: list[str]) -> Float[Tensor, "batch token width"]:
         """Caption tokens: output of the second-to-last block, then `ln_final` (as in Stable Diffusion 2)."""
         self._check_there()
@@ -181,6 +184,7 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
         )
         return output["text_intermediates"][0]
 
+    @apply_forward_hook
     def embed_text(self, captions: list[str]) -> Float[Tensor, "batch embedding"]:
         """L2-normalised joint embeddings of captions.
 

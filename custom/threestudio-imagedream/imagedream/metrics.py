@@ -125,7 +125,7 @@ def chamfer_distance(
 def hull_agreement(
     silhouettes: Bool[Tensor, "view height width"],
     azimuths_deg: Sequence[float],
-    elevation_deg: float,
+    elevation_deg: float | Sequence[float],
     fov_y_deg: float = LIKELY_FOV_Y_DEG,
 ) -> Float[Tensor, " view"]:
     """Share of each silhouette that the visual hull of all of them still covers.
@@ -141,7 +141,7 @@ def hull_agreement(
     Args:
         silhouettes: where each view shows the object; square.
         azimuths_deg: of the views' cameras, which look at the origin from distances that show it at one scale.
-        elevation_deg: of all cameras.
+        elevation_deg: of all cameras, or of each.
         fov_y_deg: vertical field of view of all cameras.
 
     Returns:
@@ -161,7 +161,9 @@ def hull_agreement(
     fov = torch.full((views,), float(fov_y_deg))
     # in units of half a frame at the origin, so that the distance follows from the field of view
     distance = framing_distance(1.0, fov)
-    poses = look_at_origin(torch.tensor(float(elevation_deg)), torch.tensor(azimuths_deg), distance)
+    poses = look_at_origin(
+        torch.tensor(elevation_deg, dtype=torch.float32), torch.tensor(azimuths_deg), distance
+    )
     origins, directions = rays(poses, fov, _HULL_PX, _HULL_PX)
     depths = distance[0] + torch.linspace(-_HULL_REACH, _HULL_REACH, _HULL_SAMPLES)
     covered = torch.zeros(views)
@@ -178,7 +180,7 @@ def hull_agreement(
 
 @dataclass(frozen=True)
 class ViewScores:
-    """How good a model's four views are where nobody knows the truth; larger is better."""
+    """How good a model's views are where nobody knows the truth; larger is better."""
 
     clip: float | None
     """Do they show what was asked for? By the model's own encoder; None where it has no joint embedding."""
@@ -211,33 +213,35 @@ def clip_unavailable(encoder: Any) -> str | None:
 def score_views(
     encoder: Any,
     output: Any,
-    prompts: Sequence[Float[Tensor, "4 _ _"]],
-    caption: str = "",
+    pictures: Sequence[Float[Tensor, "4 _ _"]],
+    prompt: str = "",
     background: tuple[float, float, float] = _WHITE,
 ) -> ViewScores:
     """Score the views that a pipeline made.
 
     The CLIP score is the cosine between prompt picture and the view most like it, as a picture shows one side and the
     views of the others should differ from it; the mean over several pictures. Without pictures it is the cosine with
-    the caption, mean over the views.
+    the text, mean over the views.
 
     Args:
         encoder: `ImageTextEncoder` of the pipeline.
-        output: the `ImageDreamOutput` that it returned.
-        prompts: RGBA pictures it was given.
-        caption: what it was told.
+        output: the `ImageDreamOutput` that it returned, of one group, with `output_type="pt"`.
+        pictures: RGBA prompts it was given.
+        prompt: what it was told.
         background: colour behind the views.
     """
     images = output.images
     shown = silhouette(images.cpu(), background)
-    view_hull = tuple(hull_agreement(shown, output.azimuths_deg, output.elevation_deg).tolist())
+    view_hull = (1.0,)  # nothing contradicts a single view
+    if len(shown) > 1:
+        view_hull = tuple(hull_agreement(shown, output.azimuths_deg, output.elevations_deg).tolist())
     clip = None
     if clip_unavailable(encoder) is None:
         views = encoder.encode_image(images).embedding
-        pictures = [composite(prompt, torch.tensor(background)) for prompt in prompts]
-        wanted = [encoder.encode_image(picture[None].to(images.device)).embedding for picture in pictures]
+        given = [composite(picture, torch.tensor(background)) for picture in pictures]
+        wanted = [encoder.encode_image(picture[None].to(images.device)).embedding for picture in given]
         if wanted:
             clip = float((torch.cat(wanted) @ views.T).float().amax(dim=1).mean())
         else:
-            clip = float((encoder.embed_text([caption]) @ views.T).float().mean())
+            clip = float((encoder.embed_text([prompt]) @ views.T).float().mean())
     return ViewScores(clip, sum(view_hull) / len(view_hull), view_hull)

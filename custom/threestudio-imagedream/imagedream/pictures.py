@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from imagedream.cameras import view_name
+from imagedream.cameras import VIEW_NAMES, view_name
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000")
 """Pictures that are opened: raster formats only (Pillow would hand EPS to an external interpreter)."""
@@ -36,12 +37,36 @@ def to_pil(image: Float[Tensor, "channel height width"]) -> PIL.Image.Image:
     )
 
 
+def from_pixels(
+    pixels: Shaped[np.ndarray, "height width *channel"] | Shaped[Tensor, "channel height width"],
+) -> PIL.Image.Image:
+    """A picture from 8-bit pixels, or from values in [0, 1]; grey, RGB or RGBA.
+
+    Raises:
+        ValueError: other values or shapes.
+    """
+    if isinstance(pixels, Tensor):
+        pixels = pixels.detach().cpu().movedim(0, -1)
+        pixels = (pixels.float() if pixels.is_floating_point() else pixels).numpy()
+    if pixels.ndim == 3 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    if pixels.size == 0 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] not in (3, 4)):
+        raise ValueError(f"a picture of shape {pixels.shape}: must be height x width with 1, 3 or 4 channels")
+    if np.issubdtype(pixels.dtype, np.floating):
+        if not (pixels.min() >= 0 and pixels.max() <= 1):
+            raise ValueError(f"pixels from {pixels.min():g} to {pixels.max():g}, must lie in [0, 1]")
+        pixels = (pixels * 255).round().astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"pixels are {pixels.dtype}, must be uint8 or floating point in [0, 1]")
+    return PIL.Image.fromarray(pixels)
+
+
 def label_strip(
     images: Float[Tensor, "view 3 height width"] | Sequence[PIL.Image.Image],
     azimuths_deg: Sequence[float],
     min_side: int = 192,
 ) -> PIL.Image.Image:
-    """Views side by side, each under the name of the side it shows: front, left, back, right.
+    """Views side by side, each under the name of the side it shows (front, left, back, right) or its azimuth.
 
     Args:
         images: pixels in [0, 1], or pictures, all of one size.
@@ -65,7 +90,9 @@ def label_strip(
     for index, (picture, azimuth) in enumerate(zip(pictures, azimuths_deg, strict=True)):
         x = index * (width + gap)
         strip.paste(picture.convert("RGB").resize((width, height), PIL.Image.Resampling.NEAREST), (x, label))
-        draw.text((x + width / 2, label / 2), view_name(azimuth), fill=_INK, font=font, anchor="mm")
+        name = view_name(azimuth)
+        text = name if name in VIEW_NAMES else f"{azimuth % 360:.4g}°"
+        draw.text((x + width / 2, label / 2), text, fill=_INK, font=font, anchor="mm")
     return strip
 
 

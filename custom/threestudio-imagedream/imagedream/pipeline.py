@@ -1,13 +1,27 @@
-"""Picture + caption -> four views of the object (paper §3; released sampler settings: DDIM, 50 steps, guidance 5)."""
+"""Picture + prompt -> views of the object (paper §3; released sampler settings: DDIM, 50 steps, guidance 5).
 
+Names, types and order of events are those of diffusers' pipelines. What they call an image of a prompt is a *group* here:
+views of one object from several cameras.
+"""
+
+import inspect
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from pathlib import Path
+from pydoc import locate
+from typing import Any, Literal, get_args
 
+import numpy as np
+import PIL.Image
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -16,19 +30,24 @@ from imagedream.cameras import camera_condition, check_angles, look_at_origin, o
 from imagedream.controller_weights import AS_TRAINED, ControllerWeights
 from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE, angle_bias, with_azimuths
-from imagedream.image_prompt.prompt import ImagePrompt, load_image_prompt
+from imagedream.image_prompt.prompt import ImagePrompt, load_image_prompt, prepare_image_prompt
 from imagedream.model import Condition, MultiViewUNet, concatenate_conditions, predict_noise
-from imagedream.pictures import composite
+from imagedream.pictures import composite, from_pixels, to_pil
 
 logger = logging.getLogger(__name__)
 
-NEGATIVE_CAPTION = (
+NEGATIVE_PROMPT = (
     "uniform low no texture ugly, boring, bad anatomy, blurry, pixelated, obscure, unnatural colors, poor lighting, "
     "dull, and unclear."
 )
-"""The released sampler's negative caption, for the published networks; to one that saw none such it is noise."""
+"""The released sampler's negative prompt, for the published networks; to one that saw none such it is noise."""
 
 PAPER_GUIDANCE_SCALE = 5.0
+
+CUSTOM_PIPELINE = '''"""For `DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER)`, where imagedream is installed."""
+
+from imagedream.pipeline import ImageDreamPipeline  # noqa: F401
+'''
 
 WHITE = (1.0, 1.0, 1.0)
 
@@ -38,21 +57,36 @@ Sampler = Literal["ddim", "dpm"]
 DEFAULT_STEPS: dict[Sampler, int] = {"ddim": 50, "dpm": 20}
 
 
+def with_suffix(caption: str, suffix: str) -> str:
+    """The caption, with the suffix unless it says "3d" already; an empty one stays empty."""
+    return caption + suffix if caption and "3d" not in caption.lower() else caption
+
+
 def make_sampler(name: Sampler, scheduler: SchedulerMixin) -> SchedulerMixin:
     """A sampler with the noise schedule and the parametrisation of a model's scheduler, which stays as it is."""
     return {"ddim": DDIMScheduler, "dpm": DPMSolverMultistepScheduler}[name].from_config(scheduler.config)
 
 
-@dataclass(frozen=True)
-class ImageDreamOutput:
-    """Four views and where they were seen from."""
+OutputType = Literal["pil", "np", "pt", "latent"]
 
-    images: Float[Tensor, "view 3 height width"]
-    """Pixels in [0, 1]."""
+Generators = torch.Generator | list[torch.Generator] | None
+"""One for all groups, or one for each: then what a group looks like does not depend on the others."""
+
+
+@dataclass
+class ImageDreamOutput(BaseOutput):
+    """Views, group after group, and where the views of every group were seen from."""
+
+    images: (
+        list[PIL.Image.Image]
+        | Float[np.ndarray, "image height width 3"]
+        | Float[Tensor, "image channel height width"]
+    )
+    """Pictures ("pil"), pixels in [0, 1] ("np" and "pt"), or latents; groups · views of them."""
     camera_to_world: Float[Tensor, "view 4 4"]
     """Camera matrices on the unit sphere: the network is told of no distance."""
     azimuths_deg: tuple[float, ...]
-    elevation_deg: float
+    elevations_deg: tuple[float, ...]
 
 
 class ImageDreamPipeline(DiffusionPipeline):
@@ -65,8 +99,9 @@ class ImageDreamPipeline(DiffusionPipeline):
         scheduler: noise schedule, parametrisation and sampler.
         guidance_scale: strength of guidance that suits this network, saved in `model_index.json`; calls that name none
             use it.
-        negative_caption: likewise, what guidance moves away from; a network of this project's trainer knows "no caption"
+        negative_prompt: likewise, what guidance moves away from; a network of this project's trainer knows "no prompt"
             as an empty one.
+        prompt_suffix: what the captions of its training ended with, added to prompts by `complete_prompt`.
     """
 
     def __init__(
@@ -76,11 +111,17 @@ class ImageDreamPipeline(DiffusionPipeline):
         encoder: ImageTextEncoder,
         scheduler: SchedulerMixin,
         guidance_scale: float = PAPER_GUIDANCE_SCALE,
-        negative_caption: str = NEGATIVE_CAPTION,
+        negative_prompt: str = NEGATIVE_PROMPT,
+        prompt_suffix: str = "",
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, vae=vae, encoder=encoder, scheduler=scheduler)
-        self.register_to_config(guidance_scale=guidance_scale, negative_caption=negative_caption)
+        self.register_to_config(
+            guidance_scale=guidance_scale, negative_prompt=negative_prompt, prompt_suffix=prompt_suffix
+        )
+
+    model_cpu_offload_seq = "encoder->unet->vae"
+    _callback_tensor_inputs = ("latents",)
 
     free_encoder = False
     """Whether a call gives the encoder's memory back when it has encoded its prompt, see `MemoryOptions.encoder`."""
@@ -100,6 +141,28 @@ class ImageDreamPipeline(DiffusionPipeline):
         """Side of a view in pixels."""
         return self.latent_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Save as diffusers does, and leave a `pipeline.py` by which `DiffusionPipeline.from_pretrained` finds this class."""
+        super().save_pretrained(save_directory, **options)
+        (Path(save_directory) / "pipeline.py").write_text(CUSTOM_PIPELINE, encoding="utf-8")
+
+    def load_lora_weights(
+        self, file: str | Path, weight_name: str | None = None, adapter_scale: float = 1.0
+    ) -> None:
+        """Merge a LoRA adapter into the network for good, see `imagedream.checkpoints.adapters`.
+
+        Args:
+            file: the adapter on this disk, or the folder it is in.
+            weight_name: the file's name in the folder.
+            adapter_scale: how much of it; −1 takes it out again.
+
+        Raises:
+            CheckpointError: it is no adapter, or one of another network.
+        """
+        # found by name, since it is the checkpoints that know the pipeline
+        merge_adapter = locate("imagedream.checkpoints.adapters.merge_adapter")
+        merge_adapter(self.unet, Path(file) / weight_name if weight_name else file, adapter_scale)
+
     def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch c h w"]:
         """Pixels in [0, 1] -> scaled latents: the posterior's mode, so nothing random; differentiable."""
         latents = self.vae.encode(pixels.to(self.vae.dtype) * 2 - 1).latent_dist.mode()
@@ -117,33 +180,41 @@ class ImageDreamPipeline(DiffusionPipeline):
         features = self.encoder.encode_image(pixels)
         return features.embedding if self.unet.config.controllers == "global" else features.hidden
 
+    def complete_prompt(self, prompt: str, suffix: str | None = None) -> str:
+        """A prompt as the captions of the model's training were: with their suffix, or another, see `with_suffix`."""
+        complete = with_suffix(prompt, self.config.prompt_suffix if suffix is None else suffix)
+        if complete != prompt:
+            logger.info("the prompt as the model reads it: %s", complete)
+        return complete
+
     @torch.no_grad()
     def encode_condition(
         self,
-        prompt: Float[Tensor, "*prompt 4 height width"] | Sequence[Float[Tensor, "4 _ _"]] | None,
-        caption: str,
+        image: Float[Tensor, "*prompt 4 height width"] | Sequence[Float[Tensor, "4 _ _"]] | None,
+        prompt: str,
         background: Float[Tensor, " 3"],
     ) -> Condition:
         """The condition of one group of views.
 
         Args:
-            prompt: RGBA prompt with straight alpha in [0, 1], or several of them; None for no image prompt.
-            caption: what the object is; may be empty.
+            image: RGBA prompt with straight alpha in [0, 1], or several of them; None for no image prompt.
+            prompt: what the object is; may be empty.
             background: RGB in [0, 1], the colour behind the views that will be made.
 
         Returns:
             Image features with a prompt axis where there are several prompts, as `predict_noise` takes them.
         """
-        if prompt is None:
+        if image is None:
             prompts = []
         else:
-            prompts = [prompt] if isinstance(prompt, Tensor) and prompt.ndim == 3 else list(prompt)
+            prompts = [image] if isinstance(image, Tensor) and image.ndim == 3 else list(image)
         self.check_reads(prompts)
-        text_tokens = self.encoder.encode_text([caption]).to(self.unet.dtype)
+        text_tokens = self.encoder.encode_text([prompt]).to(self.unet.dtype)
         if not self.unet.reads_images:
             return Condition(text_tokens)
-        plain = background.to(self.device)[None, :, None, None].expand(1, 3, self.image_size, self.image_size)
-        pictures = [composite(one.to(self.device), background.to(self.device))[None] for one in prompts]
+        device = self._execution_device
+        plain = background.to(device)[None, :, None, None].expand(1, 3, self.image_size, self.image_size)
+        pictures = [composite(one.to(device), background.to(device))[None] for one in prompts]
         condition = self._of_pictures(text_tokens, pictures or [plain])
         if self.unet.config.no_image == "plain":
             nothing = self._of_pictures(text_tokens, [plain] * max(len(pictures), 1))
@@ -179,23 +250,81 @@ class ImageDreamPipeline(DiffusionPipeline):
         if images and not self.unet.reads_images:
             raise ValueError("this model reads captions only (controllers: none), but a picture was given")
 
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of the call in progress, for callbacks."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback has set `_interrupt`, which ends the sampling after its step."""
+        return self._interrupt
+
     def check_inputs(
         self,
-        caption: Any,
-        negative_caption: Any,
-        guidance_scale: float,
-        num_inference_steps: int,
-        elevation_deg: float,
+        prompts: Sequence[Any] = ("",),
+        guidance_scale: float = 1.0,
+        num_inference_steps: int = 1,
+        num_images_per_prompt: int = 1,
+        height: int | None = None,
+        width: int | None = None,
+        eta: float = 0.0,
+        generator: Generators = None,
+        output_type: str = "pil",
+        timesteps: Sequence[int] | None = None,
+        callback_tensors: Sequence[str] = (),
+        background: Sequence[float] = WHITE,
+        groups: int = 1,
     ) -> None:
-        """Raise TypeError or ValueError for what `__call__` cannot take."""
-        for name, text in (("caption", caption), ("negative_caption", negative_caption)):
+        """Raise TypeError or ValueError for what `__call__` cannot take, before anything is encoded."""
+        for text in prompts:
             if not isinstance(text, str):
-                raise TypeError(f"{name} must be text, got {type(text).__name__} {text!r}")
-        if guidance_scale < 0:
+                raise TypeError(
+                    f"prompt and negative_prompt must be text, got {type(text).__name__} {text!r}"
+                )
+        if not 0 <= guidance_scale < math.inf:
             raise ValueError(f"guidance_scale is {guidance_scale}, must be at least 0 (1 means no guidance)")
-        if num_inference_steps < 1:
-            raise ValueError(f"num_inference_steps is {num_inference_steps}, must be at least 1")
-        check_angles(elevation_deg)
+        trained = self.scheduler.config.num_train_timesteps
+        for name, count, most in (
+            ("num_inference_steps", num_inference_steps, trained),
+            ("num_images_per_prompt", num_images_per_prompt, math.inf),
+        ):
+            if not (isinstance(count, int) and 1 <= count <= most):
+                raise ValueError(
+                    f"{name} is {count}, must be a whole number, at least 1"
+                    + (f" and at most {most}" if most < math.inf else "")
+                )
+        if timesteps is not None:
+            steps = [int(step) for step in timesteps]
+            if not steps or steps != sorted(set(steps) & set(range(trained)), reverse=True):
+                raise ValueError(f"timesteps are {steps}, must descend and lie between 0 and {trained - 1}")
+        for name, side in (("height", height), ("width", width)):
+            if side not in (None, self.image_size):
+                raise ValueError(
+                    f"{name} is {side}, but this model makes views of {self.image_size} x {self.image_size} pixels only"
+                )
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta is {eta}, must lie between 0 and 1")
+        if eta and "eta" not in self._step_arguments:
+            raise ValueError(f"eta is {eta}, but {type(self.scheduler).__name__} has none; DDIM has")
+        if isinstance(generator, list) and len(generator) != groups:
+            raise ValueError(
+                f"generator is a list of {len(generator)}, must be one for each of {groups} groups of views"
+            )
+        if output_type not in get_args(OutputType):
+            raise ValueError(
+                f"output_type is {output_type!r}, must be one of {', '.join(get_args(OutputType))}"
+            )
+        if unknown := set(callback_tensors) - set(self._callback_tensor_inputs):
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs has {sorted(unknown)}, allowed is {self._callback_tensor_inputs}"
+            )
+        if len(background) != 3 or not all(0 <= value <= 1 for value in background):
+            raise ValueError(f"background is {tuple(background)}, must be red, green and blue in [0, 1]")
+
+    @property
+    def _step_arguments(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.scheduler.step).parameters
 
     def denoise(
         self,
@@ -205,17 +334,31 @@ class ImageDreamPipeline(DiffusionPipeline):
         latents: Float[Tensor, "group view c h w"],
         guidance_scale: float,
         num_inference_steps: int,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
+        eta: float = 0.0,
+        timesteps: Sequence[int] | None = None,
+        on_step_end: Callable[[int, Any, Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "group view c h w"]:
-        """The sampling loop: noise to latents with classifier-free guidance."""
+        """The sampling loop: noise to latents with classifier-free guidance.
+
+        `on_step_end` is given step, timestep and latents, and returns the latents to go on with.
+        """
         groups = latents.shape[0]
         guided = guidance_scale != 1
         both = concatenate_conditions([condition, unconditional]) if guided else condition
         repeats = 2 if guided else 1
-        self.scheduler.set_timesteps(num_inference_steps, device=latents.device)
+        timesteps, _ = retrieve_timesteps(
+            self.scheduler,
+            num_inference_steps,
+            latents.device,
+            None if timesteps is None else list(timesteps),
+        )
+        self._num_timesteps, self._interrupt = len(timesteps), False
         latents = latents * self.scheduler.init_noise_sigma
-        with self.progress_bar(total=num_inference_steps) as progress:
-            for timestep in self.scheduler.timesteps:
+        extra = {"eta": eta, "generator": generator}
+        extra = {name: value for name, value in extra.items() if name in self._step_arguments}
+        with self.progress_bar(total=len(timesteps)) as progress:
+            for step, timestep in enumerate(timesteps):
                 scaled = self.scheduler.scale_model_input(latents, timestep)
                 output = predict_noise(
                     self.unet,
@@ -227,23 +370,39 @@ class ImageDreamPipeline(DiffusionPipeline):
                 if guided:
                     with_condition, without = output.chunk(2)
                     output = without + guidance_scale * (with_condition - without)
-                latents = self.scheduler.step(output, timestep, latents, generator=generator).prev_sample
+                latents = self.scheduler.step(output, timestep, latents, **extra).prev_sample
+                if on_step_end is not None:
+                    latents = on_step_end(step, timestep, latents)
                 progress.update()
+                if self.interrupt:
+                    break
         return latents
 
     @torch.no_grad()
     def __call__(
         self,
         image: Any = None,
-        caption: str = "",
-        negative_caption: str | None = None,
+        prompt: str | list[str] = "",
+        negative_prompt: str | list[str] | None = None,
         guidance_scale: float | None = None,
         num_inference_steps: int = 50,
-        elevation_deg: float = 5.0,
+        elevation_deg: float | Sequence[float] = 5.0,
         azimuth_deg: float = 0.0,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         background: tuple[float, float, float] = WHITE,
         *,
+        azimuths_deg: Sequence[float] | None = None,
+        num_images_per_prompt: int = 1,
+        height: int | None = None,
+        width: int | None = None,
+        eta: float = 0.0,
+        latents: Float[Tensor, "image channel h w"] | None = None,
+        timesteps: Sequence[int] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., Any] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        prompt_suffix: str | None = None,
         images: Sequence[Any] = (),
         front: Any = None,
         left: Any = None,
@@ -251,70 +410,220 @@ class ImageDreamPipeline(DiffusionPipeline):
         right: Any = None,
         prompt_temperature: float = PROMPT_TEMPERATURE,
         weights: ControllerWeights = AS_TRAINED,
-    ) -> ImageDreamOutput:
-        """Four views of the object in a picture or in several pictures, 90° apart.
+    ) -> ImageDreamOutput | tuple[Any, ...]:
+        """Views of the object in a picture or in several pictures, by default four, 90° apart.
 
         Args:
-            image: an `ImagePrompt`, a path, an RGBA tensor `(4, height, width)` in [0, 1] with straight alpha, or
-                None; without any picture the views are sampled from the caption alone.
-            caption: what the object is.
-            negative_caption: what guidance moves away from; None for what suits the model.
+            image: a path, a PIL picture, an array `(height, width, channel)` or a tensor `(channel, height, width)` with
+                values in [0, 1], from which the object is cut out; an `ImagePrompt`, or a tensor with four channels,
+                straight alpha, which is the prompt as it stands; or None: the views are sampled from the text alone. A
+                list, or an array or tensor with one more axis in front, is of several objects.
+            prompt: what the object is; a list for several objects.
+            negative_prompt: what guidance moves away from; None for what suits the model.
             guidance_scale: strength of classifier-free guidance; 1 for none, None for what suits the model.
             num_inference_steps: sampler steps.
-            elevation_deg: of all four cameras.
-            azimuth_deg: of the first camera; 0 is the object's front.
-            generator: source of the initial noise.
+            elevation_deg: of all cameras, or of each in turn.
+            azimuth_deg: of the first of four cameras; 0 is the object's front.
+            generator: source of the noise: one, or a list of one for each group.
             background: RGB in [0, 1] behind the views.
+            azimuths_deg: of the cameras, any number of them.
+            num_images_per_prompt: groups of views of each object.
+            height: of a view in pixels: the model's own, nothing else.
+            width: likewise.
+            eta: of DDIM, from 0 (no further noise) to 1.
+            latents: noise to begin with, for all views of all groups in turn; instead of the generator's.
+            timesteps: descending; for samplers that take them (DPM-Solver++, not DDIM), instead of `num_inference_steps`.
+            output_type: "pil", "np", "pt" or "latent", see `ImageDreamOutput.images`.
+            return_dict: False gives the output's fields as a tuple.
+            callback_on_step_end: called with the pipeline, the step, its timestep and a dict with `latents` after each
+                step; what it returns may hold others to go on with.
+            callback_on_step_end_tensor_inputs: what the dict holds.
+            prompt_suffix: added to prompts, see `complete_prompt`; None for what suits the model, "" for nothing.
             images: further pictures of the same object, from wherever.
             front: a picture that shows the object's front; a picture counts most in the views from its own side.
             left: likewise, the object's own left side.
             back: likewise.
             right: likewise.
             prompt_temperature: the larger, the less the sides matter, see `angle_bias`.
-            weights: how much image tokens, prompt frame and caption have to say.
+            weights: how much image tokens, prompt frame and text have to say.
+
+        Raises:
+            TypeError: a prompt is no text, or a picture nothing that is known.
+            ValueError: a number out of its range, or arguments that do not fit each other.
         """
         if guidance_scale is None:
             guidance_scale = self.config.guidance_scale
-        if negative_caption is None:
-            negative_caption = self.config.negative_caption
-        self.check_inputs(caption, negative_caption, guidance_scale, num_inference_steps, elevation_deg)
-        unnamed = [*([] if image is None else [image]), *images]
-        pictures = with_azimuths(unnamed, {"front": front, "left": left, "back": back, "right": right})
-        self.check_reads(pictures)
+        if negative_prompt is None:
+            negative_prompt = self.config.negative_prompt
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        unnamed, prompts, negatives = _of_each_object(
+            image=image, prompt=prompt, negative_prompt=negative_prompt
+        )
+        groups = len(prompts) * (num_images_per_prompt if isinstance(num_images_per_prompt, int) else 1)
+        self.check_inputs(
+            [*prompts, *negatives],
+            guidance_scale,
+            num_inference_steps,
+            num_images_per_prompt,
+            height,
+            width,
+            eta,
+            generator,
+            output_type,
+            timesteps,
+            callback_on_step_end_tensor_inputs,
+            background,
+            groups,
+        )
+        prompts = [self.complete_prompt(one, prompt_suffix) for one in prompts]
+        azimuths, elevations = _angles(azimuth_deg, azimuths_deg, elevation_deg)
+        shape = (groups, len(azimuths), *self.unet.latent_shape)
+        if latents is not None and latents.shape != (groups * len(azimuths), *shape[2:]):
+            raise ValueError(
+                f"latents are {tuple(latents.shape)}, must be {(groups * len(azimuths), *shape[2:])}: "
+                f"{groups} groups of {len(azimuths)} views"
+            )
+        pictures = [with_azimuths([] if one is None else [one], {}) for one in unnamed]
+        sides = {"front": front, "left": left, "back": back, "right": right}
+        further = with_azimuths(images, sides)
+        if further and len(prompts) > 1:
+            raise ValueError(
+                f"images, front, left, back and right are of one object, but there are {len(prompts)}"
+            )
+        pictures[0] = [*pictures[0], *further]
+        self.check_reads([one for of_object in pictures for one in of_object])
         weights.check(self.unet)
-        prompts = [self._as_prompt(picture, prompt_azimuth) for picture, prompt_azimuth in pictures]
-        condition = self.encode_condition([rgba for rgba, _ in prompts], caption, torch.tensor(background))
-        azimuths = orthogonal_azimuths(azimuth_deg)
-        if prompts:
-            bias = angle_bias(azimuths[None], [angle for _, angle in prompts], prompt_temperature)
-            condition = condition.with_prompt_bias(bias)
-        negative = self.encoder.encode_text([negative_caption]).to(self.unet.dtype)
-        unconditional = condition.without_image().with_text(negative)
+
+        pairs = [
+            self._conditions(
+                [self._as_prompt(*picture) for picture in of_object],
+                *texts,
+                azimuths,
+                background,
+                prompt_temperature,
+            )
+            for of_object, *texts in zip(pictures, prompts, negatives, strict=True)
+        ]
+        condition, unconditional = (
+            concatenate_conditions(list(rows)).map(
+                lambda tensor: tensor.repeat_interleave(num_images_per_prompt, dim=0)
+            )
+            for rows in zip(*pairs, strict=True)
+        )
         empty = None if weights.caption_weight == 1 else self.encoder.encode_text([""])
         condition, unconditional = weights.apply(condition, unconditional, empty)
         if self.free_encoder:
             self.encoder.free()
 
-        camera_to_world = look_at_origin(torch.tensor(float(elevation_deg)), azimuths, torch.tensor(1.0))
-        cameras = camera_condition(camera_to_world)[None].to(self.device, self.unet.dtype)
-        device = self.device if generator is None else generator.device
-        noise = torch.randn(1, len(azimuths), *self.unet.latent_shape, generator=generator, device=device)
-        latents = self.denoise(
+        camera_to_world = look_at_origin(elevations, azimuths, torch.tensor(1.0))
+        device = self._execution_device
+        cameras = camera_condition(camera_to_world).to(device, self.unet.dtype).expand(groups, -1, -1)
+        if latents is None:
+            noise = randn_tensor(shape, generator=generator, device=device)
+        else:
+            noise = latents.view(shape)
+
+        def on_step_end(step: int, timestep: Any, latents: Tensor) -> Tensor:
+            given = {"latents": latents} if "latents" in callback_on_step_end_tensor_inputs else {}
+            return (callback_on_step_end(self, step, timestep, given) or {}).get("latents", latents)
+
+        denoised = self.denoise(
             condition,
             unconditional,
             cameras,
-            noise.to(self.device, self.unet.dtype),
+            noise.to(device, self.unet.dtype),
             guidance_scale,
             num_inference_steps,
             generator,
+            eta,
+            timesteps,
+            None if callback_on_step_end is None else on_step_end,
         )
-        images = self.decode_latents(latents[0]).float()
-        return ImageDreamOutput(images, camera_to_world, tuple(azimuths.tolist()), float(elevation_deg))
+        output = ImageDreamOutput(
+            self._as_output(denoised, output_type),
+            camera_to_world,
+            tuple(azimuths.tolist()),
+            tuple(elevations.tolist()),
+        )
+        self.maybe_free_model_hooks()
+        return output if return_dict else output.to_tuple()
+
+    def _conditions(
+        self,
+        prompts: Sequence[tuple[Tensor, float | None]],
+        prompt: str,
+        negative_prompt: str,
+        azimuths: Float[Tensor, " view"],
+        background: Sequence[float],
+        prompt_temperature: float,
+    ) -> tuple[Condition, Condition]:
+        """(condition, "no condition") of one group of views of one object."""
+        condition = self.encode_condition([rgba for rgba, _ in prompts], prompt, torch.tensor(background))
+        if prompts:
+            bias = angle_bias(azimuths[None], [angle for _, angle in prompts], prompt_temperature)
+            condition = condition.with_prompt_bias(bias)
+        negative = self.encoder.encode_text([negative_prompt]).to(self.unet.dtype)
+        return condition, condition.without_image().with_text(negative)
 
     def _as_prompt(self, picture: Any, azimuth_deg: float | None) -> tuple[Tensor, float | None]:
         """RGBA pixels of anything that may be a prompt, and the azimuth it was taken from."""
-        if isinstance(picture, Tensor):
+        if isinstance(picture, Tensor) and len(picture) == 4:
             return picture, azimuth_deg
         if not isinstance(picture, ImagePrompt):
-            picture = load_image_prompt(picture, size=max(self.image_size, self.encoder.image_size))
+            size = max(self.image_size, self.encoder.image_size)
+            if isinstance(picture, Tensor | np.ndarray):
+                picture = from_pixels(picture)
+            of_file = not isinstance(picture, PIL.Image.Image)
+            picture = (load_image_prompt if of_file else prepare_image_prompt)(picture, size=size)
         return picture.rgba, picture.azimuth_deg if azimuth_deg is None else azimuth_deg
+
+    def _as_output(self, latents: Float[Tensor, "group view c h w"], output_type: str) -> Any:
+        """What `ImageDreamOutput.images` holds; decoded group by group, which bounds the memory."""
+        if output_type == "latent":
+            return latents.flatten(0, 1)
+        images = torch.cat([self.decode_latents(group).float() for group in latents])
+        if output_type == "np":
+            return images.permute(0, 2, 3, 1).cpu().numpy()
+        return images if output_type == "pt" else [to_pil(image) for image in images]
+
+
+def _of_each_object(**given: Any) -> list[list[Any]]:
+    """The arguments as lists, equally long: a single value is that of every object.
+
+    Raises:
+        ValueError: lists of different lengths, or empty ones.
+    """
+    lists = {
+        name: list(value) if isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 4 else None
+        for name, value in given.items()
+    }
+    counts = {name: len(values) for name, values in lists.items() if values is not None}
+    if len(set(counts.values())) > 1 or 0 in counts.values():
+        lengths = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise ValueError(f"{lengths}: lists must be equally long, one value for each object")
+    count = max(counts.values(), default=1)
+    return [[given[name]] * count if values is None else values for name, values in lists.items()]
+
+
+def _angles(
+    azimuth_deg: float, azimuths_deg: Sequence[float] | None, elevation_deg: float | Sequence[float]
+) -> tuple[Float[Tensor, " view"], Float[Tensor, " view"]]:
+    """Azimuth and elevation of each camera in degrees.
+
+    Raises:
+        ValueError: angles that are none, or not as many of one as of the other.
+    """
+    if azimuths_deg is None:
+        azimuths = orthogonal_azimuths(azimuth_deg)
+    elif azimuth_deg:
+        raise ValueError(f"azimuth_deg is {azimuth_deg}, but azimuths_deg is given too")
+    else:
+        azimuths = torch.tensor([float(azimuth) for azimuth in azimuths_deg])
+    if not len(azimuths) or not azimuths.isfinite().all():
+        raise ValueError(f"azimuths are {azimuths.tolist()}, must be at least one angle in degrees")
+    elevations = elevation_deg if isinstance(elevation_deg, Sequence) else [elevation_deg] * len(azimuths)
+    check_angles(elevations)
+    if len(elevations) != len(azimuths):
+        raise ValueError(f"{len(elevations)} elevations for {len(azimuths)} azimuths, must be equally many")
+    return azimuths, torch.tensor([float(elevation) for elevation in elevations])

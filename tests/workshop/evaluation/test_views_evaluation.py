@@ -103,7 +103,7 @@ def test_evaluation_of_a_random_model(tmp_path):
     table = (tmp_path / "report" / "views.md").read_text()
     settings = (
         "toys 2, seed 3, guidance 5.0, steps 1, pixels 16",
-        "negative caption uniform low no texture ugly",
+        "negative prompt uniform low no texture ugly",
     )
     for word in ("model", "blank white", "prompt copied", "ellipsoid", "| car  | 1    |", *settings):
         assert word in table
@@ -138,6 +138,7 @@ def test_a_network_with_relative_cameras_is_asked_for_the_same_views():
     case = held_out_cases(1, seed=3, kinds=["mug"], prompt_size=16)[0]
     asked = {"elevation_deg": case.orbit.elevation_deg, "azimuth_deg": -case.prompt_azimuth_deg}
     seeded = torch.Generator().manual_seed(3)
-    expected = canonical(case.prompt, case.toy.caption, num_inference_steps=1, generator=seeded, **asked)
+    asked |= {"num_inference_steps": 1, "generator": seeded, "output_type": "pt"}
+    expected = canonical(case.prompt, case.toy.caption, **asked)
     result = evaluate_views(relative, 1, seed=3, kinds=["mug"], steps=1).results[0]
     torch.testing.assert_close(result.images, expected.images)

@@ -100,7 +100,12 @@ def test_it_is_saved_with_the_model(tmp_path):
     loaded.set_progress_bar_config(disable=True)
     config = loaded.unet.config
     assert (config.controllers, config.no_image, config.cameras) == ("pixel-only", "plain", "relative")
-    assert loaded(torch.rand(4, 16, 16), num_inference_steps=1).images.shape == (4, 3, 16, 16)
+    assert loaded(torch.rand(4, 16, 16), num_inference_steps=1, output_type="pt").images.shape == (
+        4,
+        3,
+        16,
+        16,
+    )
 
 
 def test_relative_cameras_count_from_the_prompts():

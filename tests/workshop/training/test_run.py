@@ -56,9 +56,9 @@ def test_the_parts_make_a_model(trained):
     out = assemble(trained / "diffusion", trained / "autoencoder", trained / "model", guidance_scale=1.5)
     pipeline = checkpoints.load(out)
     assert pipeline.config.guidance_scale == 1.5
-    assert pipeline.config.negative_caption == ""  # as caption dropout teaches it
+    assert pipeline.config.negative_prompt == ""  # as caption dropout teaches it
     pipeline.set_progress_bar_config(disable=True)
-    output = pipeline(torch.rand(4, 64, 64), "a toy", num_inference_steps=1)
+    output = pipeline(torch.rand(4, 64, 64), "a toy", num_inference_steps=1, output_type="pt")
     assert output.images.shape == (4, 3, 64, 64)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     assert size < 40 * 2**20

@@ -37,6 +37,9 @@ SCHEDULER = dict(
 )
 """Noise schedule and sampler of the released code, in diffusers' terms."""
 
+_RENAMED = {"negative_caption": "negative_prompt"}
+"""Settings of the pipeline that had another name in folders of before."""
+
 UNET, VAES, TEXTS = (
     "model.diffusion_model.",
     ("vae_model.", "first_stage_model."),
@@ -143,7 +146,11 @@ def _own_folder(path: Path) -> Blueprint:
         {part: Component(_settings(path / part, part), _at(f"{part}/")) for part in PARTS},
         scheduler=read_json(path / "scheduler" / "scheduler_config.json"),
         names_controllers=True,
-        pipeline={key: index[key] for key in index if not key.startswith("_") and key not in parts},
+        pipeline={
+            _RENAMED.get(key, key): index[key]
+            for key in index
+            if not key.startswith("_") and key not in parts
+        },
     )
 
 
@@ -166,7 +173,9 @@ def _latent_diffusion_file(path: Path) -> Blueprint:
     unet = _official_unet(shapes, UNET)
     encoder = _open_clip_encoder(shapes, text)
     parts = {"unet": unet, "vae": _latent_diffusion_vae(shapes, vae), "encoder": encoder}
-    return Blueprint(_kind(unet, "checkpoint"), tensors, parts, SCHEDULER)
+    return Blueprint(
+        _kind(unet, "checkpoint"), tensors, parts, SCHEDULER, pipeline={"prompt_suffix": _suffix(unet)}
+    )
 
 
 def _diffusers_folder(path: Path) -> Blueprint:
@@ -187,15 +196,29 @@ def _diffusers_folder(path: Path) -> Blueprint:
     scheduler, file = dict(SCHEDULER), path / "scheduler" / "scheduler_config.json"
     if file.exists():  # samplers differ between conversions; what counts is what the model predicts
         scheduler["prediction_type"] = read_json(file).get("prediction_type", "epsilon")
-    return Blueprint(_kind(unet, f"folder of diffusers {form}"), tensors, parts, scheduler)
+    return Blueprint(
+        _kind(unet, f"folder of diffusers {form}"),
+        tensors,
+        parts,
+        scheduler,
+        pipeline={"prompt_suffix": _suffix(unet)},
+    )
 
 
 def _kind(unet: Component, form: str) -> str:
     """What a model is, in words."""
     if unet.config["controllers"] != "none":
         return f"an ImageDream {form} ({unet.config['controllers']})"
-    cameras = unet.piece("unet.class_embedding.linear_1.weight") is not None
-    return f"an MVDream {form}" if cameras else f"a Stable Diffusion 2 {form}"
+    return f"an MVDream {form}" if _has_cameras(unet) else f"a Stable Diffusion 2 {form}"
+
+
+def _has_cameras(unet: Component) -> bool:
+    return unet.piece("unet.class_embedding.linear_1.weight") is not None
+
+
+def _suffix(unet: Component) -> str:
+    """What captions of objects ended with in the training of MVDream and ImageDream, as their demos have it."""
+    return ", 3d asset" if _has_cameras(unet) else ""
 
 
 def _folder_tensors(path: Path, folders) -> Tensors:

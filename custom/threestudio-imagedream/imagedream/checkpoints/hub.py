@@ -2,7 +2,10 @@
 
 import hashlib
 import logging
+import os
+import queue
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -42,7 +45,9 @@ PUBLISHED: Mapping[str, Published] = {
 }
 """By file name."""
 
-_HUB = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(/(?P<file>[\w./-]+))?")
+_HUB = re.compile(
+    r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>refs/\w+/\w+|[\w.-]+))?(/(?P<file>[\w./-]+))?"
+)
 
 
 def check_source(source: str | Path) -> None:
@@ -81,7 +86,7 @@ _PARTS = ("unet", "vae", "encoder", "text_encoder", "image_encoder", "ip_adapter
 def local_path(source: str | Path) -> Path | None:
     """The path that a source names; None if it is an id on the hub.
 
-    An id is `owner/name` or `owner/name/file.pt` when there is no such path here.
+    An id is `owner/name` or `owner/name/file.pt` when there is no such path here; `owner/name@revision` pins it.
     """
     if str(source) == "toybox":
         return TOYBOX
@@ -107,7 +112,8 @@ def _looks_local(source: str) -> bool:
 def fetch(source: str | Path) -> Path:
     """The path of a source, downloaded into the hub's cache if need be (resumed, checked, shown with progress).
 
-    `HF_HUB_OFFLINE`, `HF_HOME` and `HF_ENDPOINT` count as for every user of the hub; no token is needed.
+    `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and `HF_HUB_ETAG_TIMEOUT` count as for every user of the hub; no token is
+    needed. Where the hub does not answer, what was downloaded before is taken.
 
     Raises:
         CheckpointError: if it is neither here nor to be had.
@@ -119,23 +125,59 @@ def fetch(source: str | Path) -> Path:
     from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
 
     match = _HUB.fullmatch(str(source))
-    repository, file = match["repository"], match["file"]
+    repository, revision, file = match["repository"], match["revision"], match["file"]
+    silence = _silence(repository, revision)
+    options = {"revision": revision, "local_files_only": silence is not None}
     try:
         if file is None:
-            return _fetch_folder(repository)
-        fresh = not isinstance(try_to_load_from_cache(repository, file), str)
-        path = Path(hf_hub_download(repository, file))
+            path, fresh = _fetch_folder(repository, options), False
+        else:
+            fresh = not isinstance(try_to_load_from_cache(repository, file, revision=revision), str)
+            path = Path(hf_hub_download(repository, file, **options))
     except (errors.HfHubHTTPError, errors.HFValidationError, errors.OfflineModeIsEnabled, OSError) as error:
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        reason = silence or (str(error) or type(error).__name__).strip().splitlines()[0]
         raise CheckpointError(
             f"{source} is no path here, and as an id on the Hugging Face hub it could not be had: {reason}"
         ) from error
-    if fresh:
+    if silence is not None:
+        logger.info("%s is taken from the hub's cache: %s", source, silence)
+    if "snapshots" in path.parts:
+        logger.info("%s: commit %s", source, path.parts[path.parts.index("snapshots") + 1])
+    if fresh and revision is None:
         _check_hash(path, PUBLISHED.get(path.name), repository)
     return path
 
 
-def _fetch_folder(repository: str) -> Path:
+def _silence(repository: str, revision: str | None) -> str | None:
+    """Why the hub cannot be asked for a repository; None if it answers, whatever it says.
+
+    The hub's client tries again for half a minute where there is no network. This asks once, in a thread, since looking
+    up a name cannot be given a limit.
+    """
+    from huggingface_hub import HfApi, errors
+
+    limit_s = float(os.environ.get("HF_HUB_ETAG_TIMEOUT", "2"))
+    answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            HfApi().model_info(repository, revision=revision, timeout=limit_s)
+            answers.put(None)
+        except (errors.HfHubHTTPError, errors.HFValidationError):
+            answers.put(None)
+        except Exception as error:
+            answers.put(
+                f"the hub cannot be reached ({(str(error).strip() or type(error).__name__).splitlines()[0]})"
+            )
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answers.get(timeout=limit_s)
+    except queue.Empty:
+        return f"no answer from the hub in {limit_s:g} s (HF_HUB_ETAG_TIMEOUT sets another limit)"
+
+
+def _fetch_folder(repository: str, options: Mapping[str, Any]) -> Path:
     """Settings and weights of a model folder: of each part one form, safetensors and plain names first.
 
     Raises:
@@ -146,7 +188,7 @@ def _fetch_folder(repository: str) -> Path:
     missing = set(_PARTS)
     for ending, ignored in product(("safetensors", "bin"), (["*.fp16.*", "*.non_ema.*"], None)):
         wanted = ["*.json", *(f"{part}/*.{ending}" for part in missing)]
-        path = Path(snapshot_download(repository, allow_patterns=wanted, ignore_patterns=ignored))
+        path = Path(snapshot_download(repository, allow_patterns=wanted, ignore_patterns=ignored, **options))
         missing -= {part for part in missing if any((path / part).glob(f"*.{ending}"))}
     if missing == set(_PARTS):
         raise CheckpointError(

@@ -1,10 +1,11 @@
-"""`views`: pictures of an object become four views, as many times as wanted, the best first."""
+"""`views`: pictures of an object become views from around it, as many times as wanted, the best first."""
 
 import json
 import logging
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -22,11 +23,11 @@ WEIGHTS = ("ip_weight", "pixel_weight", "caption_weight")
 
 @dataclass(frozen=True)
 class Views(Verb):
-    """Pictures and caption -> four views, labelled front, left, back and right, with their scores in a JSON file beside."""
+    """Pictures and prompt -> four views, labelled front, left, back and right, with their scores in a JSON file beside."""
 
     pictures: tyro.conf.Positional[tuple[Path, ...]] = ()
     """PNG, JPEG, WebP, ..., of any colour mode; several must show the same object."""
-    caption: str = ""
+    prompt: str = ""
     """What the object is."""
     front: Path | None = None
     """A picture of the object's front; a picture counts most in the views from its own side."""
@@ -56,18 +57,28 @@ class Views(Verb):
     """Sampler steps; by default 50 of ddim, 20 of dpm."""
     guidance_scale: float | None = None
     """Strength of classifier-free guidance; 1 for none; by default what suits the model."""
-    negative_caption: str | None = None
+    negative_prompt: str | None = None
     """What guidance moves away from; by default what suits the model."""
+    prompt_suffix: str | None = None
+    """Added to the prompt unless it says "3d"; by default what suits the model: ", 3d asset" for published weights."""
     ip_weight: float = 1.0
     """Of the image tokens: 0 switches them off, 1 is the model as trained."""
     pixel_weight: float = 1.0
     """Of the prompt's frame, likewise."""
     caption_weight: float = 1.0
-    """Of the caption, likewise."""
-    elevation_deg: float = 5.0
-    """Height angle of the four cameras."""
+    """Of the prompt's text, likewise."""
+    elevation_deg: tuple[float, ...] = (5.0,)
+    """Height angle of the cameras: one for all, or one for each."""
     azimuth_deg: float = 0.0
-    """Angle of the first camera; 0 is the object's front."""
+    """Angle of the first of four cameras; 0 is the object's front."""
+    azimuths_deg: Annotated[tuple[float, ...], tyro.conf.arg(name="azimuths")] = ()
+    """Angles of the cameras instead, any number of them: 0 45 90 ... makes eight views around."""
+    order: Literal["front-first", "official"] = "front-first"
+    """Of the four cameras: `official` begins at the right side, as the released code does; the front is its second view."""
+    background: str = "white"
+    """Colour behind the views: a name, #rrggbb, or "rgb(128, 128, 128)"; the official demo draws a grey."""
+    keep_framing: bool = False
+    """Leave the object where it stands in its picture, in its size; otherwise it is centred and fills the frame."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, ..."""
 
@@ -75,21 +86,24 @@ class Views(Verb):
         # whatever can be wrong is found before the weights are read
         self._check_numbers()
         from imagedream import checkpoints
-        from imagedream.cameras import VIEW_NAMES, check_angles
+        from imagedream.cameras import VIEW_NAMES
         from imagedream.controller_weights import ControllerWeights
         from imagedream.image_prompt.multi_image import with_azimuths
-        from imagedream.image_prompt.prompt import load_image_prompt
+        from imagedream.image_prompt.prompt import OBJECT_FRACTION, load_image_prompt
 
-        check_angles(self.elevation_deg)
         weights = ControllerWeights(**{name: getattr(self, name) for name in WEIGHTS})
         checkpoints.check(self.weights)
         if self.adapter is not None:
             checkpoints.check_adapter(self.adapter)
         device = choose_device(self.device)
         files = with_azimuths(self.pictures, {side: getattr(self, side) for side in VIEW_NAMES})
-        if not files and not self.caption:
-            raise ValueError("no picture and no --caption: the model must be told of the object somehow")
-        prompts = [replace(load_image_prompt(path), azimuth_deg=azimuth) for path, azimuth in files]
+        if not files and not self.prompt:
+            raise ValueError("no picture and no --prompt: the model must be told of the object somehow")
+        fraction = None if self.keep_framing else OBJECT_FRACTION
+        prompts = [
+            replace(load_image_prompt(path, object_fraction=fraction), azimuth_deg=azimuth)
+            for path, azimuth in files
+        ]
         import torch
 
         dtype = torch.float16 if device.type == "cuda" else torch.float32
@@ -110,6 +124,42 @@ class Views(Verb):
         check_least("--guidance-scale", self.guidance_scale, 0, " (1 means no guidance)")
         if self.prompt_temperature is not None and not self.prompt_temperature > 0:
             raise ValueError(f"--prompt-temperature is {self.prompt_temperature}, must be greater than 0")
+        self._background()
+        self._angles()
+
+    def _background(self) -> tuple[float, float, float]:
+        import PIL.ImageColor
+
+        try:
+            red, green, blue = PIL.ImageColor.getrgb(self.background)[:3]
+        except ValueError as error:
+            raise ValueError(
+                f'--background is {self.background!r}, must be a colour such as white, #808080 or "rgb(128, 128, 128)"'
+            ) from error
+        return red / 255, green / 255, blue / 255
+
+    def _angles(self) -> dict[str, list[float]]:
+        """Azimuths and elevations of the cameras in degrees."""
+        from imagedream.cameras import check_angles
+
+        if self.azimuths_deg and (self.azimuth_deg or self.order == "official"):
+            raise ValueError(
+                "--azimuths says where all cameras are; --azimuth-deg and --order are for four of them"
+            )
+        start = self.azimuth_deg - (90 if self.order == "official" else 0)
+        azimuths = list(self.azimuths_deg) or [start + 90.0 * view for view in range(4)]
+        if not all(map(math.isfinite, azimuths)):
+            raise ValueError(f"azimuths are {azimuths}, must be angles in degrees")
+        elevations = list(self.elevation_deg)
+        check_angles(elevations)
+        if len(elevations) not in (1, len(azimuths)):
+            raise ValueError(
+                f"--elevation-deg has {len(elevations)} angles for {len(azimuths)} cameras, must be one or as many"
+            )
+        return {
+            "azimuths_deg": azimuths,
+            "elevations_deg": elevations * (len(azimuths) // len(elevations)),
+        }
 
     def _settings(self, pipeline: "ImageDreamPipeline") -> dict[str, Any]:
         """All numbers of a call, and a sampler for it: what was not said follows from the sampler and the model."""
@@ -120,12 +170,14 @@ class Views(Verb):
         defaults = {
             "steps": DEFAULT_STEPS[self.sampler],
             "guidance_scale": pipeline.config.guidance_scale,
-            "negative_caption": pipeline.config.negative_caption,
+            "negative_prompt": pipeline.config.negative_prompt,
+            "prompt_suffix": pipeline.config.prompt_suffix,
             "prompt_temperature": PROMPT_TEMPERATURE,
         }
-        names = ("sampler", *defaults, "elevation_deg", "azimuth_deg", *WEIGHTS)
+        names = ("sampler", *defaults, "background", *WEIGHTS)
         given = {name: getattr(self, name) for name in names}
-        return {name: defaults[name] if value is None else value for name, value in given.items()}
+        chosen = {name: defaults[name] if value is None else value for name, value in given.items()}
+        return {**chosen, **self._angles()}
 
     def _sample(
         self,
@@ -139,18 +191,23 @@ class Views(Verb):
 
         from imagedream.metrics import score_views
 
-        named = ("negative_caption", "guidance_scale", "elevation_deg", "azimuth_deg", "prompt_temperature")
+        named = ("negative_prompt", "prompt_suffix", "guidance_scale", "azimuths_deg", "prompt_temperature")
+        background = self._background()
         results = []
         for seed in range(self.seed, self.seed + self.seeds):
             output = pipeline(
                 images=prompts,
-                caption=self.caption,
+                prompt=self.prompt,
                 num_inference_steps=settings["steps"],
+                elevation_deg=settings["elevations_deg"],
                 weights=weights,
+                background=background,
                 generator=torch.Generator().manual_seed(seed),
+                output_type="pt",
                 **{name: settings[name] for name in named},
             )
-            scores = score_views(pipeline.encoder, output, [prompt.rgba for prompt in prompts], self.caption)
+            shown = [prompt.rgba for prompt in prompts]
+            scores = score_views(pipeline.encoder, output, shown, self.prompt, background)
             logger.info(_heading(seed, scores))
             results.append((seed, output, scores))
         return sorted(results, key=lambda result: -result[2].total)
@@ -171,7 +228,7 @@ class Views(Verb):
         if no_clip:
             logger.info("no CLIP score: %s", no_clip)
         record = {
-            "caption": self.caption,
+            "prompt": self.prompt,
             "pictures": [{"file": str(path), "azimuth_deg": azimuth} for path, azimuth in files],
             "weights": self.weights,
             "adapter": None if self.adapter is None else str(self.adapter),

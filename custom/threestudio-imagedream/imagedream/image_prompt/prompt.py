@@ -68,7 +68,7 @@ class ImagePrompt:
 def load_image_prompt(
     path: str | os.PathLike[str],
     size: int = 256,
-    object_fraction: float = OBJECT_FRACTION,
+    object_fraction: float | None = OBJECT_FRACTION,
     mask: str | os.PathLike[str] | None = None,
 ) -> ImagePrompt:
     """Read a picture file and prepare it as the model's prompt.
@@ -76,7 +76,8 @@ def load_image_prompt(
     Args:
         path: a picture file: PNG, JPEG, WebP and the other `FORMATS`, any colour mode, any EXIF rotation.
         size: side of the square result in pixels.
-        object_fraction: longest side of the object over the side of the frame, in (0, 1].
+        object_fraction: longest side of the object over the side of the frame, in (0, 1]; None leaves the object where it
+            stands in the picture, whose longest side then fills the frame.
         mask: a picture of the same aspect, white where the object is; used instead of alpha or background removal.
 
     Returns:
@@ -96,7 +97,7 @@ def load_image_prompt(
 def prepare_image_prompt(
     image: PIL.Image.Image,
     size: int = 256,
-    object_fraction: float = OBJECT_FRACTION,
+    object_fraction: float | None = OBJECT_FRACTION,
     mask: PIL.Image.Image | None = None,
 ) -> ImagePrompt:
     """Cut the object out of a picture and place it in the frame; see `load_image_prompt`."""
@@ -134,7 +135,7 @@ _REMOVAL_WORDS = {
 
 
 def place(
-    rgba: Float[Tensor, "4 height width"], size: int, object_fraction: float
+    rgba: Float[Tensor, "4 height width"], size: int, object_fraction: float | None
 ) -> Float[Tensor, "4 {size} {size}"]:
     """Centre the object in a square frame, its longest side at `object_fraction` of the frame's.
 
@@ -143,7 +144,8 @@ def place(
     Args:
         rgba: straight alpha, values in [0, 1].
         size: side of the result in pixels.
-        object_fraction: longest side of the object's box over the side of the frame, in (0, 1].
+        object_fraction: longest side of the object's box over the side of the frame, in (0, 1]; None: the box is the
+            whole picture, and fills the frame.
 
     Returns:
         Straight alpha; colour 0 where nothing is.
@@ -155,6 +157,8 @@ def place(
     visible = rgba[3] > VISIBLE_ALPHA
     if not visible.any():
         raise ImagePromptError("no object found: every pixel is transparent")
+    if object_fraction is None:
+        visible, object_fraction = torch.ones_like(visible), 1.0
     rows, columns = visible.any(1).nonzero()[:, 0], visible.any(0).nonzero()[:, 0]
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     scale = size * object_fraction / max(bottom - top, right - left)
@@ -228,10 +232,10 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
         return upright if upright is not image else image.copy()
 
 
-def _check_frame(size: int, object_fraction: float) -> None:
+def _check_frame(size: int, object_fraction: float | None) -> None:
     if size < 8:
         raise ValueError(f"size is {size} pixels, must be at least 8")
-    if not 0 < object_fraction <= 1:
+    if object_fraction is not None and not 0 < object_fraction <= 1:
         raise ValueError(f"object_fraction is {object_fraction}, must lie in (0, 1]")
 
 
@@ -301,7 +305,7 @@ def _inspect(
     visible: Bool[ndarray, "height width"],
     solid: Bool[ndarray, "height width"],
     size: int,
-    object_fraction: float,
+    object_fraction: float | None,
 ) -> list[str]:
     """Sentences about what may spoil the result."""
     messages = []
@@ -316,9 +320,10 @@ def _inspect(
         )
     rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
     longest = int(max(np.ptp(rows), np.ptp(columns))) + 1
-    if longest < 0.5 * size * object_fraction:
+    wanted = size * (longest / max(visible.shape) if object_fraction is None else object_fraction)
+    if longest < 0.5 * wanted:
         messages.append(
-            f"the object is only {longest} pixels long and is enlarged to {size * object_fraction:.0f}: it will be blurred"
+            f"the object is only {longest} pixels long and is enlarged to {wanted:.0f}: it will be blurred"
         )
     count, _, stats, _ = cv2.connectedComponentsWithStats(solid.astype(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]

@@ -133,10 +133,11 @@ def evaluate_pictures(
             num_inference_steps=steps,
             elevation_deg=elevation_deg,
             generator=torch.Generator().manual_seed(seed + number),
+            output_type="pt",
         )
         views = output.images.float().cpu()
         scores = paper_scores(views, picture.rgba, caption, clip, inception)
-        agreement = hull_agreement(silhouette(views), output.azimuths_deg, output.elevation_deg)
+        agreement = hull_agreement(silhouette(views), output.azimuths_deg, elevation_deg)
         scores["hull"] = float(agreement.mean())
         logger.info("%d/%d %s", number + 1, len(read), name)
         results.append(PictureResult(name, picture, caption, scores, views))
@@ -147,7 +148,7 @@ def evaluate_pictures(
         "steps": steps,
         "pixels": pipeline.image_size,
         "elevation": f"{elevation_deg:g}°",
-        "negative caption": pipeline.config.negative_caption or "none",
+        "negative prompt": pipeline.config.negative_prompt or "none",
         "CLIP": "none" if clip is None else clip.name,
     }
     return PicturesEvaluation(tuple(results), settings)

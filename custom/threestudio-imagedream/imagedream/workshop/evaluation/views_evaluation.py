@@ -188,6 +188,7 @@ def evaluate_views(
             # the object's own front, wherever the network counts from
             azimuth_deg=-case.prompt_azimuth_deg if pipeline.unet.config.cameras == "relative" else 0.0,
             generator=torch.Generator().manual_seed(seed + number),
+            output_type="pt",
         )
         result = score_case(case, output.images.cpu(), clip)
         logger.info("%d/%d %s: %.2f dB", number + 1, count, case.label, result.scores[MODEL]["psnr_db"])
@@ -199,7 +200,7 @@ def evaluate_views(
         "steps": steps,
         "pixels": size,
         "captions": "yes" if captions else "no",
-        "negative caption": pipeline.config.negative_caption or "none",
+        "negative prompt": pipeline.config.negative_prompt or "none",
         "split": split,
         "combinations": combinations,
         "prompt azimuth": f"±{largest_prompt_azimuth_deg:g}°",

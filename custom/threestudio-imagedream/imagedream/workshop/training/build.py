@@ -80,6 +80,7 @@ def construct(config: TrainConfig, base: tuple) -> Training:
             objective=config.objective,
             augmentation=config.augmentation,
             data=config.data.seen,
+            prompt_suffix=config.data.rendered.caption_suffix,
         )
     except TypeError as error:  # an argument of a constructor that it does not know
         raise ValueError(f"model or scheduler: {error}") from error

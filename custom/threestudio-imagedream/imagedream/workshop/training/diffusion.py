@@ -84,6 +84,7 @@ class DiffusionTraining(Training):
         conditioning: dropout of prompt and caption.
         objective: weights of the noise levels.
         augmentation: changes to the pictures of objects, while training only.
+        prompt_suffix: of the captions it learns from, which prompts get then too.
         data: what it learns from, for the network's record (`MultiViewUNet`, `trained_on`).
 
     Raises:
@@ -102,6 +103,7 @@ class DiffusionTraining(Training):
         objective: ObjectiveConfig | None = None,
         augmentation: AugmentationConfig | None = None,
         data: Sequence[Mapping[str, Any]] = (),
+        prompt_suffix: str = "",
     ) -> None:
         super().__init__(optimizer, steps, seed)
         self.conditioning = conditioning or ConditioningConfig()
@@ -121,7 +123,11 @@ class DiffusionTraining(Training):
         )
         vae, encoder = (part.eval().requires_grad_(False) for part in base)
         # in a tuple, so that the frozen parts are no parameters of this module
-        self.frozen = (ImageDreamPipeline(self.model, vae, encoder, scheduler, negative_caption=""),)
+        self.frozen = (
+            ImageDreamPipeline(
+                self.model, vae, encoder, scheduler, negative_prompt="", prompt_suffix=prompt_suffix
+            ),
+        )
 
     @property
     def pipeline(self) -> ImageDreamPipeline:

@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import default_collate
 
 from imagedream.image_prompt.prompt import VISIBLE_ALPHA, place
+from imagedream.pipeline import with_suffix
 from imagedream.workshop.rendering.samples import (
     CAMERAS,
     CAPTION,
@@ -147,11 +148,6 @@ class RenderedSamples:
             if (rgba[3] > VISIBLE_ALPHA).any():  # a sheet of paper seen from its edge shows nothing
                 return place(rgba, self.config.image_size, fraction), pictures[choice]
         raise SampleError(f"{entry.where}: nothing is to be seen in any of {len(pictures)} prompt views")
-
-
-def with_suffix(caption: str, suffix: str) -> str:
-    """The caption, with the suffix unless it says "3d" already; an empty one stays empty."""
-    return caption + suffix if caption and "3d" not in caption.lower() else caption
 
 
 def _to_float(pixels: UInt8[np.ndarray, "height width 4"]) -> Float[Tensor, "4 height width"]:

@@ -80,6 +80,7 @@ def sample(pipeline: ImageDreamPipeline, batch: dict, steps: int) -> Float[Tenso
             elevation_deg=float(batch["elevations_deg"][number]),
             azimuth_deg=float(azimuths[number, 0]),
             generator=torch.Generator().manual_seed(number),
+            output_type="pt",
         ).images.cpu()
         for number in range(len(batch["prompts"]))
     ]
