@@ -1,7 +1,7 @@
 """CLIP's text and image encoder: captions to tokens, pictures to features."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import open_clip
 import torch
@@ -26,7 +26,7 @@ class VisionConfig(TypedDict):
     patch_size: int
     width: int
     layers: int
-    head_width: int
+    head_width: NotRequired[int]
 
 
 class TextConfig(TypedDict):

@@ -39,6 +39,8 @@ def test_a_file_of_an_open_clip_architecture(tmp_path):
     [
         ("nonsense", "no weights at nonsense"),
         ("ViT-Z:openai", "open_clip knows no architecture 'ViT-Z'"),
+        ("RN50:openai", "is no plain CLIP, which is all that is read here: vision_cfg: layers is"),
+        ("ViT-B-32:/etc/passwd", "'/etc/passwd' is no file that ends in one of .safetensors"),
         ("ViT-H-14:laion9", "'laion9' is no file, and none of open_clip's weights of ViT-H-14: laion2b"),
         ("ViT-L-14:openai", "another activation than ViT-L-14 has; name ViT-L-14-quickgelu:openai"),
     ],

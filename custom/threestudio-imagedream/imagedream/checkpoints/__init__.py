@@ -37,7 +37,12 @@ from imagedream.checkpoints.hub import (
     local_path,
     published_controllers,
 )
-from imagedream.checkpoints.open_clip_weights import load_open_clip, names_open_clip, open_clip_config
+from imagedream.checkpoints.open_clip_weights import (
+    load_open_clip,
+    names_open_clip,
+    open_clip_config,
+    open_clip_file,
+)
 from imagedream.checkpoints.tensors import Tensors, in_portions
 from imagedream.runs.arguments import check_arguments
 
@@ -102,7 +107,7 @@ def load(
     if adapter is not None:
         check_adapter(adapter)
     path = fetch(source)
-    blueprint = read_blueprint(path)
+    blueprint = _read(path)
     unet = _choose_controllers(blueprint, path, controllers)
     blueprint = replace(blueprint, parts={**blueprint.parts, "unet": unet})
     models = _empty_models(blueprint, path)
@@ -151,9 +156,12 @@ def load_part(
     """
     check_part(source)
     if part == "encoder" and names_open_clip(source):
-        return load_open_clip(source, dtype), frozenset()
-    path = fetch(source)
-    blueprint = read_part(path, part) if is_part(path) else read_blueprint(path)
+        path, blueprint = Path(source), open_clip_file(source)
+        if blueprint is None:
+            return load_open_clip(source, dtype), frozenset()
+    else:
+        path = fetch(source)
+        blueprint = _read(path, part)
     model, piece = _empty_models(blueprint, path)[part], blueprint.parts[part].piece
     logger.info("%s: %s of %s", part, describe_source(source), blueprint.description)
     new = frozenset(name for name in model.state_dict() if piece(name) is None)
@@ -169,9 +177,25 @@ def part_config(source: str | Path, part: Part) -> dict[str, Any]:
     check_part(source)
     if part == "encoder" and names_open_clip(source):
         return open_clip_config(source)
-    path = local_path(source)
-    blueprint = read_part(path, part) if is_part(path) else read_blueprint(path)
-    return dict(blueprint.parts[part].config)
+    return dict(_read(local_path(source), part).parts[part].config)
+
+
+def _classes() -> dict[Part, type]:
+    from diffusers import AutoencoderKL
+
+    from imagedream.encoders import ImageTextEncoder
+    from imagedream.model import MultiViewUNet
+
+    return {"unet": MultiViewUNet, "vae": AutoencoderKL, "encoder": ImageTextEncoder}
+
+
+def _read(path: Path, part: Part | None = None) -> Blueprint:
+    """What is at a path; its settings are such as its classes take."""
+    blueprint = read_part(path, part) if part and is_part(path) else read_blueprint(path)
+    for name, component in blueprint.parts.items():
+        with refusing(str(path)):
+            check_arguments(_classes()[name], component.config, name)
+    return blueprint
 
 
 def _scheduler(config: Mapping[str, Any], path: Path):
@@ -229,12 +253,6 @@ def _empty_models(blueprint: Blueprint, path: Path) -> dict[Part, Any]:
     Raises:
         CheckpointError: a tensor of theirs is not in the files with its shape, or a weight there is in no model.
     """
-    from diffusers import AutoencoderKL
-
-    from imagedream.encoders import ImageTextEncoder
-    from imagedream.model import MultiViewUNet
-
-    classes = {"unet": MultiViewUNet, "vae": AutoencoderKL, "encoder": ImageTextEncoder}
     models = {}
     for part, one in blueprint.parts.items():
         with (
@@ -244,8 +262,7 @@ def _empty_models(blueprint: Blueprint, path: Path) -> dict[Part, Any]:
                 4 * len(blueprint.tensors.shapes) + 100
             ),  # a tensor there may be two here, and some start anew
         ):
-            check_arguments(classes[part], one.config, part)
-            models[part] = classes[part](**one.config)
+            models[part] = _classes()[part](**one.config)
     if "vae" in models and not models["vae"].config.scaling_factor > 0:
         raise CheckpointError(f"{path}: the vae's scaling_factor is {models['vae'].config.scaling_factor}")
     known = blueprint.tensors.shapes

@@ -123,8 +123,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is not there or none.
     """
-    with refusing("settings"):
+    try:
         return read_object(path)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _settings(folder: Path, part: Part) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from imagedream.checkpoints.errors import CheckpointError
+from imagedream.checkpoints.errors import CheckpointError, refusing
 from imagedream.checkpoints.tensors import PICKLED, SAFETENSORS, SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,8 @@ def local_path(source: str | Path) -> Path | None:
     """
     if str(source) == "toybox":
         return TOYBOX
-    path = Path(source).expanduser()
+    with refusing(str(source)):
+        path = Path(source).expanduser()
     if isinstance(source, str) and not path.exists() and _HUB.fullmatch(source) and not _looks_local(source):
         return None
     return path

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from imagedream.checkpoints.errors import CheckpointError
+from imagedream.checkpoints.errors import CheckpointError, refusing
+from imagedream.checkpoints.formats import Blueprint, Component
+from imagedream.checkpoints.tensors import PICKLED, SAFETENSORS, SUFFIXES, Piece, open_tensors
+from imagedream.runs.arguments import check_arguments
 
 if TYPE_CHECKING:
     from imagedream.encoders import ImageTextEncoder
@@ -24,6 +27,8 @@ def open_clip_config(source: str) -> dict[str, Any]:
     """
     import open_clip
 
+    from imagedream.encoders import ImageTextEncoder, TextConfig, VisionConfig
+
     architecture, _, weights = source.partition(":")
     if architecture not in open_clip.list_models():
         family = architecture.split("-")[:2]
@@ -32,21 +37,16 @@ def open_clip_config(source: str) -> dict[str, Any]:
             f"open_clip knows no architecture {architecture!r} (of {source!r}){near and f', near are {near}'}"
         )
     config = open_clip.get_model_config(architecture)
-    plain = {
-        "vision_cfg": {"image_size", "patch_size", "width", "layers", "head_width"},
-        "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers"},
-    }
-    other = set(config) - {"embed_dim", "quick_gelu", *plain}
-    for part, known in plain.items():
-        other |= {f"{part}.{key}" for key in set(config[part]) - known}
-    if other:
-        raise CheckpointError(
-            f"{source} is no plain CLIP, which is all that is read here: it has {', '.join(sorted(other))}"
-        )
+    with refusing(f"{source} is no plain CLIP, which is all that is read here"):
+        check_arguments(ImageTextEncoder, config, architecture)
+        check_arguments(VisionConfig, config["vision_cfg"], "vision_cfg")
+        check_arguments(TextConfig, config["text_cfg"], "text_cfg")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if weights not in tags and not Path(weights).is_file():
+    file = Path(weights)
+    if weights not in tags and not (file.is_file() and file.suffix in (*SAFETENSORS, *PICKLED)):
+        kind = f"file that ends in one of {SUFFIXES}" if file.exists() else "file"
         raise CheckpointError(
-            f"{weights!r} is no file, and none of open_clip's weights of {architecture}: {', '.join(tags) or 'none'}"
+            f"{weights!r} is no {kind}, and none of open_clip's weights of {architecture}: {', '.join(tags) or 'none'}"
         )
     quick = open_clip.get_pretrained_cfg(architecture, weights).get("quick_gelu", False)
     if quick and not config.get("quick_gelu", False):
@@ -57,8 +57,23 @@ def open_clip_config(source: str) -> dict[str, Any]:
     return config
 
 
+def open_clip_file(source: str) -> Blueprint | None:
+    """CLIP's encoders in a file of OpenCLIP's; None for weights that it downloads itself.
+
+    Raises:
+        CheckpointError: see `open_clip_config`; or it is no file of tensors.
+    """
+    config, file = open_clip_config(source), Path(source.partition(":")[2])
+    if not file.is_file():
+        return None
+    tensors = open_tensors(file)
+    parallel = "module." if all(name.startswith("module.") for name in tensors.shapes) else ""
+    clip = Component(config, lambda name: Piece((parallel + name.removeprefix("clip."),)))
+    return Blueprint("a CLIP of open_clip", tensors, {"encoder": clip})
+
+
 def load_open_clip(source: str, dtype: torch.dtype) -> "ImageTextEncoder":
-    """CLIP's encoders with weights of OpenCLIP's, downloaded into the hub's cache or from a file.
+    """CLIP's encoders with weights of OpenCLIP's, downloaded into the hub's cache.
 
     Raises:
         CheckpointError: see `open_clip_config`; or the weights are not to be had.

@@ -54,7 +54,8 @@ def check_arguments(target: Callable[..., Any] | type, given: Any, where: str) -
 
     Args:
         target: a class, function, or TypedDict.
-        given: arguments by name; lists stand for tuples, whole numbers for fractions.
+        given: arguments by name; lists stand for tuples, whole numbers for fractions; whole numbers are sizes, counts and
+            indices, so none is negative.
         where: what messages begin with.
 
     Raises:
@@ -81,6 +82,7 @@ def check_arguments(target: Callable[..., Any] | type, given: Any, where: str) -
         elif not (_fits(value, known[name]) or (name in defaults and value == defaults[name])):
             shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:60]}…"
             allowed = inspect.formatannotation(known[name])
+            allowed += ", whole numbers from 0" if "int" in allowed else ""
             raise ValueError(f"{where}: {name} is {shown}, must be {allowed}")
 
 
@@ -94,8 +96,9 @@ def _fits(value: Any, annotation: Any) -> bool:
     if kind is None or kind is NoneType:
         return value is None
     if kind in (int, float):  # True is no number
-        numbers = int if kind is int else (int, float)
-        return isinstance(value, numbers) and not isinstance(value, bool) and isfinite(value)
+        if kind is int and not (isinstance(value, int) and value >= 0):
+            return False
+        return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
     if kind in (list, tuple, Sequence):
         is_list = isinstance(value, list | tuple)
         return is_list and all(_fits(one, inside[0]) for one in value if inside)
