@@ -1,6 +1,6 @@
 import io
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ import trimesh
 from PIL import Image
 
 from imagedream import cameras
+from imagedream.mesh.raycast import Light
 from imagedream.mesh.reading import to_gltf_axes
 from imagedream.workshop.rendering.captioned_files import Item
 from imagedream.workshop.rendering.object_views import (
@@ -104,6 +105,14 @@ def test_rings_and_prompts_lie_within_their_ranges(arrow_file):
             assert len({json.dumps(prompt.light) for prompt in sample.prompts}) == 3
             assert all(-90 <= prompt.azimuth_deg <= 90 for prompt in sample.prompts)
             assert all(-5 <= prompt.elevation_deg <= 40 for prompt in sample.prompts)
+
+
+def test_light_of_the_prompts_alone(arrow_file):
+    ((sample, _),) = object_samples(
+        Item("a", str(arrow_file), ""), replace(SMALL, rings=1, lighting="prompts")
+    )
+    assert {json.dumps(view.light) for view in sample.views} == {json.dumps(asdict(Light()))}
+    assert len({json.dumps(prompt.light) for prompt in sample.prompts}) == 3
 
 
 def test_files_fit_what_the_description_says(arrow_file):

@@ -52,8 +52,8 @@ class Render(Verb):
     """Half the frame's height at the object's centre, whose longest side is 1; otherwise 0.73 or 0.45 0.55."""
     prompts: int | None = None
     """Prompt views of a ring, each with its own camera and light; otherwise 0 of a single mesh, 4 in shards."""
-    light: Literal["random", "fixed", "none"] | None = None
-    """Random for each ring and prompt, the same for all, or plain colours; otherwise fixed or random."""
+    light: Literal["random", "prompts", "fixed", "none"] | None = None
+    """Random for each ring and prompt, for prompts alone, the same for all, or plain colours; otherwise fixed or random."""
     backend: Literal["raycast", "blender"] = "raycast"
     """Embree on the CPU, or Blender's Cycles (pip install bpy)."""
     seed: int = 0

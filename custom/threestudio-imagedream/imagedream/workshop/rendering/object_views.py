@@ -83,7 +83,7 @@ SINGLE_MESH: dict[str, Any] = {
     "lighting": "fixed",
 }
 """How a single mesh is rendered into a folder: for looking at, the whole object in the frame."""
-Lighting = Literal["random", "fixed", "none"]
+Lighting = Literal["random", "prompts", "fixed", "none"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ class RenderConfig:
     prompt_relative_distance: Range = (0.7, 0.9)
     """Of a prompt view: far enough that the frame cuts nothing off."""
     lighting: Lighting = "random"
-    """One random light a ring and one a prompt view, the same for all, or plain colours."""
+    """One random light a ring and one a prompt view; a random one for each prompt view alone, as of the toys; the same for
+    all; or plain colours."""
     supersample: int = 2
     """Samples along each side of a pixel."""
     up: Up = "auto"
@@ -164,11 +165,11 @@ class RenderConfig:
             _uniform(self.relative_distance, generator),
         )
 
-    def draw_light(self, generator: torch.Generator) -> Light | None:
+    def draw_light(self, generator: torch.Generator, prompt: bool = False) -> Light | None:
         """A light, or None for plain colours."""
-        if self.lighting == "random":
+        if self.lighting == "random" or (prompt and self.lighting == "prompts"):
             return Light.random(generator)
-        return Light() if self.lighting == "fixed" else None
+        return None if self.lighting == "none" else Light()
 
 
 def _check_range(name: str, low_high: Range) -> None:
@@ -276,7 +277,7 @@ def _photograph_prompt(
     elevation_deg = _uniform(config.prompt_elevation_deg, generator)
     fov_y_deg = _uniform(config.prompt_fov_y_deg, generator)
     relative_distance = _uniform(config.prompt_relative_distance, generator)
-    light = config.draw_light(generator)
+    light = config.draw_light(generator, prompt=True)
     fov = torch.tensor([fov_y_deg])
     pose = cameras.look_at_origin(
         torch.tensor([elevation_deg]),
