@@ -19,6 +19,7 @@ from imagedream.mesh.gltf import load_gltf
 from imagedream.mesh.materials import Surface, Texture, guessed_range, surface_of
 from imagedream.mesh.obj import load_obj
 from imagedream.mesh.source import MeshError, MeshSource, Warn, logger
+from imagedream.runs.user_errors import one_line
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 """File types that `load_parts` reads."""
@@ -114,7 +115,7 @@ def load_parts(
     except Exception as error:  # of a damaged file, whatever readers stumble over
         raise MeshError(
             f"{path} ({source.path.stat().st_size:,} bytes) cannot be read as {suffix[1:].upper()}: "
-            f"{type(error).__name__} {error}"
+            f"{type(error).__name__} {one_line(error)}"
         ) from error
     if not parts:
         raise MeshError(f"{path} holds no triangles, at least one is needed")
@@ -138,7 +139,7 @@ def _load_ply(source: MeshSource) -> list[trimesh.Trimesh]:
     part = trimesh.Trimesh(**{**shape, "process": False})
     raw, colours, texture = shape["metadata"]["_ply_raw"]["vertex"]["data"], None, None
     if shape.get("vertex_colors") is not None and len(shape["vertex_colors"]) == len(part.vertices):
-        colours = guessed_range(np.stack([raw[name] for name in ("red", "green", "blue")], axis=1))
+        colours = guessed_range(np.column_stack([raw[name] for name in ("red", "green", "blue")]))
     if named is not None and isinstance(part.visual, trimesh.visual.TextureVisuals):
         picture = source.picture(named[1].decode("utf-8", errors="replace"))
         texture = None if picture is None else Texture(picture, np.asarray(part.visual.uv))

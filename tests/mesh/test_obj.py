@@ -1,0 +1,150 @@
+"""OBJ and PLY files with what exporters write into them: names, options, colours beside the vertices."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagedream.mesh.materials import surface_of
+from imagedream.mesh.reading import MeshError, load_parts
+from tests.mesh.squares import BLUE, FOUR, GREEN, RED, YELLOW, corners, picture
+
+SHAPE = """v -1 -1 0{0}
+v 1 -1 0{0}
+v 1 1 0{0}
+v -1 1 0{0}
+vt 0 0
+vt 1 0
+vt 1 1
+vt 0 1
+usemtl {1}
+f 1/1 2/2 3/3 4/4
+"""
+
+
+def write(folder, material="", colours="", name="m", library="mtllib some.mtl", file="some.mtl"):
+    # texels as large as a quarter: blending does not reach their middles
+    big = np.uint8([[RED, GREEN], [BLUE, YELLOW]]).repeat(8, axis=0).repeat(8, axis=1)
+    (folder / "My Tex.png").write_bytes(picture(colours=big))
+    (folder / file).write_text(f"newmtl {name}\n{material}\n")
+    (folder / "square.obj").write_text(f"{library}\n{SHAPE.format(colours, name)}")
+    return folder / "square.obj"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "map_Kd My Tex.png",
+        "\tMAP_KD My Tex.png",
+        "map_Kd C:\\Users\\me\\Textures\\my tex.PNG",
+        "map_Kd ./textures/My%20Tex.png",
+        "Kd 0.1 0.1 0.1\nmap_Kd -blendu on -s 1 1 1 -o 0 0 0 -mm 0 1 My Tex.png",
+        "map_Kd -s 1 My Tex.png",
+    ],
+)
+def test_textures_are_found_as_their_writers_meant(line, tmp_path):
+    assert corners(write(tmp_path, line)) == FOUR
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("-o 0.5 0", [GREEN, RED, YELLOW, BLUE]),
+        ("-o 0.5 0 0 -clamp on", [GREEN, GREEN, YELLOW, YELLOW]),
+        ("-s 0.5 0.5 -o 0.5 0.5 0", [GREEN] * 4),
+    ],
+)
+def test_textures_are_moved_and_scaled(options, expected, tmp_path):
+    assert corners(write(tmp_path, f"map_Kd {options} My Tex.png")) == expected
+
+
+def test_colours_beside_the_vertices_count_with_every_material(tmp_path):
+    assert corners(write(tmp_path, "Kd 1 1 1", " 0.2 0.5 0.8")) == [(51, 128, 204)] * 4
+    assert corners(write(tmp_path, "Kd 0.5 1 1", " 0.2 0.5 0.8")) == [(26, 128, 204)] * 4
+    assert corners(write(tmp_path, "", " 51 128 204")) == [(51, 128, 204)] * 4  # some write bytes
+    half = [tuple(round(value / 2) for value in colour) for colour in FOUR]
+    np.testing.assert_allclose(corners(write(tmp_path, "map_Kd My Tex.png", " 0.5 0.5 0.5")), half, atol=1)
+
+
+def test_materials_of_several_files_and_names_with_spaces(tmp_path):
+    path = write(tmp_path, "Kd 1 0 0", name="red one", library="mtllib other.mtl some.mtl", file="some.mtl")
+    (tmp_path / "other.mtl").write_text("newmtl other\nKd 0 1 0\n")
+    assert corners(path) == [(255, 0, 0)] * 4
+    assert (
+        corners(write(tmp_path, "Kd 0 1 1", library="mtllib my file.mtl", file="my file.mtl"))
+        == [(0, 255, 255)] * 4
+    )
+    assert corners(write(tmp_path, "Kd 0 0 0\nKe 1 0 0")) == [(255, 0, 0)] * 4
+
+
+def test_a_picture_of_the_opacity_cuts_holes(tmp_path):
+    Image.fromarray(np.uint8([[0, 255], [255, 255]])).resize((16, 16), 0).save(tmp_path / "holes.png")
+    (part,) = load_parts(write(tmp_path, "map_Kd My Tex.png\nmap_d holes.png"))
+    surface = surface_of(part)
+    assert surface.alpha_cutoff == 0.5
+    assert np.asarray(surface.texture.picture)[::8, ::8, 3].tolist() == [[0, 255], [255, 255]]
+
+
+@pytest.mark.parametrize(
+    ("material", "options", "said"),
+    [
+        (
+            "map_Kd gone.png",
+            {},
+            ["texture gone.png is not there, shown without", "nothing in it says a colour, shown in grey"],
+        ),
+        (
+            "Kd 1 0 0",
+            {"library": "mtllib gone.mtl"},
+            ["material file gone.mtl is not there", "material m is not there, shown without"],
+        ),
+        ("Kd 1 0 0", {"library": ""}, ["material m is not there, shown without"]),
+        ("Ks 1 1 1", {}, ["nothing in it says a colour, shown in grey"]),
+        ("map_Kd some.mtl", {}, ["texture some.mtl cannot be read (none of PNG"]),
+    ],
+)
+def test_what_is_not_there_is_named(material, options, said, tmp_path):
+    heard = []
+    assert corners(write(tmp_path, material, **options), warn=heard.append) == [(178, 178, 178)] * 4
+    for sentence in said:
+        assert any(f"square.obj: {sentence}" in one for one in heard), heard
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("uchar", (51, 128, 204)),
+        ("ushort", (13107, 32896, 52428)),
+        ("float", (0.2, 0.5, 0.8)),
+        ("float", (51, 128, 204)),
+    ],
+)
+def test_colours_of_ply_files_in_any_numbers(kind, values, tmp_path):
+    header = ["ply", "format ascii 1.0", "element vertex 4", *(f"property float {axis}" for axis in "xyz")]
+    header += [*(f"property {kind} {name}" for name in ("red", "green", "blue")), "element face 2"]
+    header += ["property list uchar int vertex_indices", "end_header"]
+    points = [f"{x} {y} 0 {' '.join(map(str, values))}" for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+    (tmp_path / "square.ply").write_text("\n".join([*header, *points, "3 0 1 2", "3 0 2 3", ""]))
+    assert corners(tmp_path / "square.ply") == [(51, 128, 204)] * 4
+
+
+@pytest.mark.parametrize("name", ["My Tex.png", "trap.png"])
+def test_a_ply_file_with_a_texture(name, tmp_path):
+    write(tmp_path)
+    (tmp_path / "trap.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    header = ["ply", "format ascii 1.0", f"comment TextureFile {name}", "element vertex 4"]
+    header += [f"property float {axis}" for axis in ("x", "y", "z", "s", "t")]
+    header += ["element face 2", "property list uchar int vertex_indices", "end_header"]
+    points = ["-1 -1 0 0 0", "1 -1 0 1 0", "1 1 0 1 1", "-1 1 0 0 1"]
+    (tmp_path / "square.ply").write_text("\n".join([*header, *points, "3 0 1 2", "3 0 2 3", ""]))
+    said = []
+    seen = corners(tmp_path / "square.ply", warn=said.append)
+    if name == "My Tex.png":
+        assert (seen, said) == (FOUR, [])
+    else:
+        assert "square.ply: texture trap.png cannot be read (none of PNG" in said[0]
+
+
+def test_a_shape_of_too_many_vertices_is_refused_before_it_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("imagedream.mesh.source.MAX_ELEMENTS", 6)
+    with pytest.raises(MeshError, match="claims 7 vertices and indices, the limit is 6"):
+        load_parts(write(tmp_path))
