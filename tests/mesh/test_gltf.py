@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import trimesh
 
 from imagedream.mesh.raycast import Light
 from imagedream.mesh.reading import FileAxes, MeshError, load_parts
@@ -210,6 +211,15 @@ def test_scene_transforms_instances_and_morph_targets(tmp_path):
     np.testing.assert_allclose(second.bounds, [[8, -2, -2], [8, 2, 2]])  # 2 x (3 + 4/4)
     del scene.tree["scenes"], scene.tree["scene"]
     assert len(load_parts(scene.write(tmp_path / "square.glb"))) == 3  # without scenes everything is shown
+
+
+def test_exporters_take_what_they_know_of_a_surface(tmp_path):
+    """As Blender gets it."""
+    material = {"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}
+    scene = Scene(material, COLOR_0=np.tile(LINEAR, (4, 1)), image=picture(colours=[[(255, 255, 255)]]))
+    parts = load_parts(scene.write(tmp_path / "square.glb"), FileAxes("z", "+x"))
+    trimesh.Scene(parts).export(tmp_path / "again.glb")
+    np.testing.assert_allclose(corners(tmp_path / "again.glb"), [VIOLET] * 4, atol=1)
 
 
 def test_sparse_numbers(tmp_path):

@@ -62,13 +62,18 @@ class Surface(trimesh.visual.TextureVisuals):
         unlit: bool = False,
         plain: bool = False,
     ):
-        # what trimesh's exporters take of it
-        picture = None if texture is None else texture.picture
-        mode = None if alpha_cutoff is None else "MASK"
-        material = PBRMaterial(baseColorTexture=picture, alphaMode=mode, alphaCutoff=alpha_cutoff)
-        shown = np.asarray(factor, np.float64)
-        material.baseColorFactor = [*(shown if linear else to_linear(shown)).tolist(), 1.0]
+        material = PBRMaterial(  # what trimesh's exporters take of it
+            baseColorTexture=None if texture is None else texture.picture,
+            baseColorFactor=[*(factor if linear else to_linear(np.array(factor))), 1.0],
+            emissiveFactor=np.clip(emission, 0, 1),
+            emissiveTexture=None if emission_texture is None else emission_texture.picture,
+            alphaMode=None if alpha_cutoff is None else "MASK",
+            alphaCutoff=alpha_cutoff,
+        )
         super().__init__(uv=None if texture is None else texture.uv, material=material)
+        if colours is not None and colours.ndim == 2:
+            shown = np.insert(colours if linear else to_linear(colours), 3, 1, axis=1)
+            self.vertex_attributes["color"] = (shown * 255).round().astype(np.uint8)
         self.factor = np.asarray(factor, np.float32)
         self.colours, self.texture = colours, texture
         self.emission, self.emission_texture = np.asarray(emission, np.float32), emission_texture
@@ -82,7 +87,8 @@ class SurfaceColours:
     """The sRGB colour of any point of an object's surface, and where its textures have holes."""
 
     def __init__(self, parts: Sequence[trimesh.Trimesh]):
-        base, emission, unlit = _Layer(), _Layer(), []
+        pixels: dict[int, np.ndarray] = {}
+        base, emission, unlit = _Layer(pixels), _Layer(pixels), []
         for part in parts:
             faces, surface = np.asarray(part.faces), surface_of(part)
             one = np.ones((len(faces), 3, 3), np.float32)
@@ -138,7 +144,8 @@ class SurfaceColours:
 class _Layer:
     """Corner colours times textures for the faces of all parts."""
 
-    def __init__(self):
+    def __init__(self, pixels: dict[int, np.ndarray]):
+        self._pixels = pixels  # by the identity of the picture
         self.pictures: list[_Picture] = []
         self.corners, self._uvs, self._indices, self._linear = [], [], [], []
         self._known: dict[tuple, int] = {}  # parts often share a picture
@@ -150,7 +157,7 @@ class _Layer:
             key = (id(texture.picture), texture.wrap, texture.nearest, alpha_cutoff)
             if key not in self._known:
                 self._known[key] = len(self.pictures)
-                self.pictures.append(_Picture(texture, alpha_cutoff))
+                self.pictures.append(_Picture(texture, alpha_cutoff, self._pixels))
             index = self._known[key]
             uv = np.nan_to_num(np.asarray(texture.uv, np.float32), posinf=0, neginf=0).clip(-1e6, 1e6)[faces]
         self.corners.append(corner.astype(np.float32))
@@ -185,14 +192,15 @@ class _Layer:
 class _Picture:
     """A texture's pixels of 8 bits a channel; its alpha only where it cuts holes but not everything."""
 
-    def __init__(self, texture: Texture, alpha_cutoff: float | None):
+    def __init__(self, texture: Texture, alpha_cutoff: float | None, pixels: dict[int, np.ndarray]):
         picture, self._wrap, self._nearest = texture.picture, texture.wrap, texture.nearest
+        if id(picture) not in pixels:
+            clear = "A" in picture.mode or "transparency" in picture.info
+            pixels[id(picture)] = np.asarray(picture.convert("RGBA" if clear else "RGB"))
+        self.rgb, alpha = np.split(pixels[id(picture)], [3], axis=2)
         self.alpha, self.alpha_cutoff = None, alpha_cutoff
-        if alpha_cutoff is not None and ("A" in picture.mode or "transparency" in picture.info):
-            alpha = np.asarray(picture.convert("RGBA"))[..., 3:]
-            if alpha.min() < 255 * alpha_cutoff <= alpha.max():
-                self.alpha = alpha
-        self.rgb = np.asarray(picture.convert("RGB"))
+        if alpha_cutoff is not None and alpha.size and alpha.min() < 255 * alpha_cutoff <= alpha.max():
+            self.alpha = alpha
 
     def sample(self, image: np.ndarray, uv: np.ndarray) -> np.ndarray:
         """Values in [0, 1] of `rgb` or `alpha` at uv, between the four nearest pixel centres."""

@@ -28,9 +28,9 @@ def load_obj(source: MeshSource) -> list[trimesh.Trimesh]:
     text = re.sub(r"\\\r?\n", " ", source.path.read_bytes().decode("utf-8", errors="replace"))
     source.claim(sum(len(re.findall(rf"^{line}\s", text, re.MULTILINE)) for line in ("v", "f", "f", "f")))
     materials = _Materials(source)
-    for line in re.findall(r"^\s*mtllib\s+(.+)", text, re.MULTILINE):
+    for line in re.findall(r"^[ \t]*mtllib[ \t]+(.+)", text, re.MULTILINE):
         materials.read(line.strip())
-    used = dict.fromkeys(name.strip() for name in re.findall(r"^\s*usemtl\s+(.+)", text, re.MULTILINE))
+    used = dict.fromkeys(name.strip() for name in re.findall(r"^[ \t]*usemtl[ \t]+(.+)", text, re.MULTILINE))
     # trimesh is told the materials' names alone: it would open pictures of any kind, and lose colours beside a material
     names = "".join(f"newmtl {name}\n" for name in used).encode()
     shapes = read_shapes(io.StringIO(f"mtllib names\n{text}"), resolver=defaultdict(lambda: names))
@@ -80,9 +80,12 @@ class _Materials:
             alpha = (
                 holes.picture.getchannel("A") if holes.picture.mode == "RGBA" else holes.picture.convert("L")
             )
-            picture = base.picture.convert("RGB")
-            picture.putalpha(alpha.resize(picture.size))
-            base = Texture(picture, base.uv, base.wrap)
+            both = f"{lines['map_kd']}\n{lines['map_d']}"
+            if both not in self._pictures:
+                self._source.claim_pixels(base.picture.width * base.picture.height)
+                picture = self._pictures[both] = base.picture.convert("RGB")
+                picture.putalpha(alpha.resize(picture.size))
+            base = Texture(self._pictures[both], base.uv, base.wrap)
         factor, emission = _colour(lines.get("kd")), _colour(lines.get("ke"))
         if "map_ke" in lines:
             emission = None if shining is None else (1.0, 1.0, 1.0) if emission is None else emission

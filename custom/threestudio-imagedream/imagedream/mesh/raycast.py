@@ -23,6 +23,7 @@ CREASE_DEG = 40.0
 """Faces that meet at less than this angle share a smooth normal, sharper edges stay hard."""
 
 _RAYS_PER_CALL = 1 << 19  # bounds memory: about 60 MB of ray and hit arrays
+_CORNERS_PER_CALL = 1 << 18  # likewise: about 100 MB of pairs of faces that meet there
 _LARGEST_FAN = (
     128  # faces around a vertex; of more than that, whose pairs grow as the square, normals stay unblended
 )
@@ -235,16 +236,20 @@ def _corner_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     order = np.argsort(corner_place, kind="stable")
     fan_size = np.bincount(corner_place)
     fan_start = np.cumsum(fan_size) - fan_size
-    # all pairs of corners at one place
-    partners = np.where(fan_size <= _LARGEST_FAN, fan_size, 0)[corner_place]
-    first = np.repeat(np.arange(len(corner_place)), partners)
-    within = np.arange(len(first)) - np.repeat(np.cumsum(partners) - partners, partners)
-    second = order[fan_start[corner_place[first]] + within]
-    soft = np.einsum("px,px->p", unit[first // 3], unit[second // 3]) > np.cos(np.deg2rad(CREASE_DEG))
-    first, second = first[soft], second[soft]
-    total = np.stack(
-        [np.bincount(first, cross[second // 3, axis], len(corner_place)) for axis in range(3)], axis=1
-    )
+    total = np.zeros((len(corner_place), 3))
+    for start in range(0, len(corner_place), _CORNERS_PER_CALL):
+        # all pairs of these corners and others at the same place
+        place = corner_place[start : start + _CORNERS_PER_CALL]
+        partners = np.where(fan_size <= _LARGEST_FAN, fan_size, 0)[place]
+        first = np.repeat(np.arange(len(place)), partners)
+        within = np.arange(len(first)) - np.repeat(np.cumsum(partners) - partners, partners)
+        second = order[fan_start[place[first]] + within] // 3
+        soft = np.einsum("px,px->p", unit[(start + first) // 3], unit[second]) > np.cos(
+            np.deg2rad(CREASE_DEG)
+        )
+        for axis in range(3):
+            summed = np.bincount(first[soft], cross[second[soft], axis], len(place))
+            total[start : start + len(place), axis] = summed
     length = np.linalg.norm(total, axis=1, keepdims=True)
     smooth = np.where(length > 1e-20, total / length.clip(1e-20), np.repeat(unit, 3, axis=0))
     return smooth.reshape(-1, 3, 3).astype(np.float32)

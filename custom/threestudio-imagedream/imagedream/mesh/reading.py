@@ -133,9 +133,14 @@ def load_parts(
 
 def _load_ply(source: MeshSource) -> list[trimesh.Trimesh]:
     with source.path.open("rb") as file:
-        named = re.search(rb"^comment TextureFile (.+?)\s*$", file.read(4096), re.MULTILINE | re.IGNORECASE)
+        head = file.read(1 << 16)
         file.seek(0)
+        for kind, count in re.findall(
+            rb"^element (vertex|face) (\d+)", head.split(b"end_header")[0], re.MULTILINE
+        ):
+            source.claim(int(count) * (3 if kind == b"face" else 1))
         shape = trimesh.exchange.ply.load_ply(file, skip_materials=True)  # it would open any kind of picture
+    named = re.search(rb"^comment TextureFile (.+?)\s*$", head, re.MULTILINE | re.IGNORECASE)
     part = trimesh.Trimesh(**{**shape, "process": False})
     raw, colours, texture = shape["metadata"]["_ply_raw"]["vertex"]["data"], None, None
     if shape.get("vertex_colors") is not None and len(shape["vertex_colors"]) == len(part.vertices):
@@ -149,6 +154,10 @@ def _load_ply(source: MeshSource) -> list[trimesh.Trimesh]:
 
 
 def _load_stl(source: MeshSource) -> list[trimesh.Trimesh]:
+    with source.path.open("rb") as file:
+        triangles = int.from_bytes(file.read(84)[80:], "little")
+    if source.path.stat().st_size == 84 + 50 * triangles:  # binary
+        source.claim(6 * triangles)
     return [trimesh.load_mesh(source.path, process=False)]
 
 

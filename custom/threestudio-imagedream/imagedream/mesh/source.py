@@ -14,7 +14,7 @@ from imagedream.pictures import FORMATS, MAX_PIXELS
 
 logger = logging.getLogger(__name__)
 
-MAX_BYTES = 2 * 2**30
+MAX_BYTES = 2**30
 """Largest mesh file that is read, the files that it names included."""
 
 MAX_ELEMENTS = 30_000_000
@@ -62,6 +62,12 @@ class MeshSource:
                 f"it claims {self._elements:,} vertices and indices, the limit is {MAX_ELEMENTS:,}"
             )
 
+    def claim_pixels(self, pixels: int) -> None:
+        """Likewise for the pixels of textures."""
+        self._pixels += pixels
+        if self._pixels > MAX_PIXELS:
+            raise MeshError(f"its textures have more than {MAX_PIXELS:,} pixels in all, the limit")
+
     def read(self, name: str) -> bytes:
         """A file that the mesh file names, or the content of a data URI.
 
@@ -98,18 +104,14 @@ class MeshSource:
             content = self.read(name) if content is None else content
             with warnings.catch_warnings(action="ignore"):  # Pillow's own limit; ours is checked below
                 image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
-            self._pixels += image.width * image.height
-            if self._pixels > MAX_PIXELS:
-                raise PIL.Image.DecompressionBombError
+            self.claim_pixels(image.width * image.height)
             with warnings.catch_warnings(action="ignore"), image:  # remarks on odd metadata
                 if image.mode.startswith("I;16"):
                     image = image.point(lambda value: value / 256).convert("L")
                 clear = "A" in image.mode or "transparency" in image.info
                 return image.convert("RGBA" if clear else "RGB")
-        except PIL.Image.DecompressionBombError as error:
-            raise MeshError(
-                f"its textures have more than {MAX_PIXELS:,} pixels in all, the limit (with {_short(name)})"
-            ) from error
+        except PIL.Image.DecompressionBombError:
+            self.claim_pixels(MAX_PIXELS + 1)
         except MeshError:
             raise
         except FileNotFoundError:
