@@ -15,6 +15,7 @@ import importlib.util
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ from imagedream.runs.settings import (  # noqa: E402
     with_home,
     write_override,
 )
+from imagedream.runs.trial_names import own_overrides, short_tag  # noqa: E402
 from imagedream.runs.user_errors import Quit, is_user_error, one_line, report_error  # noqa: E402
 from threestudio.launching.arguments import parse_arguments, read_config  # noqa: E402
 from threestudio.launching.messages import set_up_logging  # noqa: E402
@@ -113,6 +115,7 @@ def with_one_config(arguments, host: str, folder: Path):
     from threestudio.utils.config import ExperimentConfig
 
     overrides = [as_typed(override, ExperimentConfig) for override in arguments.overrides]
+    overrides += own_overrides(arguments.config, [key for key, _ in map(read_override, overrides)])
     arguments = replace(arguments, overrides=overrides)
     files = read_with_bases(arguments.config)
     names = [] if arguments.preset is None else arguments.preset.split("+")
@@ -173,6 +176,10 @@ def run_in_threestudio(folder: Path, arguments, cfg, temporary: Path) -> int:
         real_threestudio.working_folder(folder, EXTENSION, cache, temporary) as working_folder,
     ):
         code = call([*command, f"--{arguments.mode}", *overrides, *resume], working_folder)
+        if (
+            arguments.mode == "train" and trial.is_dir()
+        ):  # threestudio's own is for a folder that will be gone
+            (trial / "cmd.txt").write_text(f"python {shlex.join(sys.argv)}\n", encoding="utf-8")
         if code or arguments.mode != "train":
             return code
         from imagedream.runs.atomic_checkpoints import newest_checkpoint
@@ -249,11 +256,14 @@ def run(argv: list[str], project: Path, folder: Path) -> int:
     arguments = with_one_config(arguments, "threestudio" if found else "embedded", folder)
     sys.stdout.flush()
     cfg = read_checked_config(arguments)
-    renamed = fork_overrides(cfg)
-    if renamed:
-        sys.stderr.write(f"note: a config of the official ImageDream fork; added {' '.join(renamed)}\n")
-        arguments = replace(arguments, overrides=[*arguments.overrides, *renamed])
-        cfg.merge_with_dotlist(renamed)
+    for reason, added in (
+        ("a config of the official ImageDream fork", fork_overrides(cfg)),
+        ("the name is too long for a folder", short_tag(cfg)),
+    ):
+        if added:
+            sys.stderr.write(f"note: {reason}; added {' '.join(added)}\n")
+            arguments = replace(arguments, overrides=[*arguments.overrides, *added])
+            cfg.merge_with_dotlist(added)
 
     set_up_logging(arguments.verbose)
     logging.getLogger("imagedream").setLevel(logging.INFO)

@@ -5,6 +5,7 @@ It does nothing to keep a run alive: its caller does that before and after, the 
 
 import os
 import pickle
+import shlex
 import sys
 import warnings
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from threestudio.launching.messages import drop_lightning_handlers
 _QUIET_WARNINGS = (
     r".*does not have many workers.*",  # the cameras are drawn in the main process on purpose
     r".*Checkpoint directory .* exists and is not empty.*",  # a resumed trial
+    r".*The dirpath has changed from.*",  # a trial that was moved
     r".*resuming from a checkpoint that ended before the epoch ended.*",  # the endless dataset has one epoch
     r".*is already configured.*model summary.*",
     r".*GPU available but not used.*",
@@ -54,7 +56,7 @@ class Run:
         # the checkpoint's other contents are plain values, so nothing in it needs to be executed
         options = {"datamodule": self.data, "ckpt_path": resume, "weights_only": True}
         if mode == "train":
-            command = "python " + " ".join(sys.argv) + "\n" + str(self.arguments) + "\n"
+            command = f"python {shlex.join(sys.argv)}\n# {self.arguments}\n"
             self.trial.mkdir(parents=True, exist_ok=True)
             (self.trial / "cmd.txt").write_text(command, encoding="utf-8")
             self.trainer.fit(self.system, **options)

@@ -136,18 +136,21 @@ def read_config(arguments: Arguments) -> Any:
 
 
 def _check_trial_folder(cfg: Any) -> None:
-    """Raise unless name and tag, which may hold slashes and come from a prompt, name a folder inside `exp_root_dir`."""
+    """Raise unless what names folders and files of the trial, with slashes or from a prompt, stays in `exp_root_dir`."""
     from threestudio.utils.config import ConfigError
 
-    name, tag = str(cfg.get("name", "default")), str(cfg.get("tag", ""))
+    name, tag, timestamp = (str(cfg.get(key) or "") for key in ("name", "tag", "timestamp"))
     root = os.path.realpath(str(cfg.get("exp_root_dir", "outputs")))
-    experiment = os.path.realpath(os.path.join(root, name))
-    trial = os.path.realpath(os.path.join(experiment, tag or "trial"))
+    experiment = os.path.realpath(os.path.join(root, name or "default"))
+    trial = os.path.realpath(os.path.join(experiment, f"{tag}{timestamp}" or "trial"))
     inside = os.path.commonpath([root, experiment]) == root
     if not inside or os.path.commonpath([experiment, trial]) != experiment or trial == experiment:
         raise ConfigError(
-            f"name={name} tag={tag}: the trial's folder must lie in exp_root_dir/name, {root}/..."
+            f"name={name} tag={tag} timestamp={timestamp}: the trial's folder must lie in exp_root_dir/name, {root}/..."
         )
+    filename, folder = (cfg.get("checkpoint") or {}).get("filename"), os.path.join(trial, "ckpts")
+    if filename and os.path.commonpath([folder, os.path.realpath(os.path.join(folder, filename))]) != folder:
+        raise ConfigError(f"checkpoint.filename={filename}: must lie in the trial's folder of checkpoints")
 
 
 def _open_keys(node: Any, prefix: str = "") -> list[str]:

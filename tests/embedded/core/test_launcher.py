@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +101,12 @@ def test_train_then_resume_then_export(tmp_path, capsys):
         (["resume=nope.ckpt"], "resume=nope.ckpt: no such checkpoint"),
         (["--export", f"resume={__file__}"], "is not a checkpoint that can be resumed"),
         (["tag="], "needs a tag"),
+        (
+            ["timestamp=/../../../x"],
+            "timestamp=/../../../x: the trial's folder must lie in exp_root_dir/name",
+        ),
+        (["checkpoint.filename=../../x"], "checkpoint.filename=../../x: must lie in the trial's folder of"),
+        (["checkpoint.filename=/tmp/x"], "checkpoint.filename=/tmp/x: must lie in the trial's folder of"),
         (["data.height=-1"], "height must be a positive int"),
         (["data.height=x"], "height must be a positive int"),
         (["data.n_test_views=1000000000", "data.eval_height=1024", "data.eval_width=1024"], " of pictures"),
@@ -118,6 +126,26 @@ def test_mistakes_are_one_line_and_leave_nothing(arguments, message, tmp_path, c
     assert message in error
     assert error.count("\n") == 1 or "--verbose" in arguments
     assert not (tmp_path / "out").exists()
+
+
+def test_a_moved_trial_stays_in_its_folder_and_its_command_can_be_pasted(tmp_path, monkeypatch):
+    root, description = f"exp_root_dir={tmp_path / 'a'}", "description=it's # 1"
+    monkeypatch.setattr(sys, "argv", ["launch.py", "--config", "toy", root, description])
+    assert start(root, description) == 0
+    trial = tmp_path / "b" / "moved trial"
+    shutil.copytree(tmp_path / "a" / "toy" / "run", trial)
+    shutil.rmtree(tmp_path / "a")
+    command, rest = (trial / "cmd.txt").read_text().split("\n", 1)
+    assert shlex.split(command) == ["python", *sys.argv]
+    assert rest.startswith("# ")
+    config = ["--config", str(trial / "configs" / "parsed.yaml"), f"resume={trial / 'ckpts' / 'last.ckpt'}"]
+    shutil.rmtree(trial / "save")
+    assert start(*config, "--export") == 0
+    assert (trial / "save" / "it2-export" / "model.json").is_file()
+    assert start(*config, "trainer.max_steps=3") == 0
+    assert torch.load(trial / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    events()
 
 
 def test_what_a_config_leaves_open_must_be_given(tmp_path, capsys):

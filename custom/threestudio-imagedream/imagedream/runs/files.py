@@ -1,5 +1,6 @@
 """Writing files so that nobody ever sees half of one."""
 
+import hashlib
 import os
 import shutil
 import uuid
@@ -78,3 +79,13 @@ def atomic_folder(path: str | os.PathLike[str], replace: bool = False) -> Iterat
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def with_digest(name: str, source: str, most_bytes: int) -> str:
+    """A file name cut to so many bytes of UTF-8, that ends in a digest of its source so that others are others.
+
+    >>> with_digest("机器人" * 99, "a.png", 20)
+    '机器-7f071235805f'
+    """
+    digest = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:12]
+    return name.encode(errors="surrogateescape")[: most_bytes - 13].decode(errors="ignore") + f"-{digest}"
