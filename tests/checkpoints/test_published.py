@@ -17,6 +17,7 @@ from tests.checkpoints.published import (
     write_official,
     write_stable_diffusion,
 )
+from tests.tiny import tiny_scheduler
 
 
 def assert_same(loaded, original, parts=("unet", "vae", "encoder"), without=(), tolerance=0.0):
@@ -158,6 +159,20 @@ def test_cut_off_files_are_named(name, tmp_path):
     file.write_bytes(file.read_bytes()[:2000])
     with pytest.raises(checkpoints.CheckpointError, match=name):
         checkpoints.load(file)
+
+
+def test_what_the_official_layout_cannot_say_is_refused_or_said(caplog):
+    pipeline = reduced_pipeline("pixel")
+    pipeline.register_to_config(guidance_scale=2.0)
+    official_state(pipeline)
+    assert "no place for guidance_scale: 2.0" in caplog.text
+    pipeline.register_modules(scheduler=tiny_scheduler("v_prediction"))
+    pipeline.vae.register_to_config(scaling_factor=1.5)
+    with pytest.raises(
+        checkpoints.CheckpointError,
+        match=r"prediction_type v_prediction \(it means epsilon\); vae\.scaling_factor 1\.5 \(it means 0\.18215\)",
+    ):
+        official_state(pipeline)
 
 
 def test_convert_there_and_back_gives_the_same_tensors(tmp_path, capsys):

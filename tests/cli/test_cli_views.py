@@ -121,6 +121,32 @@ def test_all_pictures_and_their_sides_are_prompts(model, pictures, tmp_path):
     assert np.abs(level - both).max() <= 1  # a matter of rounding
 
 
+def test_cameras_background_and_framing(model, pictures, tmp_path):
+    def sample(name, *arguments):
+        record = run(model, tmp_path / f"{name}.png", pictures["red"], *arguments, "--steps", "1")
+        return record["settings"], PIL.Image.open(tmp_path / f"{name}.png").convert("RGB")
+
+    settings, plain = sample("plain")
+    assert settings["elevations_deg"] == [5.0] * 4
+    settings, around = sample("around", "--azimuths", "0", "45", "--elevation-deg", "0", "20")
+    assert (settings["azimuths_deg"], settings["elevations_deg"]) == ([0.0, 45.0], [0.0, 20.0])
+    assert around.width == 2 * 192 + 4
+    settings, official = sample("official", "--order", "official")
+    assert settings["azimuths_deg"] == [-90.0, 0.0, 90.0, 180.0]
+    labels = [
+        [np.asarray(strip)[:20, view * 196 : view * 196 + 192] for view in range(4)]
+        for strip in (plain, official)
+    ]
+    assert all(
+        (labels[0][view] == labels[1][(view + 1) % 4]).all() for view in range(4)
+    )  # the second is the front
+    assert sample("grey", "--background", "#808080")[0]["background"] == "#808080"
+    others = [sample("single", "--azimuths", "0")[1], sample("grey", "--background", "grey")[1]]
+    others.append(sample("framing", "--keep-framing")[1])
+    for other in others:
+        assert other.size != plain.size or (np.asarray(other) != np.asarray(plain)).any()
+
+
 @pytest.mark.parametrize(
     ("controllers", "changed", "reason"),
     [
@@ -156,6 +182,11 @@ def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, pic
         (["{red}", "--guidance-scale", "-2"], "--guidance-scale is -2.0, must be at least 0"),
         (["{red}", "--prompt-temperature", "0"], "--prompt-temperature is 0.0, must be greater than 0"),
         (["{red}", "--elevation-deg", "90"], "elevation_deg is 90.0"),
+        (["{red}", "--elevation-deg", "1", "2"], "--elevation-deg has 2 angles for 4 cameras"),
+        (["{red}", "--azimuths", "0", "nan"], "must be angles in degrees"),
+        (["{red}", "--azimuths", "0", "90", "--order", "official"], "--azimuths says where all cameras are"),
+        (["{red}", "--background", "dotted"], "--background is 'dotted', must be a colour such as white"),
+        (["https://example.org/red.png"], "is an address"),
         (["{red}", "--ip-weight", "-1"], "ip_weight is -1.0, must be at least 0"),
         (["{red}", "--out", "views.json"], "must end in .png or .jpg"),
     ],

@@ -283,6 +283,34 @@ def make_animation(path):
 
 
 @pytest.mark.parametrize(
+    "address",
+    [
+        "https://example.org/a.png",
+        "http:/example.org/a.png",  # what is left of an address that became a path
+        "s3://bucket/a.png",
+        "FILE:///etc/passwd",
+        "data:image/png;base64," + "A" * 5000,
+    ],
+)
+def test_addresses_are_refused_in_one_line(address):
+    with pytest.raises(
+        ImagePromptError, match="is an address; pictures are read from this machine only"
+    ) as error:
+        load_image_prompt(address)
+    assert len(str(error.value)) < 200
+
+
+def test_the_object_may_stay_where_it_stands(tmp_path):
+    pixels = np.zeros((100, 200, 4), np.uint8)
+    pixels[10:30, 150:190] = (200, 30, 40, 255)
+    PIL.Image.fromarray(pixels).save(tmp_path / "corner.png")
+    rgba = load_image_prompt(tmp_path / "corner.png", size=100, object_fraction=None).rgba
+    # the picture is half as large, in the middle of the frame: 25 rows above it
+    rows, columns = (rgba[3] > 0.5).any(1).nonzero()[:, 0], (rgba[3] > 0.5).any(0).nonzero()[:, 0]
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (30, 40, 75, 95)
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda path: None, "no such file"),

@@ -91,7 +91,7 @@ def read_blueprint(path: Path) -> Blueprint:
         check_folder(path)
     with refusing(f"{path} cannot be made out"):  # shapes of damaged files lead anywhere
         if not path.is_dir():
-            return _latent_diffusion_file(path)
+            return latent_diffusion(open_tensors(path), path)
         return _own_folder(path) if (path / "encoder").is_dir() else _diffusers_folder(path)
 
 
@@ -156,8 +156,12 @@ def _own_folder(path: Path) -> Blueprint:
     )
 
 
-def _latent_diffusion_file(path: Path) -> Blueprint:
-    tensors = open_tensors(path)
+def latent_diffusion(tensors: Tensors, path: Path) -> Blueprint:
+    """What a file of the latent-diffusion family is said to be by its tensors.
+
+    Raises:
+        CheckpointError: if it is none; names the path.
+    """
     shapes = tensors.shapes
     vae = next((prefix for prefix in VAES if f"{prefix}quant_conv.weight" in shapes), None)
     text = next((prefix for prefix in TEXTS if f"{prefix}ln_final.weight" in shapes), None)

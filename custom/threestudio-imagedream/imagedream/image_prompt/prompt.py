@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +185,11 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
     Raises:
         ImagePromptError: no such file, a folder, not a picture, too large, truncated, or several frames.
     """
+    # two letters or more: `C:/` is a drive
+    if re.match(r"[a-z][a-z0-9+.-]+:/|data:", str(path), re.IGNORECASE) and not os.path.exists(path):
+        raise ImagePromptError(
+            f"{str(path)[:80]} is an address; pictures are read from this machine only, download it first"
+        )
     path = Path(path)
     if path.is_dir():
         raise ImagePromptError(f"{path} is a folder, a picture file is needed")
