@@ -16,7 +16,7 @@ import threestudio
 sys.path = [entry for entry in sys.path if entry != sys.argv[1]]  # where an editable installation points to
 
 def load():
-    path = sys.argv[1] + "/__init__.py"
+    path = sys.argv[2] + "/__init__.py"
     spec = importlib.util.spec_from_file_location("threestudio-imagedream", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules["threestudio-imagedream"] = module
@@ -42,11 +42,13 @@ for name in names:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_fresh_interpreter(tmp_path):
+@pytest.mark.parametrize("loaded", ["custom/threestudio-imagedream", "."], ids=["extension", "clone"])
+def test_fresh_interpreter(loaded, tmp_path):
+    """The extension's folder in `custom/`, and the repository as it is cloned there."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["PYTHONPATH"] = str(ROOT / "embedded")
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(ROOT / "custom" / "threestudio-imagedream")],
+        [sys.executable, "-c", SCRIPT, str(ROOT / "custom" / "threestudio-imagedream"), str(ROOT / loaded)],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
