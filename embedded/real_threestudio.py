@@ -215,11 +215,11 @@ def check(folder: Path, names: set[str]) -> list[str]:
 
 
 def registering(folder: Path, name: str) -> list[Path]:
-    """Entries of the checkout's `custom/` that register a name and would be loaded."""
+    """Entries of the checkout's `custom/` that register a name and would be loaded, clones of this repository too."""
     pattern = re.compile(rf"register\(\s*[\"']{re.escape(name)}[\"']")
     found = []
     for entry in sorted((folder / "custom").glob("*")):
-        files = [entry] if entry.is_file() else entry.glob("*.py")
+        files = [entry] if entry.is_file() else [*entry.glob("*.py"), *entry.glob("custom/*/*.py")]
         if entry.name.endswith("_disabled"):
             continue
         if any(pattern.search(file.read_text(encoding="utf-8")) for file in files if file.suffix == ".py"):

@@ -135,6 +135,19 @@ def test_all_files_are_there(toybox):
         } <= files
 
 
+def test_a_clone_of_the_repository_is_an_extension(tmp_path):
+    for entry in Path(CHECKOUT).iterdir():
+        if entry.name != "custom":
+            (tmp_path / entry.name).symlink_to(entry)
+    (tmp_path / "custom").mkdir()
+    (tmp_path / "custom" / "threestudio-imagedream").symlink_to(ROOT)
+    config = "custom/threestudio-imagedream/configs/imagedream-toybox.yaml"
+    launch = "import runpy; runpy.run_path('launch.py', run_name='__main__')"  # threestudio's own
+    arguments = ["-c", launch, "--config", config, *TOYBOX[1:], *SHORT, "exp_root_dir=out"]
+    run_python(arguments, tmp_path, True)
+    assert (tmp_path / "out" / "run" / "trial" / "views.png").is_file()
+
+
 def test_cameras_noise_and_losses_agree(toybox):
     real, embedded = metrics(toybox["real"]), metrics(toybox["embedded"])
     assert set(real) == set(embedded)

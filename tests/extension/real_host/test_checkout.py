@@ -26,6 +26,7 @@ def checkout(tmp_path):
         "threestudio/unused.py": "import absent_but_never_imported",
         "extern/zero/inner.py": "from absent_outside import x",
         "custom/other/__init__.py": 'register("imagedream-system")',
+        "custom/clone/custom/threestudio-imagedream/system.py": 'register("imagedream-system")',
         "custom/third_disabled/__init__.py": 'register("imagedream-system")',
         "custom/notes.txt": 'register("imagedream-system")',
         "load/lights.txt": "",
@@ -84,7 +85,8 @@ def test_other_versions_are_named(checkout):
 
 
 def test_a_name_registered_twice_is_found(checkout):
-    assert real_threestudio.registering(checkout, "imagedream-system") == [checkout / "custom" / "other"]
+    found = real_threestudio.registering(checkout, "imagedream-system")
+    assert [entry.name for entry in found] == ["clone", "other"]
 
 
 def test_the_checkout_stays_as_it_is(checkout, tmp_path):
