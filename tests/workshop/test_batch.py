@@ -22,7 +22,7 @@ from imagedream.image_prompt.prompt import SUFFIXES
 from imagedream.workshop.batch.launching import Launch
 from imagedream.workshop.batch.pages import write_pages
 from imagedream.workshop.batch.run_batch import run_batch
-from imagedream.workshop.batch.status import read_status, write_status
+from imagedream.workshop.batch.status import known_pictures, read_status, write_status
 from imagedream.workshop.rendering.captioned_files import file_items
 from imagedream.workshop.workers import Outcome, run_processes
 from tests.tiny import tiny_pipeline
@@ -55,8 +55,8 @@ def pictures(tmp_path):
     return folder
 
 
-def items_in(folder):
-    return file_items(folder, SUFFIXES, "picture")
+def items_in(folder, known=None):
+    return file_items(folder, SUFFIXES, "picture", known=known)
 
 
 def launch_into(out, **changed):
@@ -187,6 +187,15 @@ def test_two_batches_do_not_work_in_one_folder(pictures, pretend):
 
     run_batch(items_in(pictures), pretend, run)
     run_batch(items_in(pictures), pretend, run_here)  # the lock is free again
+
+
+def test_a_picture_that_joins_takes_no_other_s_result(pictures, pretend):
+    run_batch(items_in(pictures), pretend, run_here)
+    shutil.copy(pictures / "brick.png", pictures / "brick.jpg")
+    wanted = {Path(item.source).name: item.key for item in items_in(pictures, known_pictures(pretend.out))}
+    assert wanted["brick.png"] == "brick"
+    assert run_batch(items_in(pictures, known_pictures(pretend.out)), pretend, run_here).skipped == 2
+    assert (pretend.out / f"{wanted['brick.jpg']}.glb").is_file()
 
 
 def test_a_status_from_elsewhere_is_no_danger(tmp_path, pictures, pretend):

@@ -2,11 +2,12 @@
 
 import gzip
 import json
+import unicodedata
 
 import pytest
 import trimesh
 
-from imagedream.workshop.rendering.captioned_files import Item, find_items
+from imagedream.workshop.rendering.captioned_files import Item, file_items, find_items
 
 UID = "8476c4170df24cf5bbe6967222d1a42d"
 
@@ -125,3 +126,66 @@ def test_nothing_there(tmp_path):
     (tmp_path / "one.csv").write_text("a.obj,fine\nb.obj\n")
     with pytest.raises(ValueError, match=r"one\.csv: row 2 has 1 columns, at least 2 are needed"):
         find_items(str(tmp_path), captions=str(tmp_path / "one.csv"))
+
+
+NAMES = {
+    "机器人.png": "机器人",
+    "机器车.png": "机器车",
+    "روبوت.png": "روبوت",
+    unicodedata.normalize("NFD", "é.png"): "é",
+    "a b/c(1).png": "a_b_c_1_",
+    "🤖.png": "_-4b15d261a20c",
+}
+
+
+def keys(folder, known=None):
+    found = file_items(folder, (".png", ".jpg"), "picture", known=known)
+    return {item.source.removeprefix(f"{folder}/"): item.key for item in found}
+
+
+def make(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_files_of_any_script_are_told_apart(tmp_path):
+    long = ["a" * 240 + end for end in ("x.png", "y.png")] + ["机" * 70 + end for end in ("x.png", "y.png")]
+    make(tmp_path, *NAMES, *long, "🚗.png", "Robot.png", "robot.jpg")
+    found = keys(tmp_path)
+    assert len({key.casefold() for key in found.values()}) == len(NAMES) + 7
+    assert all(len(key.encode()) <= 80 for key in found.values())
+    assert {name: found[name] for name in NAMES} == NAMES
+    assert found["机" * 70 + "x.png"].startswith("机机机")
+
+
+def test_files_that_join_take_no_other_s_key(tmp_path):
+    make(tmp_path, "robot.png", "more/car.png")
+    first = keys(tmp_path)
+    assert first == {"robot.png": "robot", "more/car.png": "more_car"}
+    make(tmp_path, "robot.jpg", "more_car.png")
+    known = {key: f"elsewhere/{name}" for name, key in first.items()}
+    again = keys(tmp_path, known)
+    assert {name: again[name] for name in first} == first
+    assert len(set(again.values())) == 4
+    (tmp_path / "robot.png").unlink()
+    assert keys(tmp_path, known)["robot.jpg"] == again["robot.jpg"]
+
+
+def test_what_is_passed_over_is_named(tmp_path, caplog):
+    make(
+        tmp_path,
+        "a.png",
+        ".b.png",
+        ".ipynb_checkpoints/a-checkpoint.png",
+        "c.xcf",
+        "a.txt",
+        "sub/IMG.RAW",
+        ".git/x",
+    )
+    (tmp_path / "folder.png").mkdir()
+    assert keys(tmp_path) == {"a.png": "a"}
+    assert caplog.messages == [
+        f"{tmp_path}: passed over .b.png (.b.png is hidden), .ipynb_checkpoints/a-checkpoint.png (.ipynb_checkpoints "
+        "is hidden), c.xcf (its ending), folder.png (no regular file), sub/IMG.RAW (its ending)"
+    ]

@@ -61,3 +61,9 @@ def read_status(folder: Path) -> Status | None:
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     return status if status.state in get_args(State) else None
+
+
+def known_pictures(out: Path) -> dict[str, str]:
+    """The pictures of earlier batches in a folder of results, by key."""
+    found = {path.parent.name: read_status(path.parent) for path in out.glob(f"*/{_NAME}")}
+    return {key: status.picture for key, status in found.items() if status is not None}

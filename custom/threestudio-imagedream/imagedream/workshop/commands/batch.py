@@ -58,6 +58,7 @@ class Batch(Verb):
         from imagedream.runs.project import project_folder
         from imagedream.workshop.batch.launching import Launch, check
         from imagedream.workshop.batch.run_batch import run_batch
+        from imagedream.workshop.batch.status import known_pictures
         from imagedream.workshop.rendering.captioned_files import file_items, read_names
 
         flags = ["--preset", self.preset] if self.preset else []
@@ -65,9 +66,8 @@ class Batch(Verb):
         launch = Launch(
             project_folder() / "launch.py", self.config, self.out.resolve(), self.overrides, tuple(flags)
         )
-        items = file_items(
-            self.pictures, SUFFIXES, "picture", self.captions, read_names(self.only), skip=self.out
-        )
+        wanted, known = read_names(self.only), known_pictures(self.out)
+        items = file_items(self.pictures, SUFFIXES, "picture", self.captions, wanted, self.out, known)
         check(launch)
         from imagedream.workshop.workers import choose_runner
 

@@ -1,13 +1,17 @@
 """Files with captions: what a data set is rendered from (mesh files, or toys), and what a batch is made of (pictures)."""
 
-import hashlib
+import logging
 import re
-from collections.abc import Collection
+import unicodedata
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from imagedream.mesh.reading import MESH_SUFFIXES
+from imagedream.runs.files import with_digest
 from imagedream.workshop.rendering.captions import find_captions
+
+logger = logging.getLogger(__name__)
 
 TOYBOX = "toybox:"
 """A source `toybox:7` is the toy of seed 7."""
@@ -18,7 +22,7 @@ class Item:
     """An object to render, or a picture of a batch."""
 
     key: str
-    """Its name in what is made of it: letters, digits, `-` and `_`."""
+    """Its name in what is made of it: letters and digits of any script, `-` and `_`."""
     source: str
     """The file, or `toybox:SEED`."""
     caption: str | None = None
@@ -27,11 +31,13 @@ class Item:
     """Where the caption came from."""
 
     def __post_init__(self):
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.key):  # it names files, and may come from one
+        if not re.fullmatch(r"[\w-]+", self.key):  # it names files, and may come from one
             raise ValueError(f"key is {self.key!r}, must be made of letters, digits, - and _")
 
 
-_LONGEST_KEY = 80  # a tar member's name has room for 100
+_LONGEST_KEY = 80  # bytes; a tar member's name has room for 100
+_COMPANIONS = {".txt", ".csv", ".json", ".mtl", ".bin", ".png", ".jpg", ".jpeg", ".webp", ".ktx2", ".gz"}
+"""Endings of what belongs to others: captions, materials, textures."""
 
 
 def find_items(source: str, captions: str = "auto", only: Collection[str] | None = None) -> list[Item]:
@@ -79,8 +85,11 @@ def file_items(
     captions: str = "auto",
     only: Collection[str] | None = None,
     skip: Path | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> list[Item]:
     """A file, or the files at any depth of a folder, each with a key that is a safe file name, and its caption.
+
+    Says which it passes over: those that are hidden, or in hidden folders, and those of other endings.
 
     Args:
         path: the file or folder.
@@ -89,6 +98,7 @@ def file_items(
         captions: see `imagedream.workshop.rendering.captions.find_captions`.
         only: see `find_items`.
         skip: a folder below `path` to pass over, such as that of the results.
+        known: keys that files have had before, which no others get.
 
     Raises:
         ValueError: no such file is there.
@@ -96,14 +106,22 @@ def file_items(
     folder = path if path.is_dir() else path.parent
     files = [path]
     if path.is_dir():
-        files = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in suffixes
-            and not file.name.startswith(".")
-            and file.is_file()
-            and (skip is None or not file.resolve().is_relative_to(skip.resolve()))
-        )
+        files, others = [], []
+        for file in sorted(path.rglob("*")):
+            parts = file.relative_to(path).parts
+            hidden = next((part for part in parts if part.startswith(".")), None)
+            if skip is not None and file.resolve().is_relative_to(skip.resolve()):
+                continue
+            if file.suffix.lower() not in suffixes:
+                if hidden is None and file.is_file() and file.suffix.lower() not in _COMPANIONS:
+                    others.append(f"{Path(*parts)} (its ending)")
+            elif hidden is not None or not file.is_file():
+                others.append(f"{Path(*parts)} ({f'{hidden} is hidden' if hidden else 'no regular file'})")
+            else:
+                files.append(file)
+        if others:
+            more = f" and {len(others) - 9} more" if len(others) > 9 else ""
+            logger.warning("%s: passed over %s%s", path, ", ".join(others[:9]), more)
         if not files:
             raise ValueError(
                 f"{path} holds no {what} ({', '.join(suffixes)}) among its {sum(1 for _ in path.rglob('*'))} "
@@ -114,15 +132,18 @@ def file_items(
         if not files:
             raise ValueError(f"none of the {found} {what}s in {path} is among the {len(only)} wanted names")
     caption_of = find_captions(captions, folder)
-    keys: set[str] = set()
-    return [Item(_new_key(file.relative_to(folder), keys), str(file), *caption_of(file)) for file in files]
+    taken: set[str] = set()
+    keys = [_new_key(file.relative_to(folder), taken, known or {}) for file in files]
+    return [Item(key, str(file), *caption_of(file)) for key, file in zip(keys, files, strict=True)]
 
 
-def _new_key(path: Path, taken: set[str]) -> str:
-    """A name for a file that no other has: its path, with `_` for all that a tar member's key cannot hold."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", path.with_suffix("").as_posix())
-    if len(name) > _LONGEST_KEY or name in taken:
-        digest = hashlib.sha256(path.as_posix().encode()).hexdigest()[:12]
-        name = f"{name[: _LONGEST_KEY - 13]}-{digest}"
-    taken.add(name)
+def _new_key(path: Path, taken: set[str], known: Mapping[str, str]) -> str:
+    """A name for a file that no other has: its path, with `_` for all but letters and digits."""
+    plain = unicodedata.normalize("NFC", path.with_suffix("").as_posix())
+    name = re.sub(r"[^\w-]+", "_", plain)
+    others = name in known and Path(known[name]).parts[-len(path.parts) :] != path.parts
+    nameless = not any(map(str.isalnum, name))
+    if others or nameless or len(name.encode()) > _LONGEST_KEY or name.casefold() in taken:
+        name = with_digest(name, path.as_posix(), _LONGEST_KEY)
+    taken.add(name.casefold())  # some systems take capital letters for small ones
     return name
