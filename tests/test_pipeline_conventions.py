@@ -11,8 +11,9 @@ from diffusers import DiffusionPipeline
 from diffusers.callbacks import PipelineCallback
 from safetensors.torch import save_file
 
-from imagedream.cameras import look_at_origin
+from imagedream.cameras import camera_condition, look_at_origin, orthogonal_azimuths
 from imagedream.image_prompt.prompt import prepare_image_prompt
+from imagedream.model import predict_noise
 from imagedream.pipeline import make_sampler
 from tests.tiny import tiny_pipeline
 
@@ -110,6 +111,34 @@ def test_any_number_of_cameras_each_with_its_elevation():
     assert len(views(azimuths_deg=[22.5 * number for number in range(16)]).images) == 16
 
 
+def test_a_prediction_is_refined():
+    """Written out by hand for a network that predicts v: x0 from the last level, noise up to a middle one, one step of DDIM."""
+    draws = seeded(5)
+    noise, fresh = (torch.randn(1, 4, 4, 4, 4, generator=draws) for _ in range(2))
+    ours = views(seed=5, num_inference_steps=2, refine_strength=0.5, guidance_scale=1.0, output_type="latent")
+    condition = PIPELINE.encode_condition(RED, "a brick", torch.ones(3))
+    cameras = camera_condition(look_at_origin(torch.tensor(5.0), orthogonal_azimuths(), torch.tensor(1.0)))[
+        None
+    ]
+
+    def original(noisy, timestep):
+        alpha_bar = PIPELINE.scheduler.alphas_cumprod[timestep]
+        v = predict_noise(PIPELINE.unet, noisy, torch.tensor([timestep]), cameras, *condition.inputs)
+        return alpha_bar.sqrt() * noisy - (1 - alpha_bar).sqrt() * v
+
+    with torch.no_grad():
+        predicted = original(noise, 999)
+        (middle,) = [int(one) for one in PIPELINE.scheduler.timesteps[-1:]]
+        alpha_bar, first = (PIPELINE.scheduler.alphas_cumprod[level] for level in (middle, 0))
+        noised = alpha_bar.sqrt() * predicted + (1 - alpha_bar).sqrt() * fresh
+        refined = original(noised, middle)
+        remaining = (noised - alpha_bar.sqrt() * refined) / (1 - alpha_bar).sqrt()
+        refined = first.sqrt() * refined + (1 - first).sqrt() * remaining  # DDIM ends at the first level
+    torch.testing.assert_close(ours.images.view(refined.shape), refined, atol=1e-4, rtol=1e-4)
+    predicting = {"num_inference_steps": 3, "refine_strength": 0.01}  # one step at least is left
+    assert torch.isfinite(views(**predicting).images).all()
+
+
 # diffusers' DPM-Solver makes numpy arrays of tensors in a way that numpy 2 frowns upon
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_noise_timesteps_and_eta():
@@ -164,6 +193,7 @@ def test_a_callback_sees_and_changes_the_latents_and_can_stop():
         ({"width": 8, "height": 16}, "width is 8"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0, must be a whole number, at least 1"),
         ({"num_inference_steps": 1001}, "at least 1 and at most 1000"),
+        ({"refine_strength": 0.0}, "refine_strength is 0.0, must be above 0 and at most 1"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"eta": 1.5}, "eta is 1.5, must lie between 0 and 1"),
         ({"output_type": "jpg"}, "output_type is 'jpg', must be one of pil, np, pt, latent"),

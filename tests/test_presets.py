@@ -69,7 +69,6 @@ def test_a_preview_of_the_small_model():
         "system.guidance.min_step_percent": [0, 0.98, 0.02, 73],  # 220 / 3
         "system.guidance.max_step_percent": [0, 0.98, 0.5, 73],
         "system.loss.lambda_opaque": [33, 0.0, 0.3, 80],  # 100 / 3 and 240 / 3
-        "system.views.steps": 20,
         "system.exporter.resolution": 64,
         "system.exporter.target_faces": 5000,
         "system.exporter.texture_size": 512,

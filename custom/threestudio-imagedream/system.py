@@ -374,9 +374,9 @@ def _exported_level(checkpoint: Path) -> float | None:
 class ViewSettings:
     """How the four views shown before the optimisation are sampled."""
 
-    steps: Annotated[int, Interval(ge=1, le=1000)] = 50
+    steps: Annotated[int, Interval(ge=1, le=1000)] | None = None
+    """None: what suits the model, here and below."""
     guidance_scale: NotNegative | None = None
-    """None: what suits the model."""
     elevation_deg: ElevationDeg = 5.0
     seed: Seed = 0
 

@@ -80,8 +80,9 @@ def test_several_seeds_are_a_sheet_with_the_best_first(model, pictures, tmp_path
 def test_settings_follow_sampler_and_model(model, pictures, tmp_path):
     settings = run(model, tmp_path / "a.png", pictures["red"])["settings"]
     chosen = {
-        "sampler": "ddim",
+        "sampler": "the model's",
         "steps": 50,
+        "refine_strength": 1.0,
         "guidance_scale": 2.5,
         "negative_prompt": "ugly",
         "prompt_suffix": "",

@@ -90,6 +90,8 @@ def four_views() -> torch.Tensor:
         str(PROJECT / "launch_examples" / "robot.png"),
         "a gray robot with orange arms",
         num_inference_steps=8,
+        guidance_scale=2.0,
+        refine_strength=1.0,
         elevation_deg=10.0,
         generator=torch.Generator().manual_seed(0),
         output_type="pt",

@@ -338,3 +338,42 @@ def predict_noise(
         latents, timesteps, cameras, text_tokens, image_features, prompt_bias, frame_bias, image_weight
     )
     return output[:, :views]
+
+
+def signal_and_noise(
+    scheduler: Any, timesteps: Int[Tensor, " group"]
+) -> tuple[Float[Tensor, "group 1 1 1 1"], Float[Tensor, "group 1 1 1 1"]]:
+    """α_t and σ_t of a variance preserving scheduler, shaped to multiply grouped latents."""
+    alpha_bar = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float().reshape(-1, 1, 1, 1, 1)
+    return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+def to_original(
+    scheduler: Any,
+    model_output: Float[Tensor, "group view c h w"],
+    noisy: Float[Tensor, "group view c h w"],
+    timesteps: Int[Tensor, " group"],
+) -> Float[Tensor, "group view c h w"]:
+    """Clean latents x̂0 that a network output in the scheduler's own parametrisation stands for.
+
+    Args:
+        scheduler: diffusers scheduler; its `prediction_type` is "epsilon", "v_prediction" or "sample".
+        model_output: what the network returned.
+        noisy: x_t, what the network was given.
+        timesteps: one per group.
+
+    Returns:
+        x̂0. For ε: (x_t − σ ε) / α; for v = α ε − σ x0 (Salimans & Ho 2022): α x_t − σ v.
+
+    Raises:
+        ValueError: for another prediction type.
+    """
+    alpha, sigma = signal_and_noise(scheduler, timesteps)
+    prediction_type = scheduler.config.prediction_type
+    if prediction_type == "epsilon":
+        return (noisy - sigma * model_output) / alpha
+    if prediction_type == "v_prediction":
+        return alpha * noisy - sigma * model_output
+    if prediction_type == "sample":
+        return model_output
+    raise ValueError(f"prediction type is {prediction_type!r}, must be 'epsilon', 'v_prediction' or 'sample'")

@@ -51,10 +51,10 @@ class Views(Verb):
     """Other seeds give other views."""
     seeds: int = 1
     """How many seeds to try: `seed`, `seed` + 1, ...; the picture shows all of them, best first."""
-    sampler: Literal["ddim", "dpm"] = "ddim"
-    """`ddim`, or `dpm` (DPM-Solver++), which needs fewer steps."""
+    sampler: Literal["ddim", "dpm"] | None = None
+    """From noise by `ddim`, or by `dpm` (DPM-Solver++), which needs fewer steps; by default what suits the model."""
     steps: int | None = None
-    """Sampler steps; by default 50 of ddim, 20 of dpm."""
+    """Sampler steps; by default 50 of ddim, 20 of dpm, or what suits the model."""
     guidance_scale: float | None = None
     """Strength of classifier-free guidance; 1 for none; by default what suits the model."""
     negative_prompt: str | None = None
@@ -166,18 +166,22 @@ class Views(Verb):
         from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE
         from imagedream.pipeline import DEFAULT_STEPS, make_sampler
 
-        pipeline.register_modules(scheduler=make_sampler(self.sampler, pipeline.scheduler))
+        steps, strength = pipeline.config.num_inference_steps, pipeline.config.refine_strength
+        if self.sampler is not None:
+            pipeline.register_modules(scheduler=make_sampler(self.sampler, pipeline.scheduler))
+            steps, strength = DEFAULT_STEPS[self.sampler], 1.0
         defaults = {
-            "steps": DEFAULT_STEPS[self.sampler],
+            "sampler": "the model's",
+            "steps": steps,
             "guidance_scale": pipeline.config.guidance_scale,
             "negative_prompt": pipeline.config.negative_prompt,
             "prompt_suffix": pipeline.config.prompt_suffix,
             "prompt_temperature": PROMPT_TEMPERATURE,
         }
-        names = ("sampler", *defaults, "background", *WEIGHTS)
+        names = (*defaults, "background", *WEIGHTS)
         given = {name: getattr(self, name) for name in names}
         chosen = {name: defaults[name] if value is None else value for name, value in given.items()}
-        return {**chosen, **self._angles()}
+        return {**chosen, "refine_strength": strength, **self._angles()}
 
     def _sample(
         self,
@@ -191,7 +195,14 @@ class Views(Verb):
 
         from imagedream.metrics import score_views
 
-        named = ("negative_prompt", "prompt_suffix", "guidance_scale", "azimuths_deg", "prompt_temperature")
+        named = (
+            "negative_prompt",
+            "prompt_suffix",
+            "refine_strength",
+            "guidance_scale",
+            "azimuths_deg",
+            "prompt_temperature",
+        )
         background = self._background()
         results = []
         for seed in range(self.seed, self.seed + self.seeds):

@@ -26,8 +26,8 @@ class Evaluation(Verb):
     """`toybox` (the small model that ships) or a model folder."""
     seed: int = 0
     """Decides noise, and toys and cameras where there are any."""
-    steps: int = 50
-    """Sampler steps."""
+    steps: int | None = None
+    """Sampler steps; by default what suits the model."""
     guidance_scale: float | None = None
     """Strength of classifier-free guidance; 1 for none; by default what suits the model."""
     clip: str = "own"
@@ -42,7 +42,7 @@ class Evaluation(Verb):
 
     def run(self) -> None:  # noqa: D102
         # whatever can be wrong is found before the weights are read
-        if self.steps < 1:
+        if self.steps is not None and self.steps < 1:
             raise ValueError(f"--steps is {self.steps}, must be at least 1")
         if self.guidance_scale is not None and self.guidance_scale < 0:
             raise ValueError(

@@ -105,7 +105,7 @@ def evaluate_pictures(
     inception: InceptionClassifier | None = None,
     seed: int = 0,
     guidance_scale: float | None = None,
-    steps: int = 50,
+    steps: int | None = None,
     elevation_deg: float = 5.0,
 ) -> PicturesEvaluation:
     """Make four views of each picture and score them.
@@ -117,11 +117,13 @@ def evaluate_pictures(
         inception: gives QIS, mean over the views; None leaves it out.
         seed: picture i has seed `seed + i`.
         guidance_scale: see `ImageDreamPipeline.__call__`.
-        steps: of the sampler.
+        steps: of the sampler; None for what suits the model.
         elevation_deg: of the views' cameras; the paper's 5.
     """
     if guidance_scale is None:
         guidance_scale = pipeline.config.guidance_scale
+    if steps is None:
+        steps = pipeline.config.num_inference_steps
     # each picture is read before any view is made: a broken one is noticed at once
     read = [(path.stem, load_image_prompt(path), caption) for path, caption in prompts]
     results = []
@@ -146,6 +148,7 @@ def evaluate_pictures(
         "seed": seed,
         "guidance": guidance_scale,
         "steps": steps,
+        **({"refine strength": strength} if (strength := pipeline.config.refine_strength) < 1 else {}),
         "pixels": pipeline.image_size,
         "elevation": f"{elevation_deg:g}°",
         "negative prompt": pipeline.config.negative_prompt or "none",

@@ -130,7 +130,7 @@ def evaluate_views(
     seed: int = 0,
     kinds: Sequence[str] | None = None,
     guidance_scale: float | None = None,
-    steps: int = 50,
+    steps: int | None = None,
     captions: bool = True,
     combinations: Literal["any", "heldout"] = "any",
     largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
@@ -149,7 +149,7 @@ def evaluate_views(
         seed: decides toys, cameras and noise; toy i has seed `seed + i`.
         kinds: kinds of toys; None for `FIRST_KINDS`.
         guidance_scale: see `ImageDreamPipeline.__call__`.
-        steps: of the sampler.
+        steps: of the sampler; None for what suits the model.
         captions: whether the model is told the toy's caption besides the picture.
         combinations: see `held_out_cases`.
         largest_prompt_azimuth_deg: see `held_out_cases`.
@@ -168,6 +168,8 @@ def evaluate_views(
     prompt_size = max(size, pipeline.encoder.image_size)
     if guidance_scale is None:
         guidance_scale = pipeline.config.guidance_scale
+    if steps is None:
+        steps = pipeline.config.num_inference_steps
     results = []
     cases = held_out_cases(
         count,
@@ -198,6 +200,7 @@ def evaluate_views(
         "seed": seed,
         "guidance": guidance_scale,
         "steps": steps,
+        **({"refine strength": strength} if (strength := pipeline.config.refine_strength) < 1 else {}),
         "pixels": size,
         "captions": "yes" if captions else "no",
         "negative prompt": pipeline.config.negative_prompt or "none",
