@@ -100,6 +100,7 @@ def test_settings_are_objects_of_a_bounded_size(changed, file, text, message):
         ("unet image_projection_config depth", 10**6, "they ask for more than"),
         ("vae layers_per_block", 10**6, "the vae's settings: they ask for more than"),
         ("vae scaling_factor", 0, "scaling_factor is 0"),
+        ("vae shift_factor", 0.1, "the vae's shift_factor is 0.1, which is no model of this family"),
         ("encoder text_cfg layers", 10**6, "the encoder's settings: they ask for more than"),
         ("encoder text_cfg context_length", 10**6, "context_length is 1000000, must be 1 to 1024"),
         ("encoder text_cfg vocab_size", 10**12, r"of another shape: .*\(49408, 16\) instead of \(1000000000000, 16\)"),
@@ -192,6 +193,14 @@ def test_weights_that_half_precision_cannot_hold(model, changed):
     folder = changed(UNET, save(state))
     with pytest.raises(CheckpointError, match="1 of 32 numbers are not finite in float16"):
         checkpoints.load(folder, dtype=torch.float16)
+
+
+def test_weights_that_overflow_make_no_pictures():
+    pipeline = tiny_pipeline()
+    with torch.no_grad():
+        pipeline.unet.unet.conv_in.weight.mul_(1e38)
+    with pytest.raises(FloatingPointError, match="the views are not finite: these weights overflow"):
+        pipeline(prompt="a toy", num_inference_steps=1)
 
 
 def test_shapes_that_lead_nowhere(tmp_path):

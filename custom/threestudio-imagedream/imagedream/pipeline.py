@@ -623,6 +623,8 @@ class ImageDreamPipeline(DiffusionPipeline):
         if output_type == "latent":
             return latents.flatten(0, 1)
         images = torch.cat([self.decode_latents(group).float() for group in latents])
+        if not images.isfinite().all():
+            raise FloatingPointError(f"the views are not finite: these weights overflow in {self.unet.dtype}")
         if output_type == "np":
             return images.permute(0, 2, 3, 1).cpu().numpy()
         return images if output_type == "pt" else [to_pil(image) for image in images]

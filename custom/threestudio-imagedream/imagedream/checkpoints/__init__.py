@@ -263,8 +263,16 @@ def _empty_models(blueprint: Blueprint, path: Path) -> dict[Part, Any]:
             ),  # a tensor there may be two here, and some start anew
         ):
             models[part] = _classes()[part](**one.config)
-    if "vae" in models and not models["vae"].config.scaling_factor > 0:
-        raise CheckpointError(f"{path}: the vae's scaling_factor is {models['vae'].config.scaling_factor}")
+    if "vae" in models:
+        vae = models["vae"].config
+        unread = [
+            name for name in ("shift_factor", "latents_mean", "latents_std") if vae.get(name) is not None
+        ]
+        if unread or not vae.scaling_factor > 0:
+            name = unread[0] if unread else "scaling_factor"
+            raise CheckpointError(
+                f"{path}: the vae's {name} is {vae[name]}, which is no model of this family"
+            )
     known = blueprint.tensors.shapes
     expected, found, used = {}, {}, set()
     for part, model in models.items():
