@@ -52,6 +52,14 @@ def test_a_scheduler_must_be_one(folder):
         checkpoints.load(folder)
 
 
+def test_a_folder_of_before_keeps_its_negative_prompt(folder):
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["negative_prompt"]
+    index["negative_caption"] = "ugly"
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert checkpoints.load(folder).config.negative_prompt == "ugly"
+
+
 def test_half_precision(folder):
     pipeline = checkpoints.load(folder, dtype=torch.bfloat16)
     assert {p.dtype for p in pipeline.unet.parameters()} == {torch.bfloat16}

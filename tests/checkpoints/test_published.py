@@ -48,6 +48,7 @@ def test_official_files(controllers, tmp_path, monkeypatch):
     assert (loaded.vae.config.scaling_factor, loaded.vae.config.latent_channels) == (0.18215, 4)
     assert loaded.encoder.config.text_cfg == original.encoder.config.text_cfg
     assert loaded.scheduler.config.prediction_type == "epsilon"
+    assert loaded.config.prompt_suffix == ", 3d asset"  # the demos' of MVDream and ImageDream
     # in portions, and in half precision
     monkeypatch.setattr(tensors, "READ_AT_ONCE", 25_000)
     half = checkpoints.load(file, dtype=torch.float16).unet.state_dict()
@@ -109,6 +110,7 @@ def test_stable_diffusion_starts_without_influence_of_cameras(form, tmp_path):
         path = write_stable_diffusion(original, tmp_path / form)
     loaded = checkpoints.load(path)
     assert_same(loaded, original, ("unet", "vae"), without=("class_embedding",))
+    assert loaded.config.prompt_suffix == ""
     latents, text = torch.randn(1, 4, 4, 8, 8), torch.randn(1, 77, 64)
     first, second = (
         predict_noise(loaded.unet, latents, torch.tensor([500]), camera, text)

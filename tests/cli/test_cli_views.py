@@ -183,7 +183,7 @@ def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, pic
         (["{red}", "--guidance-scale", "-2"], "--guidance-scale is -2.0, must be at least 0"),
         (["{red}", "--prompt-temperature", "0"], "--prompt-temperature is 0.0, must be greater than 0"),
         (["{red}", "--elevation-deg", "90"], "elevation_deg is 90.0"),
-        (["{red}", "--elevation-deg", "1", "2"], "--elevation-deg has 2 angles for 4 cameras"),
+        (["{red}", "--elevation-deg", "1", "2"], "2 elevations for 4 cameras"),
         (["{red}", "--azimuths", "0", "nan"], "must be angles in degrees"),
         (["{red}", "--azimuths", "0", "90", "--order", "official"], "--azimuths says where all cameras are"),
         (["{red}", "--background", "dotted"], "--background is 'dotted', must be a colour such as white"),

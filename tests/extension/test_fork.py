@@ -68,7 +68,7 @@ def test_guidance_reads_the_forks_keys(cfg, fork, weights):
     guidance_class.preflight(settings)
     guidance = guidance_class(settings)
     assert guidance.cfg.weights == weights
-    assert guidance.cfg.prompt_background == "mean_grey"
+    assert (guidance.cfg.prompt_background, guidance.cfg.prompt_suffix) == ("mean_grey", "")
     assert guidance.settings.guidance_scale == 5.0
     assert guidance.settings.recon_std_rescale == 0.2
     guidance.do_update_step(0, 4000)

@@ -129,3 +129,23 @@ def check_angles(elevation_deg: float | Sequence[float], fov_y_deg: float | Sequ
         for value in values if isinstance(values, Sequence) else [values]:
             if not (math.isfinite(value) and low < value < high):
                 raise ValueError(f"{name} is {value}, must lie between {low} and {high} degrees (exclusive)")
+
+
+def camera_angles(
+    azimuths_deg: Sequence[float], elevation_deg: float | Sequence[float]
+) -> tuple[Float[Tensor, " view"], Float[Tensor, " view"]]:
+    """Azimuth and elevation of each camera in degrees; a single elevation is that of all.
+
+    Raises:
+        ValueError: no camera, angles that are none, or not as many elevations as azimuths.
+    """
+    azimuths = torch.tensor([float(azimuth) for azimuth in azimuths_deg])
+    if not len(azimuths) or not azimuths.isfinite().all():
+        raise ValueError(f"azimuths are {list(azimuths_deg)}, must be angles in degrees, at least one")
+    elevations = elevation_deg if isinstance(elevation_deg, Sequence) else [elevation_deg] * len(azimuths)
+    check_angles(elevations)
+    if len(elevations) != len(azimuths):
+        raise ValueError(
+            f"{len(elevations)} elevations for {len(azimuths)} cameras, must be one for all or one for each"
+        )
+    return azimuths, torch.tensor([float(elevation) for elevation in elevations])

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from imagedream.cameras import camera_condition, check_angles, look_at_origin, orthogonal_azimuths
+from imagedream.cameras import camera_angles, camera_condition, look_at_origin, orthogonal_azimuths
 from imagedream.controller_weights import AS_TRAINED, ControllerWeights
 from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE, angle_bias, with_azimuths
@@ -516,7 +516,11 @@ class ImageDreamPipeline(DiffusionPipeline):
             groups,
         )
         prompts = [self.complete_prompt(one, prompt_suffix) for one in prompts]
-        azimuths, elevations = _angles(azimuth_deg, azimuths_deg, elevation_deg)
+        if azimuths_deg is not None and azimuth_deg:
+            raise ValueError(f"azimuth_deg is {azimuth_deg}, but azimuths_deg is given too")
+        azimuths, elevations = camera_angles(
+            orthogonal_azimuths(azimuth_deg).tolist() if azimuths_deg is None else azimuths_deg, elevation_deg
+        )
         shape = (groups, len(azimuths), *self.unet.latent_shape)
         if latents is not None and latents.shape != (groups * len(azimuths), *shape[2:]):
             raise ValueError(
@@ -646,26 +650,3 @@ def _of_each_object(**given: Any) -> list[list[Any]]:
         raise ValueError(f"{lengths}: lists must be equally long, one value for each object")
     count = max(counts.values(), default=1)
     return [[given[name]] * count if values is None else values for name, values in lists.items()]
-
-
-def _angles(
-    azimuth_deg: float, azimuths_deg: Sequence[float] | None, elevation_deg: float | Sequence[float]
-) -> tuple[Float[Tensor, " view"], Float[Tensor, " view"]]:
-    """Azimuth and elevation of each camera in degrees.
-
-    Raises:
-        ValueError: angles that are none, or not as many of one as of the other.
-    """
-    if azimuths_deg is None:
-        azimuths = orthogonal_azimuths(azimuth_deg)
-    elif azimuth_deg:
-        raise ValueError(f"azimuth_deg is {azimuth_deg}, but azimuths_deg is given too")
-    else:
-        azimuths = torch.tensor([float(azimuth) for azimuth in azimuths_deg])
-    if not len(azimuths) or not azimuths.isfinite().all():
-        raise ValueError(f"azimuths are {azimuths.tolist()}, must be at least one angle in degrees")
-    elevations = elevation_deg if isinstance(elevation_deg, Sequence) else [elevation_deg] * len(azimuths)
-    check_angles(elevations)
-    if len(elevations) != len(azimuths):
-        raise ValueError(f"{len(elevations)} elevations for {len(azimuths)} azimuths, must be equally many")
-    return azimuths, torch.tensor([float(elevation) for elevation in elevations])

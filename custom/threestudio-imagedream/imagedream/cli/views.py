@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -140,26 +139,17 @@ class Views(Verb):
 
     def _angles(self) -> dict[str, list[float]]:
         """Azimuths and elevations of the cameras in degrees."""
-        from imagedream.cameras import check_angles
+        from imagedream.cameras import camera_angles
 
         if self.azimuths_deg and (self.azimuth_deg or self.order == "official"):
             raise ValueError(
                 "--azimuths says where all cameras are; --azimuth-deg and --order are for four of them"
             )
         start = self.azimuth_deg - (90 if self.order == "official" else 0)
-        azimuths = list(self.azimuths_deg) or [start + 90.0 * view for view in range(4)]
-        if not all(map(math.isfinite, azimuths)):
-            raise ValueError(f"azimuths are {azimuths}, must be angles in degrees")
-        elevations = list(self.elevation_deg)
-        check_angles(elevations)
-        if len(elevations) not in (1, len(azimuths)):
-            raise ValueError(
-                f"--elevation-deg has {len(elevations)} angles for {len(azimuths)} cameras, must be one or as many"
-            )
-        return {
-            "azimuths_deg": azimuths,
-            "elevations_deg": elevations * (len(azimuths) // len(elevations)),
-        }
+        azimuths = self.azimuths_deg or [start + 90 * view for view in range(4)]
+        elevation = self.elevation_deg[0] if len(self.elevation_deg) == 1 else self.elevation_deg
+        angles = camera_angles(azimuths, elevation)
+        return dict(zip(("azimuths_deg", "elevations_deg"), (each.tolist() for each in angles), strict=True))
 
     def _settings(self, pipeline: "ImageDreamPipeline") -> dict[str, Any]:
         """All numbers of a call, and a sampler for it: what was not said follows from the sampler and the model."""
