@@ -184,7 +184,7 @@ def run_in_threestudio(folder: Path, arguments, cfg, temporary: Path) -> int:
             return code
         from imagedream.runs.atomic_checkpoints import newest_checkpoint
 
-        last = newest_checkpoint(trial / "ckpts") or trial / "ckpts" / "last.ckpt"
+        last = newest_checkpoint(trial / "ckpts", None) or trial / "ckpts" / "last.ckpt"
         return call([*command, "--export", *overrides, f"resume={last}"], working_folder)
 
 
@@ -193,7 +193,12 @@ def call(command: list[str], folder: Path) -> int:
     ends_with_this = _end_with_parent if sys.platform == "linux" else None
     process = subprocess.Popen(command, cwd=folder, start_new_session=True, preexec_fn=ends_with_this)
     passed_on = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, lambda n, _: process.send_signal(n)) for number in passed_on}
+
+    def pass_on(number, _) -> None:
+        if sys.platform != "win32":  # where Ctrl-C reaches all programs of a console
+            process.send_signal(number)
+
+    previous = {number: signal.signal(number, pass_on) for number in passed_on}
     try:
         return process.wait()
     finally:
@@ -271,7 +276,7 @@ def run(argv: list[str], project: Path, folder: Path) -> int:
     if cfg.get("resume") is not None:
         from imagedream.runs.trial_folder import resolve_resume
 
-        resolve_resume(cfg)
+        resolve_resume(cfg, None if found else arguments.mode == "train")
     if found:
         return run_in_threestudio(found[0], arguments, cfg, folder)
     return run_here(arguments, cfg, project)

@@ -11,7 +11,7 @@ from torch import Tensor
 from imagedream.image_prompt.prompt import ImagePrompt
 from imagedream.image_prompt.prompt_camera import PromptCamera, clip_features, estimate_prompt_camera
 from imagedream.mesh.field import ViewFunction
-from imagedream.runs.ranges import FieldOfViewDeg, Positive, check_ranges
+from imagedream.runs.ranges import FieldOfViewDeg, Length, check_ranges
 from threestudio.utils.config import parse_structured
 
 from .data import camera_batch, on_device
@@ -30,7 +30,7 @@ class PromptCameraSettings:
     """Estimate it from the field after the optimisation."""
     steps: Annotated[list[int], Ge(0)] = field(default_factory=list)
     """Training steps at which it is estimated as well, for `imagedream-reference-guidance`."""
-    relative_distance: Positive = 0.7
+    relative_distance: Length = 0.7
     """Half the height of the frames at the object, in world units: the middle of `data.relative_distance_range`."""
     fovy_deg: FieldOfViewDeg = 47.5
     """Field of view that pictures are taken to have."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import pytorch_lightning as pl
 import torch
-from annotated_types import Ge, Gt, Interval, Predicate
+from annotated_types import Ge, Interval, Predicate
 from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -19,9 +19,9 @@ from imagedream.runs.ranges import (
     AscendingPair,
     ElevationDeg,
     FieldOfViewDeg,
-    NotNegative,
+    Length,
     PerStage,
-    Positive,
+    Rate,
     Size,
     ascending,
     check_ranges,
@@ -50,18 +50,18 @@ class CameraDataModuleConfig:
     """Degrees; uniform, one per group."""
     fovy_range: Annotated[AscendingPair, Interval(gt=0, lt=180)] = (45.0, 50.0)
     """Vertical field of view in degrees; uniform, one per group."""
-    relative_distance_range: Annotated[AscendingPair, Gt(0)] = (0.6, 0.75)
+    relative_distance_range: Annotated[AscendingPair, Interval(gt=0, le=10**4)] = (0.6, 0.75)
     """Half the frame's height at the object, in world units (the distance is this over tan(fovy / 2))."""
-    light_position_perturb: NotNegative = 1.0
+    light_position_perturb: Rate = 1.0
     """Standard deviation, in world units, of the light's offset from its camera; one per group."""
-    light_distance_range: Annotated[AscendingPair, Gt(0)] = (0.8, 1.5)
+    light_distance_range: Annotated[AscendingPair, Interval(gt=0, le=10**4)] = (0.8, 1.5)
     n_val_views: Size = 4
     n_test_views: Size = 120
     eval_height: Size = 256
     eval_width: Size = 256
     eval_elevation_deg: ElevationDeg = 5.0
     eval_fovy_deg: FieldOfViewDeg = 47.5
-    eval_relative_distance: Positive = 0.7
+    eval_relative_distance: Length = 0.7
 
     def __post_init__(self) -> None:
         check_ranges(self, "data")

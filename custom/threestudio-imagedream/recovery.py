@@ -1,10 +1,9 @@
-"""Steps that run out of memory are tried again with less; numbers that go bad lead back to the last good state, once.
+"""Steps that run out of memory are tried again with less; numbers that go bad lead back to the last good state.
 
 All of it works through hooks that Lightning calls in either host: `ImageDreamSystem` passes them on.
 """
 
 import math
-import re
 from copy import deepcopy
 from typing import Any
 
@@ -13,8 +12,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 import threestudio
-from imagedream.runs.out_of_memory import is_out_of_memory
+from imagedream.runs.out_of_memory import is_out_of_memory, requested
+from imagedream.runs.ranges import Count, check_value
 from imagedream.runs.seeds import seed_step
+from imagedream.runs.signals import any_process
 from threestudio.utils.misc import cleanup
 
 from .chunked_rendering import can_be_split
@@ -46,7 +47,7 @@ class Recovery:
         self.seed = torch.initial_seed()
         self.most_rays: int | None = None
         self.most_images: int | None = None
-        self.returned = False
+        self._bad_step: int | None = None
         self._state: dict[str, Any] | None = None
         self._rays = self._images = 0
 
@@ -64,6 +65,12 @@ class Recovery:
     def begin_again(self) -> None:
         """Give back what the failed step held, and begin its random numbers anew."""
         cleanup()
+        scaler = getattr(self.system.trainer.precision_plugin, "scaler", None)
+        if (
+            scaler is not None
+        ):  # which may have unscaled the failed step's gradients, and does that once an update only
+            scaler.scale(torch.zeros((), device=self.system.device))
+            scaler.update(scaler.get_scale())
         self.seed_step()
 
     def seed_step(self) -> None:
@@ -87,6 +94,10 @@ class Recovery:
 
     def _ask_for_less(self, error: Exception) -> None:
         step, group = self.system.true_global_step, self.system.cfg.guidance.get("n_view", 4)
+        if self.system.trainer.world_size > 1:
+            raise MemoryError(
+                f"out of memory at step {step}: {requested(error)}; with several processes, no step is tried again by one"
+            ) from error
         rays = min(self.most_rays or self._rays, self._rays) // 2
         groups = min(self.most_images or self._images, self._images) // group
         self.system.zero_grad()
@@ -99,20 +110,21 @@ class Recovery:
         else:
             raise MemoryError(
                 f"out of memory at step {step}, with {rays * 2} rays at once and {groups} group of {group} images: "
-                f"{_request(error)}"
+                f"{requested(error)}"
             ) from error
-        threestudio.warn(f"Out of memory at step {step} ({_request(error)}); {remedy}")
+        threestudio.warn(f"Out of memory at step {step} ({requested(error)}); {remedy}")
 
     # -------------------------------------------------------------------------------------------------- bad numbers
 
     def check_terms(self, terms: dict[str, Any]) -> None:
         """Raise a BadNumbersError that names the terms of a loss that are not finite."""
-        if torch.as_tensor(sum(terms.values())).isfinite():
+        bad = not torch.as_tensor(sum(terms.values())).isfinite()
+        if not any_process(self.system.trainer, bad)[0]:  # all processes go back together
             return
         values = {name: torch.as_tensor(value).item() for name, value in terms.items()}
-        bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        told = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
         raise BadNumbersError(
-            f"at step {self.system.true_global_step} {', '.join(bad) or 'the loss overflows'}"
+            f"at step {self.system.true_global_step} {', '.join(told) or 'the loss overflows' if bad else 'the loss of another process'}"
         )
 
     def check_gradients(self, optimizer: torch.optim.Optimizer) -> None:
@@ -160,12 +172,13 @@ class Recovery:
         }
 
     def _return_to_last_state(self, error: BadNumbersError) -> None:
-        if self.returned or self._state is None:
-            again = "; going back to the last good state did not help" if self.returned else ""
-            raise BadNumbersError(f"{error}{again}") from error
-        self.returned = True
         state, trainer = self._state, self.system.trainer
-        threestudio.warn(f"Bad numbers {error}; going back once to the state at step {state['step']}")
+        near = self._bad_step is not None and trainer.global_step - self._bad_step < STEPS_BETWEEN_STATES
+        if near or state is None:
+            again = "; going back to the last good state did not help" if near else ""
+            raise BadNumbersError(f"{error}{again}") from error
+        self._bad_step = trainer.global_step
+        threestudio.warn(f"Bad numbers {error}; going back to the state at step {state['step']}")
         self.system.zero_grad()
         self.system.load_state_dict(state["module"])
         for optimizer, values in zip(trainer.optimizers, state["optimizers"], strict=True):
@@ -184,16 +197,17 @@ class Recovery:
         return {"most_rays": self.most_rays, "most_images": self.most_images}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
-        self.most_rays, self.most_images = state["most_rays"], state["most_images"]
+        """From a checkpoint.
+
+        Raises:
+            ValueError: it holds something else.
+        """
+        self.most_rays, self.most_images = (
+            check_value(f"{name} of the checkpoint's recovery", dict(state)[name], Count | None)
+            for name in ("most_rays", "most_images")
+        )
 
 
 def _on_cpu(tree: Any) -> Any:
     """A copy of nested dicts and lists, tensors on the CPU."""
     return tree_map(lambda x: x.to("cpu", copy=True) if isinstance(x, Tensor) else deepcopy(x), tree)
-
-
-def _request(error: BaseException) -> str:
-    """The part of an allocator's message that says how much was asked for, or its first line."""
-    found = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
-    return found[0].lower() if found else (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -15,8 +15,8 @@ from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.runs.ranges import (
     ElevationDeg,
     FieldOfViewDeg,
+    Length,
     NotNegative,
-    Positive,
     Size,
     check_ranges,
 )
@@ -46,7 +46,7 @@ class ReferenceGuidance(BaseObject):
         azimuth_deg: float | None = None
         """Counted from the object's front; None: the side the picture was given for."""
         elevation_deg: ElevationDeg = 0.0
-        relative_distance: Positive = 0.6
+        relative_distance: Length = 0.6
         """Half the frame's height at the object, in world units."""
         fovy_deg: FieldOfViewDeg = 47.5
         size: Size = 64

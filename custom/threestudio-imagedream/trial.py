@@ -110,7 +110,11 @@ def by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:
 
 def peak_memory_bytes() -> int:
     """The most memory this process has held so far (resident set)."""
-    import resource  # not everywhere
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
 
+        return psutil.Process().memory_info().peak_wset
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

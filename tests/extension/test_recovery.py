@@ -6,9 +6,9 @@ from importlib import import_module
 
 import pytest
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 
 import threestudio
-from imagedream.runs.out_of_memory import is_out_of_memory
 from imagedream.runs.seeds import from_seed, seed_step
 from tests.extension.test_system import experiment
 from tests.short_run import short_trainer
@@ -46,13 +46,17 @@ class Brightness:
     signals = ()
     calls = 0
 
+    @classmethod
+    def exhaust(cls, rgb):
+        exhaust_memory()
+
     def __init__(self, cfg):
         pass
 
     def __call__(self, rgb, **batch):
         cls = type(self)
         if len(rgb) > cls.room:
-            exhaust_memory()
+            cls.exhaust(rgb)
         if cls.calls == 2:
             for number in cls.signals:
                 signal.raise_signal(number)
@@ -77,7 +81,7 @@ def parts(extension, monkeypatch):
 
 @pytest.fixture
 def train(parts, tmp_path, picture, weights):
-    def run(steps, *overrides, folder="trial", **options):
+    def run(steps, *overrides, folder="trial", plugins=(), **options):
         cfg = experiment(
             *(
                 "imagedream-toybox.yaml",
@@ -95,7 +99,9 @@ def train(parts, tmp_path, picture, weights):
         data = threestudio.find(cfg.data_type)(cfg.data)
         system = threestudio.find(cfg.system_type)(cfg.system)
         system.set_save_dir(str(tmp_path / folder / "save"))
-        trainer = short_trainer(tmp_path, steps, enable_checkpointing=False, limit_val_batches=0)
+        trainer = short_trainer(
+            tmp_path, steps, enable_checkpointing=False, limit_val_batches=0, plugins=list(plugins)
+        )
         trainer.fit(system, datamodule=data, **options)
         return system, trainer
 
@@ -103,15 +109,6 @@ def train(parts, tmp_path, picture, weights):
 
 
 # ----------------------------------------------------------------------------------------------------- out of memory
-
-
-def test_the_allocators_errors_are_recognised():
-    with pytest.raises(RuntimeError) as caught:
-        exhaust_memory()
-    assert is_out_of_memory(caught.value)
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_fewer_rays_at_once_and_then_fewer_images(train, parts, caplog):
@@ -128,6 +125,36 @@ def test_fewer_rays_at_once_and_then_fewer_images(train, parts, caplog):
     assert "tried to allocate" in said[0]
     assert "4 images a step" in said[-1]
     assert len(said) == 4
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "/tcnn/gpu_memory.h:590 cuMemSetAccess(...) failed: CUDA_ERROR_OUT_OF_MEMORY",
+        "Could not allocate memory: CUDA Error: cudaMalloc(&rawptr, n_bytes) failed: out of memory",
+    ],
+)
+def test_what_a_guidance_says_of_memory_leads_to_a_step_with_less(train, parts, words, caplog):
+    def full(cls, rgb):
+        raise RuntimeError(words)
+
+    _, guidance = parts
+    guidance.room, guidance.exhaust = 4, full
+    with caplog.at_level("WARNING"):
+        _, trainer = train(1)
+    assert trainer.global_step == 1
+    assert "4 images a step" in caplog.text
+
+
+def test_where_several_processes_train_none_tries_alone_again(parts, train):
+    system, trainer = train(1)
+    trainer.strategy._parallel_devices = None
+    trainer.strategy.__class__.world_size = property(lambda _: 2)
+    try:
+        with pytest.raises(MemoryError, match="out of memory at step 1: .*no step is tried again by one"):
+            system.recovery.remedy(MemoryError())
+    finally:
+        del trainer.strategy.__class__.world_size
 
 
 def test_memory_that_never_suffices_is_an_error(train, parts):
@@ -157,7 +184,7 @@ def test_bad_numbers_lead_back_once(train, parts, caplog, monkeypatch):
     guidance.bad_calls = (5,)
     with caplog.at_level("WARNING"):
         system, trainer = train(7)
-    assert "Bad numbers at step 5 loss_sds is nan; going back once to the state at step 4" in caplog.text
+    assert "Bad numbers at step 5 loss_sds is nan; going back to the state at step 4" in caplog.text
     assert trainer.global_step == 7
     assert guidance.calls == 7 + 2  # the bad one, and step 4 once more
     assert all(value.isfinite().all() for value in system.state_dict().values())
@@ -184,6 +211,32 @@ def test_numbers_that_stay_bad_end_the_run(train, parts, settings, message):
         guidance.bad_calls = (3, 4, 8, 9)
     with pytest.raises(recovery.BadNumbersError, match=message):
         train(9)
+
+
+def test_far_from_the_first_numbers_may_go_bad_again(train, parts, caplog, monkeypatch):
+    monkeypatch.setattr(import_module("threestudio-imagedream.recovery"), "STEPS_BETWEEN_STATES", 2)
+    _, guidance = parts
+    guidance.bad_calls = (1, 5)  # call 1 is step 1; the return leads to step 0, so call 5 is step 3
+    with caplog.at_level("WARNING"):
+        _, trainer = train(5)
+    assert trainer.global_step == 5
+    assert "step 1 loss_sds is nan; going back to the state at step 0" in caplog.text
+    assert "step 3 loss_sds is nan; going back to the state at step 2" in caplog.text
+
+
+def test_a_step_is_tried_again_after_its_gradients_were_unscaled(train, parts, caplog):
+    _, guidance = parts
+    guidance.bad_gradient, guidance.bad_calls = (
+        True,
+        (1, 2),
+    )  # to find the term, the step is computed once more
+    scaler = torch.amp.GradScaler("cpu", init_scale=1e-6)  # so small that bad gradients are no longer skipped
+    plugin = MixedPrecision("16-mixed", "cpu", scaler)
+    with caplog.at_level("WARNING"):
+        _, trainer = train(3, plugins=[plugin])
+    assert trainer.global_step == 3
+    assert "the gradient of loss_root is not finite" in caplog.text
+    assert scaler.get_scale() > 0
 
 
 # ------------------------------------------------------------------------------------------------------- signals

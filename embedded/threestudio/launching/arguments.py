@@ -26,6 +26,11 @@ class Arguments:
     threestudio: str | None = None
     preset: str | None = None
 
+    @property
+    def devices(self) -> int:
+        """How many GPUs are to be used: as many as `--gpu` names, however many are visible."""
+        return len(self.gpu.split(","))
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
@@ -41,7 +46,11 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Everything else is an override of the config: system.loss.lambda_sds=1.0 tag=chair use_timestamp=false ...",
     )
     parser.add_argument("--config", help="YAML file; a bare name is looked up in configs/")
-    parser.add_argument("--gpu", default="0", help="GPU(s) to use, as in CUDA_VISIBLE_DEVICES (default: 0)")
+    parser.add_argument(
+        "--gpu",
+        default="0",
+        help="GPU(s) to use, as in CUDA_VISIBLE_DEVICES, or as many of those that it names (default: 0, one)",
+    )
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--train", action="store_true", help="train, then test and export (the default)")
     group.add_argument("--validate", action="store_true", help="render the validation views")
@@ -111,8 +120,9 @@ def read_config(arguments: Arguments) -> Any:
     from threestudio.utils.config import ConfigError, ExperimentConfig, check_keys, merge_config
 
     _check_overrides(arguments.overrides)
-    n_gpus = len((os.environ.get("CUDA_VISIBLE_DEVICES") or arguments.gpu).split(","))
-    cfg = merge_config(arguments.config, cli_args=arguments.overrides, n_gpus=n_gpus, resolve=False)
+    cfg = merge_config(
+        arguments.config, cli_args=arguments.overrides, n_gpus=arguments.devices, resolve=False
+    )
     check_keys(ExperimentConfig, cfg, "the config")
     missing = _open_keys(OmegaConf.to_container(cfg))
     if missing:

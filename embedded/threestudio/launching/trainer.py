@@ -45,7 +45,7 @@ def make_trainer(cfg: Any, arguments: Arguments, system: Any) -> pl.Trainer:
         logger=loggers,
         inference_mode=False,  # analytic normals need autograd in evaluation too
         accelerator="gpu" if with_gpu else "cpu",
-        devices=-1 if with_gpu else 1,
+        devices=arguments.devices if with_gpu else 1,
         **options,
     )
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,9 @@ def find_last_path(path: str) -> str:
 def cleanup() -> None:
     """Give unused memory back."""
     gc.collect()
+    tinycudann = sys.modules.get("tinycudann")  # where a guidance of some extension uses it
+    if tinycudann is not None:
+        tinycudann.free_temporary_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

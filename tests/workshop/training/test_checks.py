@@ -5,9 +5,11 @@ import logging
 import os
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from imagedream.memory_options import computes_in_bfloat16
+from imagedream.workshop.training.checkpointing import TrainingCheckpoints, link
 from imagedream.workshop.training.checks import check_space, memory_advice
 from imagedream.workshop.training.train_config import read_config
 from imagedream.workshop.training.trainer import choose_precision
@@ -49,12 +51,27 @@ def test_a_loss_that_is_no_number_stops_the_run(recipe, good, capsys, monkeypatc
     assert "steps: 5" in (good / "config.yaml").read_text()
 
 
-def test_weights_that_are_not_finite_are_never_written(recipe, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert run(recipe, out, "optimizer.learning_rate=.inf", "checkpoint_steps=1") == 2
-    assert "weights are not finite after step 1" in capsys.readouterr().err
-    assert not (out / "checkpoints").exists()
-    assert not (out / "model").exists()
+def test_weights_that_are_not_finite_are_never_written(tmp_path):
+    module = pl.LightningModule()
+    module.bias = torch.nn.Parameter(torch.tensor([0.0, torch.inf]))
+    checkpoints = TrainingCheckpoints(tmp_path, 5.0, 1, 1, snapshot=lambda *_: None)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[checkpoints], enable_progress_bar=False)
+    trainer.strategy.connect(module)
+    trainer.strategy.model = module
+    problem = "weights are not finite after step 0: 1 parameters, first bias; no checkpoint was written"
+    with pytest.raises(FloatingPointError, match=problem):
+        checkpoints.save(trainer)
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_links_need_a_permission_the_last_checkpoint_has_a_second_name(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(1314, "A required privilege is not held by the client")
+
+    monkeypatch.setattr(type(tmp_path), "symlink_to", refused)
+    (tmp_path / "step-1.ckpt").write_text("whole")
+    link(tmp_path / "last.ckpt", tmp_path / "step-1.ckpt")
+    assert (tmp_path / "last.ckpt").read_text() == "whole"
 
 
 def test_running_out_of_memory_says_what_needs_less(recipe):

@@ -3,7 +3,9 @@
 import logging
 import math
 import os
+import pickle
 import pickletools
+import re
 import time
 import zipfile
 import zlib
@@ -110,28 +112,68 @@ class Checkpoints(Checkpoint):
         return path
 
 
-def newest_checkpoint(folder: str | Path) -> Path | None:
-    """The whole checkpoint of a folder with the most steps; says which damaged ones it passed over. Unpickles nothing."""
+def newest_checkpoint(folder: str | Path, training: bool | None = True) -> Path | None:
+    """The checkpoint of a folder with the most steps that is not damaged; says which it passed over. Runs no code in them."""
     found = [p for p in Path(folder).glob("*.ckpt") if not p.name.startswith(".") and not p.is_symlink()]
     # clocks are set back and files are copied, so their times decide between equal steps only
     for path in sorted(found, key=lambda path: (_step(path), path.stat().st_mtime_ns), reverse=True):
-        problem = why_damaged(path)
+        problem = why_damaged(path, training)
         if problem is None:
             return path
         logger.warning("%s is damaged (%s); taking the one before", path, problem)
     return None
 
 
-def why_damaged(path: str | Path) -> str | None:
-    """What is wrong with a checkpoint file, by the check sums in it; None if it is whole. Unpickles nothing."""
+def why_damaged(path: str | Path, training: bool | None = True) -> str | None:
+    """What is wrong with a checkpoint file, by its check sums and by what a run needs; None if nothing. Runs no code in it.
+
+    Args:
+        path: the file.
+        training: whether the run is to be trained on, which needs the optimiser's state too; None looks at sums alone.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             if not any(name.endswith("/data.pkl") for name in archive.namelist()):
                 return "it is no checkpoint"
             broken = archive.testzip()
-            return f"its part {broken} is damaged" if broken else None
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        return str(error) or type(error).__name__
+            if broken:
+                return f"its part {broken} is damaged"
+        if training is None:
+            return None
+        return _why_unfit(torch.load(path, map_location="cpu", weights_only=True, mmap=True), training)
+    except pickle.UnpicklingError:  # its message advises to run what is in the file
+        return "it holds more than tensors and plain values"
+    except Exception as error:  # whatever a file that is none makes its readers raise
+        return (str(error) or type(error).__name__).splitlines()[0]
+
+
+_CONTENTS = {"state_dict": dict, "epoch": int, "global_step": int, "pytorch-lightning_version": str}
+_OF_TRAINING = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict}
+
+
+def _why_unfit(checkpoint: Any, training: bool) -> str | None:
+    """What a run that is resumed would stumble over."""
+    if not isinstance(checkpoint, dict):
+        return "it is no checkpoint of a run"
+    for name, kind in {**_CONTENTS, **_OF_TRAINING}.items():
+        needed = name in _CONTENTS or training
+        if name not in checkpoint:
+            if needed:
+                return f"it has no {name}"
+        elif not isinstance(checkpoint[name], kind) or isinstance(checkpoint[name], bool):
+            return f"its {name} is {type(checkpoint[name]).__name__}, must be {kind.__name__}"
+    if not all(isinstance(value, torch.Tensor) for value in checkpoint["state_dict"].values()):
+        return "its state_dict holds something else than tensors"
+    if min(checkpoint["epoch"], checkpoint["global_step"]) < 0:
+        return f"it is of epoch {checkpoint['epoch']}, step {checkpoint['global_step']}"
+    if not re.match(r"\d+\.\d+", checkpoint["pytorch-lightning_version"]):
+        return f"its pytorch-lightning_version is {checkpoint['pytorch-lightning_version']!r}"
+    states = checkpoint.get("optimizer_states", [])
+    if training and not (
+        states and all(isinstance(state, dict) and "param_groups" in state for state in states)
+    ):
+        return "its optimizer_states are none"
+    return None
 
 
 def _step(path: Path) -> int | float:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Interval
 
 from imagedream.runs.ranges import (
     AscendingPair,
@@ -12,8 +12,10 @@ from imagedream.runs.ranges import (
     CountOrZero,
     FieldOfViewDeg,
     Fraction,
+    Length,
     NotNegative,
     Positive,
+    Rate,
     Schedule,
     Seed,
     Size,
@@ -43,21 +45,21 @@ HOST_RANGES: dict[str, Any] = {
     "data.n_*": Size,
     "data.eval_height": Size,
     "data.eval_width": Size,
-    "data.eval_camera_distance": Positive,
+    "data.eval_camera_distance": Length,
     "data.eval_fovy_deg": FieldOfViewDeg,
-    "data.*_perturb": NotNegative,
+    "data.*_perturb": Rate,
     "data.azimuth_range": AscendingPair,
     "data.elevation_range": Annotated[AscendingPair, Interval(ge=-90, le=90)],
     "data.fovy_range": Annotated[AscendingPair, Interval(gt=0, lt=180)],
-    "data.*distance_range": Annotated[AscendingPair, Gt(0)],
+    "data.*distance_range": Annotated[AscendingPair, Interval(gt=0, le=10**4)],
     "system.loss.lambda_*": Annotated[Any, Schedule(NotNegative)],
     "system.guidance*_step_percent": Annotated[Any, Schedule(Fraction)],
     "system.guidance*.guidance_scale": Annotated[Any, Schedule(NotNegative)],
-    "system.optimizer.*lr": NotNegative,
+    "system.optimizer.*lr": Rate,
     "system.optimizer.*eps": NotNegative,
-    "system.optimizer.*weight_decay": NotNegative,
+    "system.optimizer.*weight_decay": Rate,
     "system.optimizer.*betas": Annotated[tuple[float, float], Interval(ge=0, lt=1)],
-    "system.*.radius": Positive,
+    "system.*.radius": Length,
     "system.geometry.n_feature_dims": CountOrZero,
     "system.geometry.density_bias": float | str,
     "system.geometry.density_blob_scale": float,

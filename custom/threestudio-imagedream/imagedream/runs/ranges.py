@@ -68,6 +68,8 @@ Size = Annotated[int, Interval(ge=1, le=2**14)]
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
+Length = Annotated[float, Interval(gt=0, le=10**4)]
+Rate = Annotated[float, Interval(ge=0, le=10**3)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 ElevationDeg = Annotated[float, Interval(gt=-90, lt=90)]
 FieldOfViewDeg = Annotated[float, Interval(gt=0, lt=180)]
@@ -94,11 +96,12 @@ def speaks_of_numbers(kind: Any) -> bool:
     return kind in (int, float) or isinstance(kind, As) or any(map(speaks_of_numbers, get_args(kind)))
 
 
-def check_value(name: str, value: Any, kind: Any) -> None:
-    """Raise ValueError unless a value is what an annotation allows."""
+def check_value(name: str, value: Any, kind: Any) -> Any:
+    """The value; raises ValueError unless it is what an annotation allows."""
     if not fits(value, kind):
         shown = value if isinstance(value, int | float) else repr(value)
         raise ValueError(f"{name} is {shown}, must be {words(kind)}")
+    return value
 
 
 def check_finite(tree: Any, name: str = "") -> None:

@@ -27,8 +27,12 @@ def find_trial(cfg: Mapping[str, Any]) -> tuple[Path, str | None]:
     return folder / f"{tag}{timestamp or ''}", timestamp
 
 
-def resolve_resume(cfg: Any) -> None:
+def resolve_resume(cfg: Any, training: bool | None = True) -> None:
     """Turn `resume=auto` of a config into the newest whole checkpoint of its trial, or into a new start; says which.
+
+    Args:
+        cfg: of the experiment.
+        training: as for `why_damaged`.
 
     Raises:
         ValueError: the checkpoint that a config names is damaged.
@@ -36,12 +40,12 @@ def resolve_resume(cfg: Any) -> None:
     if cfg.get("resume") is None:
         return
     if cfg.resume != "auto":
-        problem = why_damaged(cfg.resume)
+        problem = why_damaged(cfg.resume, training)
         if problem is not None:
             raise ValueError(f"{cfg.resume} is not a checkpoint that can be resumed: {problem}")
         return
     trial, timestamp = find_trial(cfg)
-    found = newest_checkpoint(trial / "ckpts")
+    found = newest_checkpoint(trial / "ckpts", training)
     if timestamp is not None:
         cfg.timestamp = timestamp
     cfg.resume = None if found is None else str(found)

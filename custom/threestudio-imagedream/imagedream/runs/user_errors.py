@@ -3,6 +3,8 @@
 import sys
 import traceback
 
+from imagedream.runs.out_of_memory import is_out_of_memory, requested
+
 USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, FloatingPointError)
 """What is raised for what a user can put right."""
 
@@ -18,11 +20,23 @@ def is_user_error(error: BaseException) -> bool:
     """Whether the message alone tells the user what to do; a YAML file may be wrong in itself."""
     if isinstance(error, USER_ERRORS) or type(error).__module__.split(".")[0] in ("omegaconf", "yaml"):
         return True
-    return type(error).__name__ == "MisconfigurationException" or _is_weights_mismatch(error)
+    if type(error).__name__ == "MisconfigurationException" or _is_weights_mismatch(error):
+        return True
+    return is_out_of_memory(error) or _is_of_a_checkpoint(error)
 
 
 def _is_weights_mismatch(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error)
+
+
+def _is_of_a_checkpoint(error: BaseException) -> bool:
+    """Whether it was raised while Lightning put a run into the state of a checkpoint."""
+    frames = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(
+        "checkpoint_connector" in code.co_filename
+        and code.co_name.startswith(("restore", "_restore", "resume"))
+        for code in frames
+    )
 
 
 def one_line(error: BaseException) -> str:
@@ -33,14 +47,24 @@ def one_line(error: BaseException) -> str:
         text = f"{error.full_key}: {str(error).splitlines()[0]}"
     else:
         text = str(error) or type(error).__name__
+    if is_out_of_memory(error) and "memory" not in text.lower():
+        text = f"out of memory: {text}"
+    elif is_out_of_memory(error) and not isinstance(error, MemoryError):
+        text = f"out of memory: {requested(error)}"
+    elif _is_of_a_checkpoint(error) and not isinstance(error, USER_ERRORS):
+        text = f"the checkpoint cannot be resumed: {type(error).__name__}: {text}"
     if _is_weights_mismatch(error):
         text = f"the checkpoint does not fit this config: {text}"
     return " ".join(text.split())
 
 
 def report_error(error: BaseException, program: str, verbose: bool) -> int:
-    """Write one line to stderr, with `verbose` the traceback before it; the exit code of a user's mistake."""
+    """Write one line to stderr, with `verbose` the traceback before it.
+
+    Returns:
+        The exit code: 2 for a user's mistake, 1 where there was not enough memory.
+    """
     if verbose:
         traceback.print_exception(error)
     sys.stderr.write(f"{program}: {one_line(error)}\n")
-    return 2
+    return 1 if is_out_of_memory(error) else 2

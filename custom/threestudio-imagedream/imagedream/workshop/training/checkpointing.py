@@ -48,7 +48,7 @@ class TrainingCheckpoints(Checkpoints):
         path = super().save(trainer)
         if path is not None and trainer.is_global_zero:
             with atomic_path(self.folder / "last.ckpt") as temporary:
-                temporary.symlink_to(path.name)
+                link(temporary, path)
         return path
 
     def on_save_checkpoint(
@@ -64,6 +64,14 @@ class TrainingCheckpoints(Checkpoints):
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for counts in (progress["total"], progress["current"]):
             counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), batches))
+
+
+def link(new: Path, old: Path) -> None:
+    """Make `new` lead to `old`, beside it; where links need a permission, as on Windows, it is a second name."""
+    try:
+        new.symlink_to(old.name)
+    except OSError:
+        os.link(old, new)
 
 
 def check_finite(trainer: pl.Trainer) -> None:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from imagedream.runs.atomic_checkpoints import newest_checkpoint
 from imagedream.runs.disk_space import MIB, check_folder, checkpoint_bytes
-from imagedream.runs.out_of_memory import is_out_of_memory
+from imagedream.runs.out_of_memory import is_out_of_memory, requested
 from imagedream.runs.settings import flatten
 from imagedream.runs.signals import any_process
 from imagedream.workshop.training.train_config import TrainConfig
@@ -90,7 +90,7 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
         cpu = "DefaultCPUAllocator" in str(error) or isinstance(error, MemoryError)
         effective = config.data.batch_size * config.accumulate * config.devices * config.nodes
         raise MemoryError(
-            f"out of memory on the {'CPU' if cpu else 'GPU'}: {str(error).splitlines()[0]}. What needs less: a smaller "
+            f"out of memory on the {'CPU' if cpu else 'GPU'}: {requested(error)}. What needs less: a smaller "
             f"data.batch_size ({config.data.batch_size}) with a larger accumulate ({config.accumulate}), of which a step "
             f"sees the product with devices and nodes ({effective} objects); activation_checkpointing=true (is "
             f"{str(config.activation_checkpointing).lower()}); precision=bf16-mixed (is {config.precision}); "

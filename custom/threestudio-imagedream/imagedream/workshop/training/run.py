@@ -66,7 +66,7 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
         with attention_kernels(trainer), without_known_warnings():
             trainer.fit(module, data, ckpt_path=last, weights_only=True)
     stopped = stopped_by(trainer)
-    if stopped == signal.SIGUSR1 and trainer.is_global_zero:
+    if stopped is not None and stopped.name == "SIGUSR1" and trainer.is_global_zero:
         requeue()
     if stopped is not None:
         raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)

@@ -16,6 +16,7 @@ from imagedream.runs.ranges import (
     Fraction,
     NotNegative,
     Positive,
+    Rate,
     Seed,
     ascending,
     check_finite,
@@ -200,9 +201,9 @@ class OptimizerConfig:
     """`adamw` (Loshchilov and Hutter, arXiv 1711.05101; the paper's); `muon` (matrices by their directions, the rest by
     AdamW), which keeps of a matrix one of its size instead of two; or `adafactor` (Shazeer and Stern, arXiv 1804.04235),
     which keeps a row and a column."""
-    learning_rate: NotNegative = 1e-4
+    learning_rate: Rate = 1e-4
     """Peak learning rate."""
-    weight_decay: NotNegative = 0.01
+    weight_decay: Rate = 0.01
     """Of matrices and kernels; not for biases, norms and embeddings."""
     betas: Annotated[tuple[float, float], Interval(ge=0, lt=1)] = (0.9, 0.99)
     """AdamW's, and of what Muon leaves to it."""

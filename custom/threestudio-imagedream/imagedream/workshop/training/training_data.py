@@ -229,8 +229,9 @@ class TrainingData(pl.LightningDataModule):
 
 def leave_signals_to_the_trainer(worker: int) -> None:
     """A signal that asks the run to stop reaches all its processes, but the trainer needs batches until it has stopped."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):  # Windows has no SIGUSR1
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def hold_out(entries: list[Entry], objects: int) -> tuple[list[Entry], list[Entry]]:

@@ -1,0 +1,63 @@
+"""Checkpoints that a run could not go on from are found out before it tries, and without running what is in them."""
+
+import copy
+import os
+
+import pytest
+import torch
+
+from imagedream.runs.atomic_checkpoints import newest_checkpoint, why_damaged
+
+WHOLE = {
+    "epoch": 0,
+    "global_step": 20,
+    "pytorch-lightning_version": "2.6.0",
+    "state_dict": {"weight": torch.zeros(3)},
+    "loops": {},
+    "callbacks": {},
+    "optimizer_states": [{"state": {}, "param_groups": []}],
+    "lr_schedulers": [],
+}
+
+
+class Trap:
+    def __reduce__(self):
+        return os.mkdir, ("trap",)
+
+
+def damaged(**changes):
+    return {name: value for name, value in {**copy.deepcopy(WHOLE), **changes}.items() if value != "gone"}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "problem"),
+    [
+        *((damaged(**{name: "gone"}), f"it has no {name}") for name in WHOLE),
+        *((damaged(**{name: None}), f"its {name} is NoneType") for name in WHOLE),
+        (damaged(state_dict={"weight": "x"}), "its state_dict holds something else than tensors"),
+        (damaged(global_step=-5), "step -5"),
+        (damaged(global_step=True), "its global_step is bool"),
+        (damaged(epoch=float("nan")), "its epoch is float"),
+        (damaged(**{"pytorch-lightning_version": "abc"}), "'abc'"),
+        (damaged(optimizer_states=[]), "optimizer_states"),
+        (damaged(optimizer_states=["x"]), "optimizer_states"),
+        (damaged(extra=Trap()), "it holds more than tensors and plain values"),
+        ([1], "it is no checkpoint of a run"),
+    ],
+)
+def test_what_a_run_cannot_go_on_from(tmp_path, monkeypatch, caplog, checkpoint, problem):
+    monkeypatch.chdir(tmp_path)
+    older, newer = tmp_path / "step-1.ckpt", tmp_path / "step-2.ckpt"
+    torch.save({**WHOLE, "global_step": 10}, older)
+    torch.save(checkpoint, newer)
+    assert problem in why_damaged(newer)
+    assert newest_checkpoint(tmp_path) == older
+    assert why_damaged(newer, training=None) is None  # its check sums are right
+    assert not (tmp_path / "trap").exists()
+
+
+def test_pictures_of_a_run_need_no_optimiser(tmp_path):
+    path = tmp_path / "weights.ckpt"
+    torch.save({name: WHOLE[name] for name in list(WHOLE)[:4]}, path)
+    assert "optimizer_states" in why_damaged(path) or "loops" in why_damaged(path)
+    assert why_damaged(path, training=False) is None
