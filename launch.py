@@ -252,6 +252,12 @@ def run(argv: list[str], project: Path, folder: Path) -> int:
     """
     arguments = parse_arguments(argv, project)
     found = find_threestudio(arguments.threestudio)
+    broken = real_threestudio.why_no_cuda() if found else None
+    if found and broken:
+        sys.stderr.write(
+            f"note: threestudio at {found[0]} cannot use this GPU ({broken}); the embedded host can\n"
+        )
+        found = None
     where = f"threestudio at {found[0]}" if found else "embedded threestudio (plain PyTorch)"
     sys.stdout.write(f"host: {where}\n")
     note = real_threestudio.check_folder(*found) if found else None

@@ -4,6 +4,8 @@ import ast
 import importlib.util
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -212,6 +214,24 @@ def check(folder: Path, names: set[str]) -> list[str]:
     if shutil.which("nvidia-smi") is None and not Path("/proc/driver/nvidia").exists():
         return ["no NVIDIA driver was found; threestudio runs on CUDA only (the embedded host runs without)"]
     return []
+
+
+_PROBE = """
+import torch
+if torch.cuda.is_available():
+    import nerfacc.cuda._backend, tinycudann
+    if nerfacc.cuda._backend._C is None:
+        raise ImportError("nerfacc was installed without its CUDA part, for want of nvcc")
+    tinycudann.Encoding(3, {"otype": "Identity"})(torch.zeros(256, 3, device="cuda"))
+"""
+
+
+def why_no_cuda() -> str | None:
+    """Why what threestudio has compiled cannot use this machine's GPU; None where it can, is not there, or no GPU is."""
+    if any(importlib.util.find_spec(name) is None for name in ("nerfacc", "tinycudann")):
+        return None
+    answer = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False)
+    return answer.stderr.strip().splitlines()[-1] if answer.returncode else None
 
 
 def registering(folder: Path, name: str) -> list[Path]:

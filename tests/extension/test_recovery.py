@@ -151,7 +151,7 @@ def test_where_several_processes_train_none_tries_alone_again(parts, train):
     trainer.strategy._parallel_devices = None
     trainer.strategy.__class__.world_size = property(lambda _: 2)
     try:
-        with pytest.raises(MemoryError, match="out of memory at step 1: .*no step is tried again by one"):
+        with pytest.raises(MemoryError, match=r"out of memory at step 1: .*no step is tried again by one"):
             system.recovery.remedy(MemoryError())
     finally:
         del trainer.strategy.__class__.world_size

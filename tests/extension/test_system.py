@@ -1,6 +1,7 @@
 """The shipped configs, shrunk, through the real system and host."""
 
 import json
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -222,3 +223,9 @@ def test_refinement_starts_at_the_level_of_the_newest_export(extension, tmp_path
         folder.mkdir(parents=True)
         (folder / "model.json").write_text(text)
     assert exported_level(checkpoint) == 7.25
+
+
+def test_memory_is_measured_where_there_is_no_resource_module(extension, monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)  # Windows
+    trial = import_module("threestudio-imagedream.trial")
+    assert trial.peak_memory_bytes() > 2**20

@@ -4,8 +4,11 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ import torch
 import launch
 from imagedream.runs.disk_space import check_folder
 from imagedream.runs.user_errors import is_user_error
+from threestudio.launching.arguments import parse_arguments, read_config
+from threestudio.utils.misc import cleanup
 
 PROJECT = Path(__file__).parent / "project"
 ROOT = Path(__file__).parents[3]
@@ -212,3 +217,26 @@ def test_launch_script_runs_a_real_threestudio(tmp_path):
     assert "'--train'" in lines[1]
     assert "'--export'" in lines[2]
     assert f"resume={tmp_path}/outputs/imagedream-toybox/picture.png@1/ckpts/last.ckpt" in lines[2]
+
+
+@pytest.mark.parametrize(("gpu", "count"), [((), 1), (("--gpu", "0,1"), 2)])
+def test_as_many_gpus_as_are_asked_for_however_many_are_visible(monkeypatch, gpu, count):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    arguments = parse_arguments(["--config", "toy", "tag=x", *gpu], PROJECT)
+    assert arguments.devices == count
+    assert read_config(arguments).n_gpus == count
+
+
+def test_cleaning_up_frees_what_tiny_cuda_nn_keeps(monkeypatch):
+    calls = []
+    library = types.SimpleNamespace(free_temporary_memory=lambda: calls.append(1))
+    monkeypatch.setitem(sys.modules, "tinycudann", library)
+    cleanup()
+    assert calls == [1]
+
+
+@pytest.mark.parametrize(("platform", "code"), [("linux", -signal.SIGTERM), ("win32", 0)])
+def test_signals_are_passed_on_where_the_system_does_not(monkeypatch, tmp_path, platform, code):
+    monkeypatch.setattr(sys, "platform", platform)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    assert launch.call([sys.executable, "-c", "import time; time.sleep(0.5)"], tmp_path) == code

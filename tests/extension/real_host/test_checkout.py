@@ -52,6 +52,36 @@ def test_missing_packages_are_those_that_an_import_would_need(checkout):
     )
 
 
+@pytest.mark.parametrize(
+    ("cuda", "nerfacc", "tinycudann", "problem"),
+    [
+        (True, "_C = None", "", "ImportError: nerfacc was installed without its CUDA part, for want of nvcc"),
+        (
+            True,
+            "_C = 1",
+            "raise ImportError('no extension for compute capability 90')",
+            "ImportError: no extension for compute capability 90",
+        ),
+        (True, "_C = 1", "Encoding = lambda *_: lambda x: x", None),
+        (False, "_C = None", "raise OSError('Unknown compute capability')", None),
+    ],
+)
+def test_compiled_parts_that_cannot_use_the_gpu(tmp_path, monkeypatch, cuda, nerfacc, tinycudann, problem):
+    files = {
+        "torch.py": f"class cuda: is_available = lambda: {cuda}\nzeros = lambda *_, device: 0",
+        "nerfacc/__init__.py": "",
+        "nerfacc/cuda/__init__.py": "",
+        "nerfacc/cuda/_backend.py": nerfacc,
+        "tinycudann.py": tinycudann,
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert real_threestudio.why_no_cuda() == problem
+
+
 def test_clashes_are_those_that_the_config_meets():
     installed = {clash.distribution for clash in real_threestudio.clashes({"stable-diffusion-vsd-guidance"})}
     assert "diffusers" in installed

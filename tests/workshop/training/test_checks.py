@@ -111,6 +111,20 @@ def test_mistakes_are_noticed_before_weights_load(recipe, tmp_path, capsys, over
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.rendered.image_size=15", "data.rendered.image_size is 15, must be divisible by 2"),
+        ("devices=1000", "devices is 1000, must be at most "),
+        ("encoder=ViT-B-32:/etc/passwd", "is no file that ends in one of .safetensors"),
+    ],
+)
+def test_what_the_parts_or_the_machine_do_not_allow(recipe, tmp_path, capsys, override, message):
+    assert run(recipe, tmp_path / "out", override) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_disk_without_room_is_noticed_before_the_first_step(tmp_path):
     model = torch.nn.Linear(2**20, 2**12, device="meta")  # 16 GiB; kept times weights, average and moments
     check_space(tmp_path, torch.nn.Linear(2, 2), keep=2)

@@ -29,7 +29,10 @@ def read_with_bases(path: str | Path) -> dict[Path, dict[str, Any]]:
     path = Path(path)
     files: dict[Path, dict[str, Any]] = {}
     while True:
-        content = OmegaConf.to_container(OmegaConf.load(path))
+        try:
+            content = OmegaConf.to_container(OmegaConf.load(path))
+        except RecursionError as error:
+            raise ValueError(f"{path} is nested too deeply") from error
         if not isinstance(content, dict):
             raise ValueError(f"{path} must hold a mapping of keys to values")
         name = content.pop("base", None)

@@ -50,6 +50,19 @@ def build_module(config: TrainConfig) -> Training:
     return module
 
 
+def check_image_size(config: TrainConfig, module: Training) -> None:
+    """Raise ValueError unless the autoencoder can halve pictures of the data's size as often as it does."""
+    if config.part == "encoder":
+        return
+    vae = module.model if config.part == "autoencoder" else module.pipeline.vae
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    name, size = config.data.image_size
+    if size % factor:
+        raise ValueError(
+            f"{name} is {size}, must be divisible by {factor}, by which the autoencoder reduces pictures"
+        )
+
+
 def named_sources(config: TrainConfig) -> dict[str, str]:
     """Where weights come from, by field; empty where the field is."""
     names = ("initial", *(("autoencoder", "encoder") if config.part == "diffusion" else ()))

@@ -1,5 +1,6 @@
 """Checks of a run: finite losses, enough memory and disk, an unchanged config; their messages say what to change."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -96,6 +97,17 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
             f"{str(config.activation_checkpointing).lower()}); precision=bf16-mixed (is {config.precision}); "
             f"optimizer.kind=adafactor (is {config.optimizer.kind}); validation_views=0 (is {config.validation_views})"
         ) from error
+
+
+def check_devices(config: TrainConfig) -> None:
+    """Raise ValueError if a config asks for more devices than this machine has."""
+    on_gpus = torch.accelerator.is_available()
+    most = torch.accelerator.device_count() if on_gpus else max(2, os.cpu_count() or 1)
+    if config.devices > most:
+        what = "GPUs" if on_gpus else "processes for its cores"
+        raise ValueError(
+            f"devices is {config.devices}, must be at most {most}: this machine has no more {what}"
+        )
 
 
 def check_space(folder: Path, module: torch.nn.Module, keep: int) -> None:

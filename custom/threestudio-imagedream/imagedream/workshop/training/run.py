@@ -15,9 +15,9 @@ from imagedream.runs.disk_space import check_folder
 from imagedream.runs.files import atomic_path
 from imagedream.runs.locks import locked
 from imagedream.runs.versions import write_versions
-from imagedream.workshop.training.build import build_module
+from imagedream.workshop.training.build import build_module, check_image_size
 from imagedream.workshop.training.checkpointing import requeue
-from imagedream.workshop.training.checks import check_space, check_unchanged, memory_advice
+from imagedream.workshop.training.checks import check_devices, check_space, check_unchanged, memory_advice
 from imagedream.workshop.training.train_config import TrainConfig, read_config
 from imagedream.workshop.training.trainer import (
     attention_kernels,
@@ -49,6 +49,7 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
         SystemExit: another signal asked the run to stop, after a checkpoint.
     """
     config = read_config(path, overrides)
+    check_devices(config)
     out = Path(config.out)
     last = newest_checkpoint(out / "checkpoints")
     data = TrainingData(config.data, config.seed)  # first: a wrong folder is noticed before weights load
@@ -58,6 +59,7 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
     first = rank_zero_only.rank == 0
     with memory_advice(config), locked(out, "training") if first else nullcontext():
         module = build_module(config)
+        check_image_size(config, module)
         check_space(out, module, config.keep_checkpoints)
         write_record(out, config)
         trainer = make_trainer(config, module)

@@ -163,6 +163,12 @@ class DataConfig:
             )
 
     @property
+    def image_size(self) -> tuple[str, int]:
+        """The key that says how large all pictures are, and their side in pixels."""
+        part = "rendered" if self.rendered.folders else "sample"
+        return f"data.{part}.image_size", getattr(self, part).image_size
+
+    @property
     def pictures_a_step(self) -> int:
         """Pictures a step of pictures and process; 0 if there are none."""
         return (self.pictures.batch_size or 2 * self.batch_size) if self.pictures.folders else 0

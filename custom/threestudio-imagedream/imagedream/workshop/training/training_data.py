@@ -170,8 +170,7 @@ class TrainingData(pl.LightningDataModule):
                 self.training, self.validation = (Mixture(*pair, rendered.share) for pair in both)
         pictures = find_pictures(config.pictures, config.cache, config.workers)
         if pictures:
-            size = rendered.image_size if rendered.folders else config.sample.image_size
-            self.pictures = Pictures(pictures, config.pictures, size)
+            self.pictures = Pictures(pictures, config.pictures, config.image_size[1])
 
     def _toys(self) -> list[SampleCache]:
         """Toys to learn from, and further ones to watch the loss on."""
