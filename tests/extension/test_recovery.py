@@ -135,11 +135,11 @@ def test_fewer_rays_at_once_and_then_fewer_images(train, parts, caplog):
     ],
 )
 def test_what_a_guidance_says_of_memory_leads_to_a_step_with_less(train, parts, words, caplog):
-    def full(cls, rgb):
+    def full(rgb):
         raise RuntimeError(words)
 
     _, guidance = parts
-    guidance.room, guidance.exhaust = 4, full
+    guidance.room, guidance.exhaust = 4, staticmethod(full)
     with caplog.at_level("WARNING"):
         _, trainer = train(1)
     assert trainer.global_step == 1

@@ -53,7 +53,7 @@ def test_recognised_and_told(error, capsys):
     assert report_error(error, "imagedream", verbose=False) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "memory" in said
+    assert "out of memory: " in said
 
 
 def test_other_errors_are_not():

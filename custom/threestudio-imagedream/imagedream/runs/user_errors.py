@@ -47,9 +47,7 @@ def one_line(error: BaseException) -> str:
         text = f"{error.full_key}: {str(error).splitlines()[0]}"
     else:
         text = str(error) or type(error).__name__
-    if is_out_of_memory(error) and "memory" not in text.lower():
-        text = f"out of memory: {text}"
-    elif is_out_of_memory(error) and not isinstance(error, MemoryError):
+    if is_out_of_memory(error) and (isinstance(error, RuntimeError) or "out of memory" not in text):
         text = f"out of memory: {requested(error)}"
     elif _is_of_a_checkpoint(error) and not isinstance(error, USER_ERRORS):
         text = f"the checkpoint cannot be resumed: {type(error).__name__}: {text}"
