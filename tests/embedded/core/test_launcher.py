@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 
@@ -241,5 +242,15 @@ def test_cleaning_up_frees_what_tiny_cuda_nn_keeps(monkeypatch):
 @pytest.mark.parametrize(("platform", "code"), [("linux", -signal.SIGTERM), ("win32", 0)])
 def test_signals_are_passed_on_where_the_system_does_not(monkeypatch, tmp_path, platform, code):
     monkeypatch.setattr(sys, "platform", platform)
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    assert launch.call([sys.executable, "-c", "import time; time.sleep(0.5)"], tmp_path) == code
+    before, done = signal.getsignal(signal.SIGTERM), tmp_path / "done"
+
+    def interrupt():
+        while signal.getsignal(signal.SIGTERM) is before:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        if platform == "win32":
+            done.touch()
+
+    threading.Thread(target=interrupt).start()
+    child = f"import os, time\nwhile not os.path.exists({str(done)!r}):\n    time.sleep(0.01)"
+    assert launch.call([sys.executable, "-c", child], tmp_path) == code
