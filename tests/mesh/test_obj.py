@@ -73,6 +73,9 @@ def test_materials_of_several_files_and_names_with_spaces(tmp_path):
         corners(write(tmp_path, "Kd 0 1 1", library="mtllib my file.mtl", file="my file.mtl"))
         == [(0, 255, 255)] * 4
     )
+    spaced = write(tmp_path, "Kd 0 1 1", name="two  words # 1")
+    spaced.write_text("\ufeff" + spaced.read_text().replace("usemtl ", "usemtl\t").replace("\n", "\r\n"))
+    assert corners(spaced) == [(0, 255, 255)] * 4
     assert corners(write(tmp_path, "Kd 0 0 0\nKe 1 0 0")) == [(255, 0, 0)] * 4
 
 

@@ -22,6 +22,7 @@ from imagedream.mesh.source import MeshError, MeshSource
 
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+_MAX_TREE_BYTES = 2**27  # which may become 3 GB of objects
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _WRAPS = {10497: "repeat", 33648: "mirror", 33071: "clamp"}
 _NEAREST = 9728
@@ -57,14 +58,19 @@ def gltf_json(path: str | Path) -> dict[str, Any]:
 def _container(path: str | Path, binary: bool = False) -> tuple[dict[str, Any], bytes | None]:
     """The tree and, if asked for, the binary chunk of a GLB file."""
     chunk = None
+    size = Path(path).stat().st_size
     with open(path, "rb") as file:
         head = file.read(20)  # of a GLB: magic, version, length, length of the tree, "JSON"
         if head[:4] == b"glTF" and head[16:] == b"JSON":
-            text = file.read(int.from_bytes(head[12:16], "little"))
+            text = file.read(min(int.from_bytes(head[12:16], "little"), _MAX_TREE_BYTES + 1))
             length = int.from_bytes(file.read(8)[:4], "little") if binary else 0
-            chunk = file.read(length) if length else None
+            chunk = file.read(min(length, size)) if length else None
         else:
-            text = head + file.read()
+            text = head + file.read(_MAX_TREE_BYTES + 1)
+    if len(text) > _MAX_TREE_BYTES:
+        raise MeshError(
+            f"{path} has more than {_MAX_TREE_BYTES:,} bytes of JSON, the limit; GLB keeps numbers outside it"
+        )
     try:
         tree = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -25,20 +25,27 @@ def load_obj(source: MeshSource) -> list[trimesh.Trimesh]:
     Raises:
         imagedream.mesh.source.MeshError: too many vertices and faces.
     """
-    text = re.sub(r"\\\r?\n", " ", source.path.read_bytes().decode("utf-8", errors="replace"))
+    text = re.sub(r"\\\r?\n", " ", source.path.read_bytes().decode("utf-8-sig", errors="replace"))
     source.claim(sum(len(re.findall(rf"^{line}\s", text, re.MULTILINE)) for line in ("v", "f", "f", "f")))
     materials = _Materials(source)
     for line in re.findall(r"^[ \t]*mtllib[ \t]+(.+)", text, re.MULTILINE):
         materials.read(line.strip())
-    used = dict.fromkeys(name.strip() for name in re.findall(r"^[ \t]*usemtl[ \t]+(.+)", text, re.MULTILINE))
-    # trimesh is told the materials' names alone: it would open pictures of any kind, and lose colours beside a material
-    names = "".join(f"newmtl {name}\n" for name in used).encode()
+    # trimesh is told numbers for names and nothing else: it would open pictures of any kind, and lose colours beside a material
+    used: dict[str, int] = {}
+    text = re.sub(
+        r"^[ \t]*usemtl[ \t]+(.+)",
+        lambda line: f"usemtl {used.setdefault(line[1].strip(), len(used))}",
+        text,
+        flags=re.MULTILINE,
+    )
+    names = "".join(f"newmtl {number}\n" for number in used.values()).encode()
     shapes = read_shapes(io.StringIO(f"mtllib names\n{text}"), resolver=defaultdict(lambda: names))
     parts = []
     for shape in shapes.get("geometry", {}).values():
         visual, colours = shape["visual"], shape.get("vertex_colors")
+        number = None if visual is None else visual.material.name
         surface = materials.surface(
-            "" if visual is None else visual.material.name,
+            list(used)[int(number)] if number else "",
             None if visual is None or visual.uv is None else np.asarray(visual.uv),
             None if colours is None else guessed_range(colours),
         )
@@ -56,7 +63,7 @@ class _Materials:
         """The file of this name, which may have spaces, or the files of these names."""
         for name in dict.fromkeys((names, *names.split())):
             try:
-                text = self._source.read(name).decode("utf-8", errors="replace")
+                text = self._source.read(name).decode("utf-8-sig", errors="replace")
             except FileNotFoundError:
                 if name != names or " " not in names:
                     self._source.warn(f"material file {name} is not there")
@@ -70,11 +77,11 @@ class _Materials:
             if name == names:
                 return
 
-    def surface(self, name: str | None, uv: np.ndarray | None, colours: np.ndarray | None) -> Surface:
+    def surface(self, name: str, uv: np.ndarray | None, colours: np.ndarray | None) -> Surface:
         """A material on the vertices of a part."""
         if name and name not in self._lines:
             self._source.warn(f"material {name} is not there, shown without")
-        lines = self._lines.get(name or "", {})
+        lines = self._lines.get(name, {})
         base, holes, shining = (self._texture(lines.get(f"map_{what}"), uv) for what in ("kd", "d", "ke"))
         if base is not None and holes is not None:
             alpha = (
