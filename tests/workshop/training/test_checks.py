@@ -114,7 +114,7 @@ def test_mistakes_are_noticed_before_weights_load(recipe, tmp_path, capsys, over
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.rendered.image_size=15", "data.rendered.image_size is 15, must be divisible by 2"),
+        ("data.rendered.image_size=15", "data.rendered.image_size is 15, must be divisible by 4"),
         ("devices=1000", "devices is 1000, must be at most "),
         ("encoder=ViT-B-32:/etc/passwd", "is no file that ends in one of .safetensors"),
     ],
