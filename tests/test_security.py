@@ -300,6 +300,11 @@ def tiff_header(width, height):
     return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4)
 
 
+def jpeg2000_header(width, height):
+    sizes = struct.pack(">HIIIIIIIIH", 0, width, height, 0, 0, width, height, 0, 0, 1) + b"\x07\x01\x01"
+    return b"\xff\x4f\xff\x51" + struct.pack(">H", len(sizes) + 2) + sizes
+
+
 PIXELS = r"the limit is 120,000,000|120,000,000 pixels, the limit"
 
 
@@ -311,6 +316,11 @@ PIXELS = r"the limit is 120,000,000|120,000,000 pixels, the limit"
         ("bomb.gif", gif_header(65535, 65535), PIXELS),
         ("bomb.tif", tiff_header(100000, 100000), PIXELS),
         ("many.gif", gif_header(1, 1, frames=500_000), "several frames"),
+        (
+            "bomb.jp2",
+            jpeg2000_header(8000, 8000),
+            "of JPEG2000 take 2,048,000,000 bytes to decode, the limit is 1,073,741,824",
+        ),
         ("large.png", None, "has 268,435,457 bytes, the limit is 268,435,456"),
     ],
 )

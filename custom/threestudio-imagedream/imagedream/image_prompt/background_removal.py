@@ -3,9 +3,9 @@
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -13,13 +13,17 @@ import PIL.Image
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
+from imagedream.image_prompt.regions import grown, reached, small_pieces
+
 logger = logging.getLogger(__name__)
 
-REMBG_MODELS = ("isnet-general-use", "u2net", "u2netp")
-"""Models of rembg that may be used freely, best first."""
+REMBG_MODELS = {"isnet-general-use": "179 MB", "u2net": "176 MB", "u2netp": "5 MB"}
+"""Models of rembg that may be used freely, best first, and their sizes."""
 
 _CUT_SIDE = 512  # px; GrabCut works on this, its time grows with the area
-_PLAIN_SPREAD = 10.0  # Lab units; how much a background may vary around a smooth gradient to be called plain
+_COARSE_SIDE = 160  # px; where the background is not plain, a first cut works on this
+_LEAST_SPREAD = 0.7  # Lab units; JPEG's noise
+_PLAIN_SPREAD = 5.0  # Lab units; how much a background that is seen all around may vary around a smooth gradient to be plain
 
 
 def remove_background(
@@ -31,16 +35,59 @@ def remove_background(
         The method ("rembg" or "grabcut"), the picture with straight alpha, and sentences about what makes the cut
         doubtful. Alpha is 0 everywhere when nothing stands out.
     """
-    method, alpha, doubts = "rembg", _rembg_alpha(rgb), ()
-    if alpha is None:
-        method = "grabcut"
-        alpha, spread = _grabcut_alpha(rgb)
-        if spread > _PLAIN_SPREAD:
-            doubts = (
-                "the background is not plain, so where the object ends is a guess; "
-                "better give a picture with transparent background, or a mask",
-            )
-    return method, np.dstack([clean_edges(rgb, alpha), alpha]), doubts
+    alpha, doubts = np.zeros(rgb.shape[:2], np.uint8), []
+    box = _within_bars(rgb)
+    if box is not None:
+        method, alpha[box], doubts = _object_alpha(rgb[box])
+        doubts.append(
+            f"bars of one colour around the picture were cut off: {rgb.shape[1]} x {rgb.shape[0]} "
+            f"-> {rgb[box].shape[1]} x {rgb[box].shape[0]} pixels"
+        )
+    if not alpha.any():
+        method, alpha, doubts = _object_alpha(rgb)
+    return method, np.dstack([clean_edges(rgb, alpha), alpha]), tuple(doubts)
+
+
+def _object_alpha(
+    rgb: UInt8[ndarray, "height width 3"],
+) -> tuple[str, UInt8[ndarray, "height width"], list[str]]:
+    alpha = _rembg_alpha(rgb)
+    return ("rembg", alpha, []) if alpha is not None else ("grabcut", *_grabcut_alpha(rgb))
+
+
+def _within_bars(rgb: UInt8[ndarray, "height width 3"]) -> tuple[slice, slice] | None:
+    """What a letter box, a pillar box or a frame leaves of a picture; None where there is none.
+
+    Bars have one colour and end in a straight edge, along all of which the picture begins.
+    """
+    corners = rgb[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
+    colour = np.median(corners, axis=0)
+    if abs(corners - colour).max() > 12:
+        return None
+    differs = abs(rgb - colour).max(axis=-1) > 24
+    box, bars = [], []
+    for axis in (0, 1):
+        share = differs.mean(axis=1 - axis)
+        inside = np.flatnonzero(share > 0.5)
+        if not len(inside):
+            return None
+        first, last = inside[0], inside[-1] + 1
+        ends = np.r_[share[: max(0, first - 2)], share[last + 2 :]]  # but for the blurred edge
+        if ends.size and ends.max() > 0.02:
+            return None
+        box.append(slice(first, last))
+        bars.append((first, len(share) - last))
+    if not any(before and after for before, after in bars) or differs[tuple(box)].shape < (8, 8):
+        return None
+    four = all(before and after for before, after in bars)
+    if four and any(max(pair) > 0.2 * side for pair, side in zip(bars, rgb.shape, strict=False)):
+        return None  # rather a box in front of a plain background
+    inner = differs[tuple(box)]
+    for axis, pair in enumerate(bars):
+        for index, width in zip((1, -2), pair, strict=True):
+            if width and inner.take(index, axis).mean() < 0.95:
+                return None
+    return tuple(box)
 
 
 def clean_edges(
@@ -56,131 +103,251 @@ def clean_edges(
 
 
 def _rembg_alpha(rgb: UInt8[ndarray, "height width 3"]) -> UInt8[ndarray, "height width"] | None:
-    """Alpha by rembg, or None when it or its model file is not on this machine; nothing is ever downloaded."""
+    """Alpha by rembg, or None where it is not installed or fails; its model is downloaded if none is here."""
     if not all(importlib.util.find_spec(name) for name in ("rembg", "onnxruntime")):
         return None
-    home = os.environ.get("U2NET_HOME", os.path.join(os.environ.get("XDG_DATA_HOME", "~"), ".u2net"))
-    folder = Path(home).expanduser()
-    models = [name for name in REMBG_MODELS if (folder / f"{name}.onnx").is_file()]
-    if not models:
-        logger.info("rembg is installed, but none of its model files is in %s", folder)
-        return None
     try:
-        with _no_download():
-            import rembg
+        import rembg
 
-            mask = rembg.remove(
-                PIL.Image.fromarray(rgb), session=rembg.new_session(models[0]), only_mask=True
+        model = next((name for name in REMBG_MODELS if _model_is_here(rembg, name)), None)
+        if model is None:
+            model, size = next(iter(REMBG_MODELS.items()))
+            logger.warning(
+                "rembg downloads its model %s (%s) once, from github.com/danielgatis/rembg", model, size
             )
+        mask = rembg.remove(PIL.Image.fromarray(rgb), session=rembg.new_session(model), only_mask=True)
         return np.asarray(mask.convert("L"))
     except (Exception, SystemExit) as error:  # rembg leaves the process when its runtime does not load
-        logger.warning("rembg failed (%s)", error)
+        logger.warning("rembg failed (%s); OpenCV's GrabCut takes its place", str(error).partition("\n")[0])
         return None
 
 
-@contextmanager
-def _no_download() -> Iterator[None]:
-    """Keep rembg from fetching a model file anew because its checksum is not the expected one."""
-    name = "MODEL_CHECKSUM_DISABLED"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
+def _model_is_here(rembg: ModuleType, name: str) -> bool:
+    """Whether rembg has the model's file, where it keeps them today or where it used to."""
+    file = f"{name}.onnx"
     try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        return rembg.sessions.sessions[name].resolve_existing(file) is not None
+    except AttributeError:  # before 2.0.80, and its offshoots that bring a model
+        home = os.environ.get("U2NET_HOME", os.path.join(os.environ.get("XDG_DATA_HOME", "~"), ".u2net"))
+        return (Path(home).expanduser() / file).is_file() or Path(rembg.__file__).with_name(file).is_file()
 
 
 def _grabcut_alpha(
     rgb: UInt8[ndarray, "height width 3"],
-) -> tuple[UInt8[ndarray, "height width"], float]:
-    """Alpha by GrabCut, told from the border's colours what background looks like; and how much the border varies."""
+) -> tuple[UInt8[ndarray, "height width"], list[str]]:
+    """Alpha by GrabCut, told from the border's colours what background looks like; and what is doubtful about it."""
     height, width = rgb.shape[:2]
     reduction = min(1.0, _CUT_SIDE / max(height, width))
-    cut_size = (max(1, round(width * reduction)), max(1, round(height * reduction)))
-    small = np.ascontiguousarray(cv2.resize(rgb, cut_size, interpolation=cv2.INTER_AREA))
-    distance, spread = _border_distance(small)
-    labels = _plain_seeds(distance) if spread <= _PLAIN_SPREAD else _frame_seeds(*small.shape[:2])
+    small = _shrink(rgb, _CUT_SIDE)
+    backdrop = _Backdrop.fit(small)
+    if backdrop.spread <= _PLAIN_SPREAD * backdrop.share:
+        labels, doubts = _plain_seeds(backdrop)
+    else:
+        labels = _coarse_cut(small)
+        doubts = [
+            "the background is not plain, so where the object ends is a guess; "
+            "better give a picture with transparent background, or a mask"
+        ]
     if labels is None:
-        return np.zeros((height, width), np.uint8), spread
-    if len(np.unique(_is_object(labels))) == 2:  # GrabCut needs examples of both
-        cv2.setRNGSeed(0)  # it starts from a random clustering
-        background_model, object_model = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.grabCut(small, labels, None, background_model, object_model, 4, cv2.GC_INIT_WITH_MASK)
-    found = _is_object(labels)
-    found &= ~_small_pieces(found, 0.01)  # crumbs of noise
-    found |= _small_pieces(~found, 0.0005)  # pinholes
+        return np.zeros((height, width), np.uint8), doubts
+    found = _grabcut(small, labels, 4)
+    found &= ~small_pieces(found, 0.01)  # crumbs of noise
+    found |= small_pieces(~found, 0.0005)  # pinholes
 
+    unseen = _unseen_outline(small, found)
+    if unseen > 0.1:
+        doubts.append(
+            f"{unseen:.0%} of the object's outline shows no edge between it and the background: a guess"
+        )
     # The cut runs between pixels: soften it at the full resolution, inwards, so that no rim of background is left.
     alpha = cv2.resize(found.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     alpha = cv2.GaussianBlur(alpha, (0, 0), 0.7 / reduction)
-    return (np.clip((alpha - 0.5) * 2, 0, 1) * 255).round().astype(np.uint8), spread
+    return (np.clip((alpha - 0.5) * 2, 0, 1) * 255).round().astype(np.uint8), doubts
 
 
-def _plain_seeds(distance: Float[ndarray, "height width"]) -> UInt8[ndarray, "height width"] | None:
-    """GrabCut's labels to start from on a plain background; None where nothing stands out: it would make something up."""
-    if (distance > 4).mean() < 1e-4:
-        return None
-    # Background for sure: looks like the border and hangs together with it, or is a large hole in the object (small
-    # ones are highlights of a pale object). Object for sure: the core of what looks different.
-    alike = distance < 2
-    flooded = np.pad(alike.astype(np.uint8), 1, constant_values=1)
-    cv2.floodFill(flooded, None, (0, 0), 2)
-    outside = flooded[1:-1, 1:-1] == 2
-    enclosed = alike & ~outside
-    core = cv2.erode((distance > 6).astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0) > 0
-    labels = np.where(distance > 4, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    labels[enclosed] = np.where(_small_pieces(enclosed, 0.02), cv2.GC_PR_FGD, cv2.GC_BGD)[enclosed]
-    labels[core] = cv2.GC_FGD
-    labels[outside] = cv2.GC_BGD
-    return labels
+def _unseen_outline(rgb: UInt8[ndarray, "height width 3"], found: Bool[ndarray, "height width"]) -> float:
+    """The part of the outline along which object and background differ by less than one can see."""
+    lab = cv2.GaussianBlur(cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), (0, 0), 1.0)
+    slope = np.hypot(cv2.Sobel(lab, -1, 1, 0, scale=1 / 8), cv2.Sobel(lab, -1, 0, 1, scale=1 / 8))
+    steepest = cv2.dilate(np.linalg.norm(slope, axis=-1), np.ones((3, 3), np.uint8))
+    outline = found & grown(~found, 1)
+    return float((steepest[outline] < 2.5).mean()) if outline.any() else 0.0
 
 
-def _frame_seeds(height: int, width: int) -> UInt8[ndarray, "height width"]:
-    """Labels for a background that is not plain: it is what the frame's rim shows, the rest may be the object."""
-    labels = np.full((height, width), cv2.GC_BGD, np.uint8)
-    y, x = max(1, height // 20), max(1, width // 20)
-    labels[y:-y, x:-x] = cv2.GC_PR_FGD
-    return labels
+def _shrink(rgb: UInt8[ndarray, "height width 3"], side: int) -> UInt8[ndarray, "small_height small_width 3"]:
+    reduction = min(1.0, side / max(rgb.shape))
+    size = tuple(max(1, round(length * reduction)) for length in rgb.shape[1::-1])
+    return np.ascontiguousarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
 
 
-def _border_distance(
-    rgb: UInt8[ndarray, "height width 3"],
-) -> tuple[Float[ndarray, "height width"], float]:
-    """How unlike the border's colours each pixel is, as a multiple of how much the border varies; and that, in Lab units.
+def _grabcut(
+    rgb: UInt8[ndarray, "height width 3"], labels: UInt8[ndarray, "height width"], rounds: int
+) -> Bool[ndarray, "height width"]:
+    if len(np.unique(_is_object(labels))) == 2:  # GrabCut needs examples of both
+        cv2.setRNGSeed(0)  # it starts from a random clustering
+        background_model, object_model = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.grabCut(rgb, labels, None, background_model, object_model, rounds, cv2.GC_INIT_WITH_MASK)
+    return _is_object(labels)
 
-    The border's colours are fitted by a quadratic surface over the picture, so gradients and soft vignettes are
-    background; repeatedly, without those border pixels that turn out to belong to an object.
+
+def _coarse_cut(rgb: UInt8[ndarray, "height width 3"]) -> UInt8[ndarray, "height width"]:
+    """Labels where the background is not plain: it is what the frame's rim shows; cut coarsely, the outline left open.
+
+    GrabCut takes minutes where much is left open at full size and colours are flat.
     """
     height, width = rgb.shape[:2]
-    lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3)
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    x, y = x.ravel(), y.ravel()
-    basis = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], -1)
-    border = np.maximum(abs(x), abs(y)) > 0.95
-    chosen = border
-    for _ in range(3):
-        surface, *_ = np.linalg.lstsq(basis[chosen], lab[chosen], rcond=None)
-        residual = np.linalg.norm(lab - basis @ surface, axis=-1)
-        spread = max(1.5, 1.48 * float(np.median(residual[border])))
-        chosen = border & (residual < 3 * spread)
-        if chosen.sum() < 0.2 * border.sum():
-            break
-    return (residual / spread).reshape(height, width), spread
+    small = _shrink(rgb, _COARSE_SIDE)
+    labels = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
+    y, x = (max(1, side // 20) for side in labels.shape)
+    labels[y:-y, x:-x] = cv2.GC_PR_FGD
+    found = cv2.resize(
+        _grabcut(small, labels, 4).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR
+    )
+    kernel = np.ones((3, 3), np.uint8)
+    band = max(2, round(2.5 * max(height, width) / max(small.shape)))
+    sure = cv2.erode(found, kernel, iterations=band), cv2.dilate(found, kernel, iterations=band)
+    labels = np.where(found > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[sure[0] > 0] = cv2.GC_FGD
+    labels[sure[1] == 0] = cv2.GC_BGD
+    return labels
+
+
+@dataclass(frozen=True)
+class _Backdrop:
+    """What the background looks like: a smooth surface of colours, fitted to what the picture's border shows."""
+
+    residual: Float[ndarray, "height width 3"]
+    """Lab colours less the backdrop's."""
+    surface: Float[ndarray, "height width 3"]
+    """Lab colours of the backdrop."""
+    spread: float
+    """How much the backdrop varies around the surface, in Lab units."""
+    share: float
+    """The part of the border that shows it."""
+
+    @classmethod
+    def fit(cls, rgb: UInt8[ndarray, "height width 3"]) -> "_Backdrop":
+        """The quadratic surface that most of the border follows most closely.
+
+        A surface, so that gradients and soft vignettes are background. Started from the whole border, from each side
+        and from each corner, as the object may touch the border anywhere; repeatedly, without the pixels that do not fit.
+        """
+        height, width = rgb.shape[:2]
+        lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3)
+        y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+        x, y = x.ravel(), y.ravel()
+        basis = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], -1)
+        border = np.flatnonzero(np.maximum(abs(x), abs(y)) > 0.95)
+        colours, terms = lab[border], basis[border]
+        sides = [x[border] < -0.95, x[border] > 0.95, y[border] < -0.95, y[border] > 0.95]
+        near = [side for side in sides] + [
+            abs(x[border] - i) + abs(y[border] - j) < 0.3 for i in (-1, 1) for j in (-1, 1)
+        ]
+        best = (0.0, None, 0.0, 0.0)
+        for chosen in [np.ones(len(border), bool), *near]:
+            for _ in range(5):
+                fitted = _fit_smoothly(terms[chosen], colours[chosen])
+                distance = np.linalg.norm(colours - terms @ fitted, axis=-1)
+                spread = max(_LEAST_SPREAD, 1.48 * float(np.median(distance[chosen])))
+                chosen = distance < 3 * spread
+            # a gradient between two things at the border is not seen in between
+            everywhere = np.linalg.norm(lab[::7] - basis[::7] @ fitted, axis=-1) < 3 * spread
+            share = float(chosen.mean())
+            score = (share + float(everywhere.mean())) / (spread + 2)
+            best = max(best, (score, fitted, spread, share), key=lambda one: one[0])
+        _, fitted, spread, share = best
+        surface = (basis @ fitted).astype(np.float32)
+        shape = (height, width, 3)
+        return cls((lab - surface).reshape(shape), surface.reshape(shape), spread, share)
+
+
+def _fit_smoothly(
+    terms: Float[ndarray, "pixel 6"], colours: Float[ndarray, "pixel 3"]
+) -> Float[ndarray, "6 3"]:
+    """Least squares that prefer a constant where the pixels, all on one side, do not say how the colour goes on."""
+    penalty = 1e-3 * np.diag([0.0, 1, 1, 1, 1, 1])
+    return np.linalg.lstsq(
+        terms.T @ terms / len(terms) + penalty, terms.T @ colours / len(terms), rcond=None
+    )[0]
+
+
+def _plain_seeds(backdrop: _Backdrop) -> tuple[UInt8[ndarray, "height width"] | None, list[str]]:
+    """GrabCut's labels to start from on a plain background; None where nothing stands out: it would make something up.
+
+    Background for sure: looks like the border and hangs together with it, be it in the shade. Object for sure: the core of
+    what looks different.
+    """
+    doubts = []
+    distance = np.linalg.norm(backdrop.residual, axis=-1) / backdrop.spread
+    standing_out = distance > 4
+    if standing_out.mean() < 1e-4:
+        return None, doubts
+    alike = distance < 2
+    outside = reached(alike)
+    holes, pale = _enclosed(backdrop, distance, outside)
+    outside |= holes
+    shaded = _shaded(backdrop, outside)
+    if shaded.sum() > 0.8 * standing_out.sum():
+        shaded[:] = False
+    in_shade = (shaded & standing_out).sum() > 0.03 * standing_out.sum()
+    core = distance > (6 if in_shade else 4)  # the rim of a shadow stands out a little too
+    core = cv2.erode(core.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0) > 0
+    labels = np.where(standing_out, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[core | pale] = cv2.GC_FGD
+    labels[outside | shaded] = cv2.GC_BGD
+    if backdrop.share < 0.7:
+        doubts.append(
+            f"only {backdrop.share:.0%} of the picture's border shows one plain background; what else it shows is taken for the object"
+        )
+    if holes.any():
+        doubts.append(
+            f"{holes.mean():.1%} of the picture looks like the background but lies within the object: taken for holes; "
+            "if they are parts of it, give a picture with transparent background, or a mask"
+        )
+    if in_shade:
+        doubts.append("what looks like a shadow on the background was left out")
+    return labels, doubts
+
+
+def _enclosed(
+    backdrop: _Backdrop, distance: Float[ndarray, "height width"], outside: Bool[ndarray, "height width"]
+) -> tuple[Bool[ndarray, "height width"], Bool[ndarray, "height width"]]:
+    """Areas within the object that look like the background: holes in it, and its own pale parts.
+
+    A hole shows the very colour of the background, and is no mere highlight; pale parts have their own shading.
+    """
+    holes, pale = np.zeros_like(outside), np.zeros_like(outside)
+    inside = ((distance < 6) & ~outside).astype(np.uint8)
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+    share = stats[:, cv2.CC_STAT_AREA] / max(1, (~outside).sum())
+    at_rim = np.bincount(pieces[grown(outside, 1)], minlength=count) > 0
+    for piece in 1 + np.flatnonzero((share > 0.0005)[1:] & ~at_rim[1:]):
+        left, top, width, height = stats[piece, :4]
+        box = slice(top, top + height), slice(left, left + width)
+        pixels = pieces[box] == piece
+        own = np.linalg.norm(np.median(backdrop.residual[box][pixels], axis=0))
+        (holes if own < 0.6 and share[piece] > 0.005 else pale)[box][pixels] = True
+    return holes & (distance < 2), pale
+
+
+def _shaded(backdrop: _Backdrop, outside: Bool[ndarray, "height width"]) -> Bool[ndarray, "height width"]:
+    """Shadows on the background: its hue, only darker, and reached from it without crossing an edge."""
+    lab = backdrop.surface + backdrop.residual
+    # less light scales L + 16, a and b alike (the cube roots of which Lab is made)
+    light = (lab[..., 0] + 16) / (backdrop.surface[..., 0] + 16)
+    tint = np.linalg.norm(lab[..., 1:] - light[..., None] * backdrop.surface[..., 1:], axis=-1)
+    darker = (light < 1) & (light > 0.4) & (tint < 2 * backdrop.spread + 2)
+    edges = np.abs(cv2.Laplacian(cv2.GaussianBlur(lab[..., 0], (0, 0), 1.5), -1)) > 0.28
+    passable = outside | (darker & ~edges)
+    shaded = grown(reached(~grown(~passable, 1), outside), 1) & darker & ~outside
+    # what an edge sets off from the background all along is a pale side of the object, into which the background ran
+    count, pieces = cv2.connectedComponents(shaded.astype(np.uint8), connectivity=8)
+    near = [cv2.dilate(pieces.astype(np.float32), np.ones((n, n), np.uint8)).astype(int) for n in (3, 9)]
+    smooth = np.bincount(near[0][outside & ~edges], minlength=count)
+    sharp = np.bincount(near[1][edges & grown(outside, 3) & ~shaded], minlength=count) / 4
+    shaded &= (sharp < 0.1 * smooth)[pieces]
+    return grown(shaded, 2) & darker & ~outside
 
 
 def _is_object(labels: UInt8[ndarray, "height width"]) -> Bool[ndarray, "height width"]:
     return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
-
-
-def _small_pieces(pixels: Bool[ndarray, "height width"], fraction: float) -> Bool[ndarray, "height width"]:
-    """The connected pieces of `pixels` smaller than `fraction` of the largest (or of 5 % of the picture, if that is more)."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)
-    if count < 2:
-        return np.zeros_like(pixels)
-    areas = stats[:, cv2.CC_STAT_AREA]
-    small = areas < fraction * max(areas[1:].max(), pixels.size * 0.05)
-    small[0] = False  # what is not in `pixels`
-    return small[labels]

@@ -19,22 +19,33 @@ from numpy import ndarray
 from torch import Tensor
 
 from imagedream.image_prompt.background_removal import clean_edges, remove_background
+from imagedream.image_prompt.own_alpha import (
+    VISIBLE_ALPHA,
+    box_of,
+    outline_shape,
+    visible,
+    without_shadow,
+    without_specks,
+)
 from imagedream.pictures import FORMATS, MAX_PIXELS
 from imagedream.runs.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".tga", ".jp2"
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".tga", ".jp2",
+    ".heic", ".heif",
 )  # fmt: skip
-"""Endings of such files, which a folder is searched for."""
+"""Endings of such files, and of phones' HEIC (needs pillow-heif), which a folder is searched for."""
+MAX_DECODED_BYTES = 2**30
+"""Most memory that a picture may take while it is decoded, reckoned from its header."""
 MAX_BYTES = 256 * 2**20
 """Largest picture file that is opened."""
 OBJECT_FRACTION = 0.90
 """The object's longest side over the frame's: the mean of the paper's test pictures."""
-VISIBLE_ALPHA = 0.05
-"""From this opacity on a pixel counts as part of the object."""
 
+_BYTES_PER_PIXEL = {"WEBP": 16, "AVIF": 20, "HEIF": 20, "JPEG2000": 32}
+"""Of memory while decoding, as measured; 8 for what is not listed."""
 _WORKING_SIDE = 1536  # px; larger pictures are reduced to this first, which no prompt size can tell
 
 
@@ -104,27 +115,70 @@ def prepare_image_prompt(
     """Cut the object out of a picture and place it in the frame; see `load_image_prompt`."""
     _check_frame(size, object_fraction)
     pixels = _to_rgba(image)  # (height, width, 4) uint8
-    doubts = ()
     if mask is not None:
-        removal, pixels = "mask", _apply_mask(pixels, mask)
-    elif (pixels[..., 3] < 128).any():
-        removal = "alpha"
-    else:  # opaque everywhere, at most for the soft fringe of some editor: tells nothing about the object
-        removal, pixels, doubts = remove_background(pixels[..., :3])
+        removal, pixels, doubts = "mask", _apply_mask(pixels, mask), []
+    else:
+        removal, pixels, doubts = _cut_out(pixels)
+    pixels[..., 3], specks = without_specks(pixels[..., 3])
     logger.info("background: %s", _REMOVAL_WORDS[removal])
 
-    visible = pixels[..., 3] > VISIBLE_ALPHA * 255
-    if not visible.any():
+    seen = visible(pixels[..., 3])
+    if not seen.any():
         found = {"alpha": "it is transparent everywhere", "mask": "the mask is black everywhere"}
         raise ImagePromptError(
             f"no object found: {found.get(removal, 'nothing stands out from the background')}; "
             "give a picture with an object, cut out (transparent background) if need be"
         )
-    messages = (*doubts, *_inspect(visible, pixels[..., 3] > 127, size, object_fraction))
+    messages = (*doubts, *specks, *_inspect(seen, pixels[..., 3] > 127, size, object_fraction))
     for message in messages:
         logger.warning("picture: %s", message)
     rgba = torch.from_numpy(pixels.astype(np.float32) / 255).permute(2, 0, 1)
     return ImagePrompt(place(rgba, size, object_fraction), removal, messages)
+
+
+def _cut_out(
+    pixels: UInt8[ndarray, "height width 4"],
+) -> tuple[str, UInt8[ndarray, "height width 4"], list[str]]:
+    """Where the alpha comes from, the picture with that alpha, and what is doubtful about it.
+
+    A few transparent pixels, rounded corners, a margin: such transparency cuts no object out, so the background is removed
+    from what it leaves.
+    """
+    alpha = pixels[..., 3]
+    seen = visible(alpha)
+    shape = outline_shape(alpha) if seen.any() else "object"
+    if shape == "object":
+        return "alpha", *without_shadow(pixels)
+    box = box_of(seen)
+    beside_border = sum(
+        within.start < 2 or within.stop > side - 2 for within, side in zip(box, alpha.shape, strict=True)
+    )
+    kept = (
+        []
+        if seen.all()
+        else [f"the picture's transparency leaves a plain {shape}, background may be left in it"]
+    )
+    if shape == "ellipse" or not (beside_border or seen.all()):
+        return "alpha", pixels, kept if np.ptp(pixels[box][..., :3], axis=(0, 1)).max() > 40 else []
+    # what is transparent takes the colour of the nearest pixel that is not
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~seen[box]).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    colours = np.zeros((nearest.max() + 1, 3), np.uint8)
+    colours[nearest[seen[box]]] = pixels[box][seen[box]][:, :3]
+    removal, found, doubts = remove_background(colours[nearest])
+    share = float(visible(found[..., 3]).mean())
+    if not seen.all() or (alpha < 128).any():
+        if not 0.02 < share < 0.98:
+            return "alpha", pixels, kept
+        doubts = (
+            "the picture's transparency cuts no object out of it, so its background was removed",
+            *doubts,
+        )
+    result = np.zeros_like(pixels)
+    result[box] = found
+    result[..., 3] = np.minimum(result[..., 3], alpha)
+    return removal, result, list(doubts)
 
 
 _REMOVAL_WORDS = {
@@ -195,13 +249,17 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
         raise ImagePromptError(f"{path} is a folder, a picture file is needed")
     if not path.exists():
         raise ImagePromptError(f"{path}: no such file")
+    if not path.is_file():
+        raise ImagePromptError(f"{path} is no regular file, a picture file is needed")
     if path.stat().st_size > MAX_BYTES:
         raise ImagePromptError(
             f"{path} has {path.stat().st_size:,} bytes, the limit is {MAX_BYTES:,}; make it smaller"
         )
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow's own limit; ours is checked below
-            image = PIL.Image.open(path, formats=FORMATS)
+            image = PIL.Image.open(path, formats=_formats(path))
+    except ImagePromptError:
+        raise
     except PIL.Image.DecompressionBombError as error:
         raise ImagePromptError(
             f"{path}: more than {MAX_PIXELS:,} pixels, the limit; make it smaller"
@@ -218,9 +276,15 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
             raise ImagePromptError(
                 f"{path}: {width} x {height} = {width * height:,} pixels, the limit is {MAX_PIXELS:,}; make it smaller"
             )
+        needed = width * height * _BYTES_PER_PIXEL.get(image.format, 8)
+        if needed > MAX_DECODED_BYTES:
+            raise ImagePromptError(
+                f"{path}: {width} x {height} pixels of {image.format} take {needed:,} bytes to decode, the limit is "
+                f"{MAX_DECODED_BYTES:,}; make it smaller"
+            )
         try:
             # not counted: a small file can hold millions. MPO: a phone's JPEG with a preview behind the picture
-            if getattr(image, "is_animated", False) and image.format != "MPO":
+            if getattr(image, "is_animated", False) and image.format not in ("MPO", "HEIF"):
                 raise ImagePromptError(
                     f"{path}: several frames, a single picture is needed; save one frame of it"
                 )
@@ -231,11 +295,35 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
             raise ImagePromptError(f"{path}: damaged or incomplete, cannot be decoded ({error})") from error
         try:
-            upright = PIL.ImageOps.exif_transpose(image)
+            PIL.ImageOps.exif_transpose(image, in_place=True)
         except Exception:
             logger.warning("%s: unreadable EXIF data, the picture is taken as it is", path)
-            upright = image
-        return upright if upright is not image else image.copy()
+        return image
+
+
+def _formats(path: Path) -> tuple[str, ...]:
+    """The formats of Pillow that may open the file: with HEIF, which needs a package of its own, where it is one."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] != b"ftyp" or head[8:12] not in (
+        b"heic",
+        b"heix",
+        b"hevc",
+        b"hevx",
+        b"heim",
+        b"heis",
+        b"mif1",
+        b"msf1",
+    ):
+        return FORMATS
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImagePromptError(
+            f"{path} is a HEIC picture, which needs pillow-heif: pip install 'imagedream[heif]', or share it as JPEG"
+        ) from error
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return (*FORMATS, "HEIF")
 
 
 def _check_frame(size: int, object_fraction: float | None) -> None:
@@ -248,16 +336,24 @@ def _check_frame(size: int, object_fraction: float | None) -> None:
 def _to_rgba(image: PIL.Image.Image) -> UInt8[ndarray, "height width 4"]:
     """Any Pillow mode as straight 8-bit sRGB with alpha, at most `_WORKING_SIDE` pixels long."""
     if image.mode.startswith("I"):  # more than 8 bits of grey: Pillow would clip at 255, so scale
-        values = np.asarray(image).astype(np.float64)
-        key = image.info.get("transparency")
+        values, key = np.asarray(image), image.info.get("transparency")
         white = 65535 if values.max() <= 65535 else 2**31 - 1
-        alpha = np.where(values == key, 0, 255) if isinstance(key, int) else np.full_like(values, 255)
-        grey = (values.clip(0, white) * (255 / white)).round()
-        image = PIL.Image.fromarray(np.stack([grey, alpha], -1).astype(np.uint8), "LA")
+        grey = np.concatenate(
+            [
+                (rows.clip(0, white) * (255 / white)).round().astype(np.uint8)
+                for rows in np.array_split(values, max(1, values.size >> 20))
+            ]
+        )
+        image = PIL.Image.fromarray(grey)
+        if isinstance(key, int):
+            image.putalpha(PIL.Image.fromarray(np.where(values == key, np.uint8(0), np.uint8(255))))
     elif image.mode == "F":
         raise ImagePromptError(
             "32-bit float pixels have no agreed white; save it with 8 or 16 bits a channel"
         )
+    much = max(image.size) // (2 * _WORKING_SIDE)
+    if much > 1 and image.mode in ("L", "LA", "RGB", "RGBA", "CMYK") and "transparency" not in image.info:
+        image = image.reduce(much)
     try:
         image = _to_srgb(image)
         if image.mode == "CMYK":
@@ -270,9 +366,7 @@ def _to_rgba(image: PIL.Image.Image) -> UInt8[ndarray, "height width 4"]:
     reduction = _WORKING_SIDE / max(image.size)
     if reduction < 1:  # Pillow premultiplies RGBA inside resize
         smaller = tuple(max(1, round(side * reduction)) for side in image.size)
-        image = image.resize(
-            smaller, PIL.Image.Resampling.BOX if reduction < 0.25 else PIL.Image.Resampling.LANCZOS
-        )
+        image = image.resize(smaller, PIL.Image.Resampling.LANCZOS)
     return np.array(image)
 
 

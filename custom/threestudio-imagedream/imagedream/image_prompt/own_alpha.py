@@ -1,0 +1,70 @@
+"""What a picture's own transparency tells: whether it cuts an object out, and what in it is no part of one."""
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from imagedream.image_prompt.regions import Pixels, grown, reached, small_pieces
+
+VISIBLE_ALPHA = 0.05
+"""From this opacity on a pixel counts as part of the object."""
+
+
+def visible(alpha: UInt8[ndarray, "height width"]) -> Pixels:
+    """What counts as part of the object."""
+    return alpha > VISIBLE_ALPHA * 255
+
+
+def outline_shape(alpha: UInt8[ndarray, "height width"]) -> str:
+    """The plain shape that is not transparent: "rectangle" (rounded or not) or "ellipse"; or "object" where it is none."""
+    solid = visible(alpha) & (alpha > alpha.max() / 2)
+    if solid.all():
+        return "rectangle"
+    inner = solid[box_of(solid & ~small_pieces(solid, 0.0025, 0.0))]
+    outside = reached(np.pad(~inner, 1, constant_values=True))[1:-1, 1:-1]
+    if outside.mean() < 0.08:
+        return "rectangle"
+    y, x = (np.linspace(-1, 1, side) for side in inner.shape)
+    return "ellipse" if (outside == (y[:, None] ** 2 + x**2 > 1)).mean() > 0.985 else "object"
+
+
+def box_of(pixels: Pixels) -> tuple[slice, slice]:
+    """Rows and columns from the first to the last pixel."""
+    lines = (np.flatnonzero(pixels.any(axis)) for axis in (1, 0))
+    return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in lines)
+
+
+def without_specks(alpha: UInt8[ndarray, "height width"]) -> tuple[UInt8[ndarray, "height width"], list[str]]:
+    """Alpha without crumbs (smaller than a 400th of the largest piece), and what is to be said about it."""
+    specks = small_pieces(visible(alpha), 0.0025, 0.0)
+    if not specks.any():
+        return alpha, []
+    return np.where(grown(specks, 1) & ~(visible(alpha) & ~specks), 0, alpha), [
+        f"specks of {specks.sum()} pixels were left out"
+    ]
+
+
+def without_shadow(
+    rgba: UInt8[ndarray, "height width 4"],
+) -> tuple[UInt8[ndarray, "height width 4"], list[str]]:
+    """The picture without a shadow or veil in its alpha: wide, half-transparent, dark or hardly there, around the object.
+
+    Where the rim of the object lies on a shadow, `1 - alpha = (1 - object) (1 - shadow)` is solved for the object.
+    """
+    alpha = rgba[..., 3].astype(np.float32) / 255
+    solid = alpha > 0.75
+    if solid.sum() < 0.25 * (alpha > VISIBLE_ALPHA).sum():
+        return rgba, []  # the object itself is half transparent
+    faint = reached(~solid) & (alpha > 0) & ((rgba[..., :3].max(-1) < 80) | (alpha < 0.15)) & ~grown(solid, 2)
+    wide = max(2, round(0.004 * max(alpha.shape)))
+    core = ~grown(~faint, wide)
+    shadow = reached(faint, core)
+    if not shadow.any():
+        return rgba, []
+    behind = cv2.dilate(np.where(shadow, alpha, 0), np.ones((9, 9), np.uint8))
+    own = np.where(shadow, 0, ((alpha - behind) / np.maximum(1 - behind, 1e-3)).clip(0, 1))
+    rgba = np.dstack([rgba[..., :3], (own * 255).round().astype(np.uint8)])
+    return rgba, [
+        f"a faint area around the object, a shadow or a veil, was left out ({shadow.mean():.0%} of the picture)"
+    ]
