@@ -185,7 +185,7 @@ def test_an_object_may_touch_the_borders(touched):
     """A disc of three colours, cut to its own box on some sides."""
     y, x = np.mgrid[-1:1:200j, -1:1:200j]
     pixels = np.full((200, 200, 3), 250)
-    disc = x**2 + y**2 < 1
+    disc = x**2 + y**2 < 1.01
     pixels[disc] = (170, 60, 50)
     pixels[disc & (y > 0.3)] = (40, 60, 140)
     pixels[disc & (abs(x) < 0.3)] = (90, 90, 95)

@@ -77,10 +77,11 @@ def _within_bars(rgb: UInt8[ndarray, "height width 3"]) -> tuple[slice, slice] |
             return None
         box.append(slice(first, last))
         bars.append((first, len(share) - last))
-    if not any(before and after for before, after in bars) or differs[tuple(box)].shape < (8, 8):
+    if not any(before and after for before, after in bars) or min(differs[tuple(box)].shape) < 8:
         return None
-    four = all(before and after for before, after in bars)
-    if four and any(max(pair) > 0.2 * side for pair, side in zip(bars, rgb.shape, strict=False)):
+    widths = np.ravel(bars)
+    even = np.ptp(widths) <= max(2, 0.1 * widths.max())
+    if widths.all() and (widths.max() > 0.2 * min(rgb.shape[:2]) or not (even or colour.max() < 40)):
         return None  # rather a box in front of a plain background
     inner = differs[tuple(box)]
     for axis, pair in enumerate(bars):
@@ -240,11 +241,11 @@ class _Backdrop:
         border = np.flatnonzero(np.maximum(abs(x), abs(y)) > 0.95)
         colours, terms = lab[border], basis[border]
         sides = [x[border] < -0.95, x[border] > 0.95, y[border] < -0.95, y[border] > 0.95]
-        near = [side for side in sides] + [
-            abs(x[border] - i) + abs(y[border] - j) < 0.3 for i in (-1, 1) for j in (-1, 1)
-        ]
+        corners = [abs(x[border] - i) + abs(y[border] - j) < 0.3 for i in (-1, 1) for j in (-1, 1)]
         best = (0.0, None, 0.0, 0.0)
-        for chosen in [np.ones(len(border), bool), *near]:
+        for chosen in [np.ones(len(border), bool), *sides, *corners]:
+            if not chosen.any():
+                continue  # a line of pixels has no other side
             for _ in range(5):
                 fitted = _fit_smoothly(terms[chosen], colours[chosen])
                 distance = np.linalg.norm(colours - terms @ fitted, axis=-1)

@@ -10,6 +10,9 @@ from imagedream.image_prompt.regions import Pixels, grown, reached, small_pieces
 VISIBLE_ALPHA = 0.05
 """From this opacity on a pixel counts as part of the object."""
 
+SPECK = 0.0025
+"""Pieces smaller than this part of the largest are specks."""
+
 
 def visible(alpha: UInt8[ndarray, "height width"]) -> Pixels:
     """What counts as part of the object."""
@@ -21,12 +24,12 @@ def outline_shape(alpha: UInt8[ndarray, "height width"]) -> str:
     solid = visible(alpha) & (alpha > alpha.max() / 2)
     if solid.all():
         return "rectangle"
-    inner = solid[box_of(solid & ~small_pieces(solid, 0.0025, 0.0))]
+    inner = solid[box_of(solid & ~small_pieces(solid, SPECK, 0.0))]
     outside = reached(np.pad(~inner, 1, constant_values=True))[1:-1, 1:-1]
     if outside.mean() < 0.08:
         return "rectangle"
     y, x = (np.linspace(-1, 1, side) for side in inner.shape)
-    return "ellipse" if (outside == (y[:, None] ** 2 + x**2 > 1)).mean() > 0.985 else "object"
+    return "ellipse" if (outside == (y[:, None] ** 2 + x**2 > 1)).mean() > 0.97 else "object"
 
 
 def box_of(pixels: Pixels) -> tuple[slice, slice]:
@@ -36,8 +39,8 @@ def box_of(pixels: Pixels) -> tuple[slice, slice]:
 
 
 def without_specks(alpha: UInt8[ndarray, "height width"]) -> tuple[UInt8[ndarray, "height width"], list[str]]:
-    """Alpha without crumbs (smaller than a 400th of the largest piece), and what is to be said about it."""
-    specks = small_pieces(visible(alpha), 0.0025, 0.0)
+    """Alpha without specks, and what is to be said about it."""
+    specks = small_pieces(visible(alpha), SPECK, 0.0)
     if not specks.any():
         return alpha, []
     return np.where(grown(specks, 1) & ~(visible(alpha) & ~specks), 0, alpha), [

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from imagedream.image_prompt.background_removal import clean_edges, remove_background
 from imagedream.image_prompt.own_alpha import (
+    SPECK,
     VISIBLE_ALPHA,
     box_of,
     outline_shape,
@@ -27,6 +28,7 @@ from imagedream.image_prompt.own_alpha import (
     without_shadow,
     without_specks,
 )
+from imagedream.image_prompt.regions import small_pieces
 from imagedream.pictures import FORMATS, MAX_PIXELS
 from imagedream.runs.files import atomic_path
 
@@ -144,13 +146,15 @@ def _cut_out(
     A few transparent pixels, rounded corners, a margin: such transparency cuts no object out, so the background is removed
     from what it leaves.
     """
+    pixels, faint = without_shadow(pixels)
     alpha = pixels[..., 3]
     seen = visible(alpha)
+    seen &= ~small_pieces(seen, SPECK, 0.0)
     shape = outline_shape(alpha) if seen.any() else "object"
     if shape == "object":
-        return "alpha", *without_shadow(pixels)
+        return "alpha", pixels, faint
     box = box_of(seen)
-    beside_border = sum(
+    beside_border = any(
         within.start < 2 or within.stop > side - 2 for within, side in zip(box, alpha.shape, strict=True)
     )
     kept = (
@@ -158,8 +162,9 @@ def _cut_out(
         if seen.all()
         else [f"the picture's transparency leaves a plain {shape}, background may be left in it"]
     )
-    if shape == "ellipse" or not (beside_border or seen.all()):
-        return "alpha", pixels, kept if np.ptp(pixels[box][..., :3], axis=(0, 1)).max() > 40 else []
+    if shape == "ellipse" or not beside_border:
+        one_colour = np.ptp(pixels[alpha > 250][:, :3], axis=0).max(initial=0) < 40
+        return "alpha", pixels, faint + ([] if one_colour else kept)
     # what is transparent takes the colour of the nearest pixel that is not
     _, nearest = cv2.distanceTransformWithLabels(
         (~seen[box]).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
@@ -170,7 +175,7 @@ def _cut_out(
     share = float(visible(found[..., 3]).mean())
     if not seen.all() or (alpha < 128).any():
         if not 0.02 < share < 0.98:
-            return "alpha", pixels, kept
+            return "alpha", pixels, faint + kept
         doubts = (
             "the picture's transparency cuts no object out of it, so its background was removed",
             *doubts,
