@@ -319,7 +319,7 @@ PIXELS = r"the limit is 120,000,000|120,000,000 pixels, the limit"
         (
             "bomb.jp2",
             jpeg2000_header(8000, 8000),
-            "of JPEG2000 take 2,048,000,000 bytes to decode, the limit is 1,073,741,824",
+            "of JPEG2000 take 1,536,000,000 bytes to decode, the limit is 1,073,741,824",
         ),
         ("large.png", None, "has 268,435,457 bytes, the limit is 268,435,456"),
     ],
