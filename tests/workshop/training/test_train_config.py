@@ -99,6 +99,12 @@ def test_values_that_cannot_be(config, values, message):
         ("toybox-encoder", "stepz=3", "stepz"),
         ("toybox-encoder", "data.objectz=3", "objectz"),
         ("toybox-encoder", "steps=many", "steps"),
+        ("toybox-diffusion", "model=[]", "toybox-diffusion.yaml: Cannot merge"),
+        (
+            "toybox-diffusion",
+            "scheduler.num_train_timesteps=0",
+            "num_train_timesteps is 0, must be a whole number",
+        ),
         ("toybox-encoder", "part=music", "part is 'music', must be one of encoder, autoencoder"),
         ("lora-own-objects", "initial=x", "initial is 'x', but with lora.rank 16 all parts come from lora.w"),
         ("lora-own-objects", "learn=controllers", "learn is controllers, but with lora.rank 16"),

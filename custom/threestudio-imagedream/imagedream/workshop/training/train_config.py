@@ -392,6 +392,8 @@ class TrainConfig:
         _check_choice("precision", self.precision, PRECISIONS)
         check_ranges(self)
         check_finite({"model": self.model, "scheduler": self.scheduler})
+        timesteps = self.scheduler.get("num_train_timesteps", 1000)
+        check_value("scheduler.num_train_timesteps", timesteps, Annotated[int, Interval(ge=1, le=10**5)])
         names = isinstance(self.learn, list) and self.learn and all(isinstance(n, str) for n in self.learn)
         if not names and self.learn not in ("all", "controllers"):
             raise ValueError(
@@ -438,5 +440,7 @@ def read_config(path: str | Path, overrides: list[str] | None = None) -> TrainCo
         raise ValueError(
             f"{path}: {str(error).splitlines()[0]} (at {error.full_key or 'top level'})"
         ) from error
+    except TypeError as error:  # a list for a mapping
+        raise ValueError(f"{path}: {error}") from error
     _check_choice(f"{path}: part", config.part, PARTS)
     return config
