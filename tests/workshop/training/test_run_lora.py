@@ -82,7 +82,7 @@ def test_merged_it_does_what_peft_does_beside_the_weights(run):
 
 def test_views_take_it(run, tmp_path, capsys):
     adapter, weights = run / "out" / "adapter.safetensors", str(run / "model")
-    common = ["views", "--caption", "a toy", "--weights", weights, "--steps", "1", "--guidance-scale", "1"]
+    common = ["views", "--prompt", "a toy", "--weights", weights, "--steps", "1", "--guidance-scale", "1"]
     pictures = []
     for name, options in (
         ("plain", []),

@@ -68,7 +68,7 @@ def merge(changes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return reduce(changed, changes, {})
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "", brackets: bool = False) -> dict[str, Any]:
+def flatten(tree: Mapping[Any, Any], prefix: str = "", brackets: bool = False) -> dict[str, Any]:
     """Nested mappings as one with dots in its names; empty ones stay, tuples become lists, as in YAML.
 
     Args:
