@@ -64,6 +64,12 @@ def test_what_is_imported_is_declared():
         assert found & declared, f"{module} is imported, of {found} nothing is declared"
 
 
+def test_the_core_needs_no_extra_of_diffusers():
+    """diffusers' own pipelines import transformers, which is an extra here."""
+    for file in (ROOT / "custom").rglob("*.py"):
+        assert "diffusers.pipelines." not in file.read_text(encoding="utf-8"), file
+
+
 def test_all_holds_every_extra_that_every_python_has():
     extras = PROJECT["optional-dependencies"]
     (everything,) = extras["all"]

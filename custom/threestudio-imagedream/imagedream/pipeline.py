@@ -18,7 +18,6 @@ import PIL.Image
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -313,6 +312,8 @@ class ImageDreamPipeline(DiffusionPipeline):
             steps = [int(step) for step in timesteps]
             if not steps or steps != sorted(set(steps) & set(range(trained)), reverse=True):
                 raise ValueError(f"timesteps are {steps}, must descend and lie between 0 and {trained - 1}")
+            if "timesteps" not in inspect.signature(self.scheduler.set_timesteps).parameters:
+                raise ValueError(f"timesteps are given, but {type(self.scheduler).__name__} chooses its own")
         for name, side in (("height", height), ("width", width)):
             if side not in (None, self.image_size):
                 raise ValueError(
@@ -363,12 +364,11 @@ class ImageDreamPipeline(DiffusionPipeline):
         guided = guidance_scale != 1
         both = concatenate_conditions([condition, unconditional]) if guided else condition
         repeats = 2 if guided else 1
-        timesteps, _ = retrieve_timesteps(
-            self.scheduler,
-            num_inference_steps,
-            latents.device,
-            None if timesteps is None else list(timesteps),
+        steps = (
+            {"num_inference_steps": num_inference_steps} if timesteps is None else {"timesteps": [*timesteps]}
         )
+        self.scheduler.set_timesteps(**steps, device=latents.device)
+        timesteps = self.scheduler.timesteps
 
         def network(latents: Tensor, timestep: Tensor) -> Tensor:
             scaled = self.scheduler.scale_model_input(latents, timestep)
