@@ -143,7 +143,16 @@ def test_a_clone_of_the_repository_is_an_extension(tmp_path):
     (tmp_path / "custom" / "threestudio-imagedream").symlink_to(ROOT)
     config = "custom/threestudio-imagedream/configs/imagedream-toybox.yaml"
     launch = "import runpy; runpy.run_path('launch.py', run_name='__main__')"  # threestudio's own
-    arguments = ["-c", launch, "--config", config, *TOYBOX[1:], *SHORT, "exp_root_dir=out"]
+    arguments = [
+        "-c",
+        launch,
+        "--config",
+        config,
+        *TOYBOX[1:],
+        *SHORT,
+        "exp_root_dir=out",
+        "trainer.max_steps=1",
+    ]
     run_python(arguments, tmp_path, True)
     assert (tmp_path / "out" / "run" / "trial" / "views.png").is_file()
 
