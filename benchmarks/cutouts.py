@@ -50,7 +50,7 @@ class Settings:
     size: int = 320
     """Side of the pictures in pixels."""
     methods: tuple[str, ...] = ("grabcut",)
-    """grabcut, and models of rembg."""
+    """grabcut, and models of rembg: u2netp."""
     out: Path | None = None
     """Write OUT.md, OUT.json and OUT.png."""
 
@@ -143,7 +143,11 @@ def as_jpeg(rgb: np.ndarray) -> np.ndarray:
 
 def cut_out(rgb: np.ndarray, method: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Alpha in [0, 1] by one method, and its doubts."""
-    background_removal.REMBG_MODELS = () if method == "grabcut" else (method,)
+    if method == "grabcut":
+        sys.modules["rembg"] = None  # as if it were not installed
+    else:
+        sys.modules.pop("rembg", None)
+        background_removal.REMBG_MODELS = {method: ""}
     used, rgba, doubts = background_removal.remove_background(rgb)
     if used != ("grabcut" if method == "grabcut" else "rembg"):
         raise SystemExit(f"{method} is not on this machine")

@@ -30,6 +30,12 @@ ORANGE = (200, 100, 50)
 BOX = (30, 20, 70, 100)  # left, top, right, bottom of the object in a picture of 120 x 160: 40 wide, 80 high
 
 
+@pytest.fixture(autouse=True)
+def only_tests_of_rembg_use_it(request, monkeypatch):
+    if "rembg" not in request.node.name:
+        monkeypatch.setitem(sys.modules, "rembg", None)
+
+
 def cut_out(colour=ORANGE, hidden=(0, 255, 0), size=(120, 160), box=BOX):
     """An opaque box of one colour; what is transparent has a loud colour that must never show."""
     pixels = np.zeros((size[1], size[0], 4), np.uint8)

@@ -63,7 +63,7 @@ def without_shadow(
     wide = max(2, round(0.004 * max(alpha.shape)))
     core = ~grown(~faint, wide)
     shadow = reached(faint, core)
-    if not shadow.any():
+    if shadow.mean() < 0.005:
         return rgba, []
     behind = cv2.dilate(np.where(shadow, alpha, 0), np.ones((9, 9), np.uint8))
     own = np.where(shadow, 0, ((alpha - behind) / np.maximum(1 - behind, 1e-3)).clip(0, 1))
