@@ -261,8 +261,9 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
             f"{path} has {path.stat().st_size:,} bytes, the limit is {MAX_BYTES:,}; make it smaller"
         )
     try:
+        formats = _formats(path)
         with warnings.catch_warnings(action="ignore"):  # Pillow's own limit; ours is checked below
-            image = PIL.Image.open(path, formats=_formats(path))
+            image = PIL.Image.open(path, formats=formats)
     except ImagePromptError:
         raise
     except PIL.Image.DecompressionBombError as error:
@@ -272,6 +273,8 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
     except PermissionError as error:
         raise ImagePromptError(f"{path}: no permission to read it") from error
     except Exception as error:  # whatever a broken header makes a decoder raise
+        if "HEIF" in formats:
+            raise ImagePromptError(f"{path} is a HEIC picture, but damaged or incomplete") from error
         raise ImagePromptError(f"{path} is not a picture of a known format ({', '.join(FORMATS)})") from error
     with image:
         width, height = image.size
