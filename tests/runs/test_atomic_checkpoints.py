@@ -2,6 +2,7 @@
 
 import copy
 import os
+import zipfile
 
 import pytest
 import torch
@@ -61,3 +62,17 @@ def test_pictures_of_a_run_need_no_optimiser(tmp_path):
     torch.save({name: WHOLE[name] for name in list(WHOLE)[:4]}, path)
     assert "optimizer_states" in why_damaged(path) or "loops" in why_damaged(path)
     assert why_damaged(path, training=False) is None
+
+
+def test_what_may_unpack_to_any_size_is_not_unpacked(tmp_path):
+    torch.save({**WHOLE, "state_dict": {"weight": torch.zeros(1 << 20)}}, tmp_path / "whole.ckpt")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.ckpt") as whole,
+        zipfile.ZipFile(tmp_path / "small.ckpt", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for part in whole.namelist():
+            small.writestr(part, whole.read(part))
+    assert (tmp_path / "small.ckpt").stat().st_size * 100 < (tmp_path / "whole.ckpt").stat().st_size
+    assert why_damaged(tmp_path / "whole.ckpt") is None
+    for training in (True, None):
+        assert "compressed" in why_damaged(tmp_path / "small.ckpt", training)

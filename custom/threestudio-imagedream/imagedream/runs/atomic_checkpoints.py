@@ -135,6 +135,8 @@ def why_damaged(path: str | Path, training: bool | None = True) -> str | None:
         with zipfile.ZipFile(path) as archive:
             if not any(name.endswith("/data.pkl") for name in archive.namelist()):
                 return "it is no checkpoint"
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                return "its parts are compressed, which torch never writes: they may unpack to any size"
             broken = archive.testzip()
             if broken:
                 return f"its part {broken} is damaged"
