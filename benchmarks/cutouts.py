@@ -224,8 +224,10 @@ def main(settings: Settings) -> int:
     text = f"`python benchmarks/cutouts.py --assets DIR --n {settings.n} --size {settings.size}`\n\n{markdown_table(summary(rows))}"
     print("\n" + text)
     if settings.out is not None:
-        first = [one for one in shown if one[1] == settings.methods[0]]
-        save_results(settings.out, f"# Cutting objects out\n\n{text}", {"rows": rows}, sheet(first))
+        first = sheet([one for one in shown if one[1] == settings.methods[0]])
+        save_results(
+            settings.out, f"# Cutting objects out\n\n{text}", {"rows": summary(rows)}, first.quantize(128)
+        )
     return 0
 
 

@@ -350,13 +350,8 @@ def rembg_without_network(tmp_path, monkeypatch):
     """Packages of the names rembg needs: the mask is the left half; a model that is not there cannot be had."""
     (tmp_path / "onnxruntime.py").touch()
     (tmp_path / "rembg.py").write_text(
-        "import pathlib\nimport PIL.Image\nfrom types import SimpleNamespace\n"
+        "import pathlib\nimport PIL.Image\n"
         "here = pathlib.Path(__file__).parent\n"
-        "def model(name):\n"
-        "    return SimpleNamespace(resolve_existing=lambda file: here / file if (here / file).exists() else None)\n"
-        "class Models(dict):\n"
-        "    __missing__ = lambda self, name: model(name)\n"
-        "sessions = SimpleNamespace(sessions=Models())\n"
         "def new_session(name):\n"
         "    if not (here / f'{name}.onnx').exists():\n"
         "        raise OSError('no network\\nand more of it')\n"

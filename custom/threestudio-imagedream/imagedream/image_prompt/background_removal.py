@@ -127,8 +127,10 @@ def _model_is_here(rembg: ModuleType, name: str) -> bool:
     """Whether rembg has the model's file, where it keeps them today or where it used to."""
     file = f"{name}.onnx"
     try:
-        return rembg.sessions.sessions[name].resolve_existing(file) is not None
-    except AttributeError:  # before 2.0.80, and its offshoots that bring a model
+        from rembg.sessions import sessions
+
+        return sessions[name].resolve_existing(file) is not None
+    except (ImportError, AttributeError):  # before 2.0.80, and its offshoots that bring a model
         home = os.environ.get("U2NET_HOME", os.path.join(os.environ.get("XDG_DATA_HOME", "~"), ".u2net"))
         return (Path(home).expanduser() / file).is_file() or Path(rembg.__file__).with_name(file).is_file()
 
@@ -141,7 +143,7 @@ def _grabcut_alpha(
     reduction = min(1.0, _CUT_SIDE / max(height, width))
     small = _shrink(rgb, _CUT_SIDE)
     backdrop = _Backdrop.fit(small)
-    if backdrop.spread <= _PLAIN_SPREAD * backdrop.share:
+    if backdrop.share > 0.4 and backdrop.spread <= _PLAIN_SPREAD * backdrop.share:
         labels, doubts = _plain_seeds(backdrop)
     else:
         labels = _coarse_cut(small)
@@ -322,12 +324,15 @@ def _enclosed(
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
     share = stats[:, cv2.CC_STAT_AREA] / max(1, (~outside).sum())
     at_rim = np.bincount(pieces[grown(outside, 1)], minlength=count) > 0
+    least = (
+        0.005 if np.median(backdrop.surface[..., 0]) > 85 else 0.001
+    )  # small and pale: an eye, a highlight
     for piece in 1 + np.flatnonzero((share > 0.0005)[1:] & ~at_rim[1:]):
         left, top, width, height = stats[piece, :4]
         box = slice(top, top + height), slice(left, left + width)
         pixels = pieces[box] == piece
         own = np.linalg.norm(np.median(backdrop.residual[box][pixels], axis=0))
-        (holes if own < 0.6 and share[piece] > 0.005 else pale)[box][pixels] = True
+        (holes if own < 0.8 * backdrop.spread and share[piece] > least else pale)[box][pixels] = True
     return holes & (distance < 2), pale
 
 
