@@ -31,7 +31,7 @@ $(VENV)/.installed: pyproject.toml hatch_build.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --group dev \
-		--editable ".[heif,draco,guidance,lora,tensorboard]"
+		--editable ".[heif,draco,guidance,lora,perceptual,tensorboard]"
 	touch $@
 
 clean:

@@ -36,10 +36,10 @@ from imagedream.pictures import composite, contact_sheet  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
 from imagedream.toybox import FIRST_KINDS  # noqa: E402
 from imagedream.workshop.evaluation.bootstrap_intervals import Scores  # noqa: E402
-from imagedream.workshop.evaluation.held_out_toys import held_out_cases  # noqa: E402
+from imagedream.workshop.evaluation.held_out_objects import held_out_cases  # noqa: E402
 from imagedream.workshop.evaluation.paper_metrics import METRICS, find_clip  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
-from imagedream.workshop.evaluation.views_evaluation import MODEL, evaluate_views  # noqa: E402
+from imagedream.workshop.evaluation.views_evaluation import MODEL, evaluate_views, prompt_size  # noqa: E402
 from imagedream.workshop.workers import run_processes  # noqa: E402
 
 Stage = Literal["train", "views", "3d", "report"]
@@ -159,13 +159,18 @@ def ask(arm: Arm, settings: Settings) -> None:
         return
     pipeline = checkpoints.load(trained(arm, settings))
     pipeline.set_progress_bar_config(disable=True)
+    cases = held_out_cases(
+        settings.n,
+        settings.seed,
+        prompt_size=prompt_size(pipeline),
+        largest_prompt_azimuth_deg=settings.prompt_azimuth_deg,
+    )
     evaluation = evaluate_views(
         pipeline,
-        settings.n,
+        cases,
         settings.seed,
         guidance_scale=settings.guidance_scale,
         steps=settings.sampler_steps,
-        largest_prompt_azimuth_deg=settings.prompt_azimuth_deg,
         clip=find_clip("own", pipeline.encoder),
     )
     shown = torch.stack([result.images for result in evaluation.results[:SHOWN]]).contiguous()
@@ -353,7 +358,7 @@ def picture(settings: Settings) -> Image.Image:
     for number, case in enumerate(cases):
         prompt, true = (
             composite(case.prompt, torch.ones(3)),
-            case.orbit.on_white(case.toy.mesh, answers[0].shape[-1]),
+            case.orbit.on_white(case.object.mesh, answers[0].shape[-1]),
         )
         for view in (0, 3):
             rows.append(

@@ -21,7 +21,7 @@ import tyro  # noqa: E402
 from benchmarks.watched_process import watch  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
 from imagedream.workshop.batch.status import read_status  # noqa: E402
-from imagedream.workshop.evaluation.held_out_toys import held_out_cases  # noqa: E402
+from imagedream.workshop.evaluation.held_out_objects import held_out_cases  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
 
 SHORT = (

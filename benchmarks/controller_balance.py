@@ -22,7 +22,7 @@ from imagedream.controller_weights import ControllerWeights  # noqa: E402
 from imagedream.metrics import psnr  # noqa: E402
 from imagedream.pictures import composite, contact_sheet  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
-from imagedream.workshop.evaluation.held_out_toys import HeldOutCase, held_out_case  # noqa: E402
+from imagedream.workshop.evaluation.held_out_objects import HeldOutCase, held_out_case  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, mean_scores  # noqa: E402
 
 NAMES = ("ip_weight", "pixel_weight", "caption_weight")
@@ -67,7 +67,7 @@ def scores(pipeline, case: HeldOutCase, images: torch.Tensor, caption: str) -> d
     picture = encoder.encode_image(composite(case.prompt, torch.ones(3))[None]).embedding
     return {
         "PSNR to truth (dB)": float(
-            psnr(images, case.orbit.on_white(case.toy.mesh, images.shape[-1])).mean()
+            psnr(images, case.orbit.on_white(case.object.mesh, images.shape[-1])).mean()
         ),
         "like the picture": float((looks @ picture.T).max()),
         "like the caption": float((looks @ encoder.embed_text([caption]).T).mean()),
@@ -82,7 +82,7 @@ def main(settings: Settings) -> int:
     cases = [(held_out_case(seed, kind), wrong) for seed, kind, wrong in CASES[: settings.toys]]
     results, pictures = [], {name: [] for name in NAMES}
     for case, wrong in cases:
-        for kind, caption in (("agrees", case.toy.caption), ("disagrees", wrong)):
+        for kind, caption in (("agrees", case.object.caption), ("disagrees", wrong)):
             known = {}
             for name in NAMES:
                 row = [composite(case.prompt, torch.ones(3))]

@@ -2,7 +2,7 @@
 
     python benchmarks/prompt_camera.py --runs outputs/toys48 [--out benchmarks/results/prompt_camera]
 
-Held-out toys, whose prompts' cameras are known: azimuths within ±30° as in `imagedream.workshop.evaluation.held_out_toys`, and once more
+Held-out toys, whose prompts' cameras are known: azimuths within ±30° as in `imagedream.workshop.evaluation.held_out_objects`, and once more
 within ±90°. Each prompt is looked for in the toy itself (the best that can be hoped for) and in the optimised field of a finished run
 of `benchmarks/toybox_to_3d.py` (±30° only).
 """
@@ -25,7 +25,7 @@ import threestudio  # noqa: E402
 from imagedream import checkpoints  # noqa: E402
 from imagedream.image_prompt.prompt_camera import PromptCamera, clip_features, estimate_prompt_camera  # noqa: E402
 from imagedream.mesh.raycast import Light, Raycaster  # noqa: E402
-from imagedream.workshop.evaluation.held_out_toys import (  # noqa: E402
+from imagedream.workshop.evaluation.held_out_objects import (  # noqa: E402
     LARGEST_PROMPT_AZIMUTH_DEG,
     HeldOutCase,
     held_out_cases,
@@ -101,7 +101,7 @@ def measure(case: HeldOutCase, number: int, settings: Settings, features) -> lis
         rows.append(row)
         print(f"{case.label} {prompts} {seen_in}: {azimuth_deg:.0f}°, {camera}", flush=True)
 
-    mesh = mesh_renderer(case.toy.mesh)
+    mesh = mesh_renderer(case.object.mesh)
     near = f"±{LARGEST_PROMPT_AZIMUTH_DEG:.0f}°"
     truth = case.prompt_azimuth_deg, case.prompt_elevation_deg
     distance = case.orbit.relative_distance
@@ -113,7 +113,7 @@ def measure(case: HeldOutCase, number: int, settings: Settings, features) -> lis
     wide = f"±{WIDE_DEG:.0f}°"
     draw = torch.rand((), generator=torch.Generator().manual_seed(settings.seed + 1000 + number))
     truth = (2 * float(draw) - 1) * WIDE_DEG, case.prompt_elevation_deg
-    prompt = prompt_picture(case.toy, *truth)
+    prompt = prompt_picture(case.object, *truth)
     note(wide, "true mesh", estimate_prompt_camera(prompt, mesh, distance, features=features), *truth)
     return rows
 

@@ -26,7 +26,7 @@ from imagedream.cameras import VIEW_NAMES  # noqa: E402
 from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE  # noqa: E402
 from imagedream.metrics import image_scores, psnr  # noqa: E402
 from imagedream.pipeline import ImageDreamPipeline  # noqa: E402
-from imagedream.workshop.evaluation.held_out_toys import HeldOutCase, held_out_cases, prompt_picture  # noqa: E402
+from imagedream.workshop.evaluation.held_out_objects import HeldOutCase, held_out_cases, prompt_picture  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
 
 
@@ -79,10 +79,10 @@ def run_toy(
     """Scores of every set of pictures of one toy, by the set's name."""
     size = pipeline.image_size
     prompt_size = max(size, pipeline.encoder.image_size)
-    true = case.orbit.on_white(case.toy.mesh, size)
+    true = case.orbit.on_white(case.object.mesh, size)
     pictures = {
         side: prompt_picture(
-            case.toy, case.prompt_azimuth_deg + 90.0 * quarter, case.prompt_elevation_deg, prompt_size
+            case.object, case.prompt_azimuth_deg + 90.0 * quarter, case.prompt_elevation_deg, prompt_size
         )
         for quarter, side in enumerate(VIEW_NAMES)
     }
@@ -90,7 +90,7 @@ def run_toy(
     for chosen in SETS:
         shown = {side: pictures[side] for side in chosen.sides}
         output = pipeline(
-            prompt=case.toy.caption,
+            prompt=case.object.caption,
             guidance_scale=settings.guidance_scale,
             num_inference_steps=settings.steps,
             elevation_deg=case.orbit.elevation_deg,

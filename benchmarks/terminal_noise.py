@@ -22,7 +22,7 @@ from imagedream import checkpoints  # noqa: E402
 from imagedream.cameras import camera_condition, look_at_origin  # noqa: E402
 from imagedream.model import predict_noise  # noqa: E402
 from imagedream.pipeline import ImageDreamPipeline  # noqa: E402
-from imagedream.workshop.evaluation.held_out_toys import held_out_cases  # noqa: E402
+from imagedream.workshop.evaluation.held_out_objects import held_out_cases  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
 
 
@@ -49,11 +49,11 @@ def errors(pipeline: ImageDreamPipeline, settings: Settings) -> dict[str, float]
     clean, answers = [], {"true": [], "noise": []}
     for case in held_out_cases(settings.n, settings.seed, prompt_size=pipeline.image_size):
         orbit = case.orbit
-        latents = pipeline.encode_images(orbit.on_white(case.toy.mesh, pipeline.image_size))[None]
+        latents = pipeline.encode_images(orbit.on_white(case.object.mesh, pipeline.image_size))[None]
         cameras = look_at_origin(
             torch.tensor(orbit.elevation_deg), torch.tensor(orbit.azimuths_deg), torch.tensor(1.0)
         )
-        condition = pipeline.encode_condition(case.prompt, case.toy.caption, torch.ones(3))
+        condition = pipeline.encode_condition(case.prompt, case.object.caption, torch.ones(3))
         noise = torch.randn(latents.shape, generator=generator)
         timestep = torch.tensor([last])
         for name, start in (("true", scheduler.add_noise(latents, noise, timestep)), ("noise", noise)):

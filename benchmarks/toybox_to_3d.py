@@ -46,7 +46,7 @@ from imagedream.pictures import composite, contact_sheet, to_pil  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
 from imagedream.runs.settings import read_with_bases  # noqa: E402
 from imagedream.workshop.evaluation.bootstrap_intervals import FEWEST, Scores  # noqa: E402
-from imagedream.workshop.evaluation.held_out_toys import (  # noqa: E402
+from imagedream.workshop.evaluation.held_out_objects import (  # noqa: E402
     LARGEST_PROMPT_AZIMUTH_DEG,
     HeldOutCase,
     Orbit,
@@ -144,7 +144,7 @@ def run_toy(case: HeldOutCase, settings: Settings) -> dict:
     command += ["--preset", settings.preset] if settings.preset else []
     command += [f"system.prompt_processor.image_path={folder / 'prompt.png'}"]
     if settings.caption:
-        command += [f"system.prompt_processor.prompt={json.dumps(case.toy.caption)}"]
+        command += [f"system.prompt_processor.prompt={json.dumps(case.object.caption)}"]
     command += [f"system.guidance.weights={settings.weights}"]
     command += [f"exp_root_dir={folder}", "name=run", "tag=toy", "use_timestamp=false", *settings.overrides]
     log = folder / "log.txt"
@@ -157,7 +157,7 @@ def run_toy(case: HeldOutCase, settings: Settings) -> dict:
         return {"toy": case.label, "error": f"exit code {watched.code}: {' '.join(tail)}"}
     result = {
         "toy": case.label,
-        "caption": case.toy.caption,
+        "caption": case.object.caption,
         "settings": settings.identity,
         **score_trial(turned(case, settings.weights), folder / "run" / "toy", settings.pixels),
         "seconds": watched.seconds,
@@ -172,10 +172,10 @@ def turned(case: HeldOutCase, weights: str) -> HeldOutCase:
     """The toy as these weights should build it: with its own front to the front, or with the side that the prompt shows."""
     if checkpoints.part_config(weights, "unet").get("cameras", "canonical") == "canonical":
         return case
-    mesh = case.toy.mesh.copy()
+    mesh = case.object.mesh.copy()
     angle = math.radians(-case.prompt_azimuth_deg)
     mesh.apply_transform(trimesh.transformations.rotation_matrix(angle, (0, 0, 1)))
-    return replace(case, toy=replace(case.toy, mesh=mesh), prompt_azimuth_deg=0.0)
+    return replace(case, object=replace(case.object, mesh=mesh), prompt_azimuth_deg=0.0)
 
 
 def score_trial(case: HeldOutCase, trial: Path, pixels: int = 64) -> dict:
@@ -185,13 +185,13 @@ def score_trial(case: HeldOutCase, trial: Path, pixels: int = 64) -> dict:
     mesh_file = newest(trial, "it*-export/*.glb")
     mesh = load_exported(mesh_file)
     mesh_views = novel.on_white(mesh, pixels, lit=False)
-    true_four, true_novel = (orbit.on_white(case.toy.mesh, pixels) for orbit in (four, novel))
+    true_four, true_novel = (orbit.on_white(case.object.mesh, pixels) for orbit in (four, novel))
     save_sheet_row(trial, case, four_views, field, mesh_views, true_novel)
     record = trial / "save" / "run.json"
     return {
         "four views": image_scores(four_views, true_four),
         "field": image_scores(field, true_novel),
-        "mesh": {**image_scores(mesh_views, true_novel), "chamfer": chamfer_distance(mesh, case.toy.mesh)},
+        "mesh": {**image_scores(mesh_views, true_novel), "chamfer": chamfer_distance(mesh, case.object.mesh)},
         "trivial four views": {
             name: image_scores(views, true_four)
             for name, views in trivial_answers(case, pixels, four).items()
@@ -200,7 +200,7 @@ def score_trial(case: HeldOutCase, trial: Path, pixels: int = 64) -> dict:
             name: image_scores(views, true_novel)
             for name, views in trivial_answers(case, pixels, novel).items()
         },
-        "ellipsoid chamfer": chamfer_distance(ellipsoid(case.toy), case.toy.mesh),
+        "ellipsoid chamfer": chamfer_distance(ellipsoid(case.object), case.object.mesh),
         "faces": len(mesh.faces),
         "phases": json.loads(record.read_text())["seconds"] if record.exists() else {},
     }

@@ -22,7 +22,7 @@ import tyro  # noqa: E402
 from imagedream import checkpoints  # noqa: E402
 from imagedream.metrics import image_scores, score_views  # noqa: E402
 from imagedream.pipeline import DEFAULT_STEPS, Sampler, make_sampler  # noqa: E402
-from imagedream.workshop.evaluation.held_out_toys import held_out_cases  # noqa: E402
+from imagedream.workshop.evaluation.held_out_objects import held_out_cases  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
 
 
@@ -53,18 +53,18 @@ def run(settings: Settings) -> list[list[dict[str, float]]]:
     toys = []
     cases = held_out_cases(settings.n, prompt_size=max(pipeline.image_size, pipeline.encoder.image_size))
     for number, case in enumerate(cases):
-        true = case.orbit.on_white(case.toy.mesh, pipeline.image_size)
+        true = case.orbit.on_white(case.object.mesh, pipeline.image_size)
         toys.append([])
         for seed in range(settings.seeds):
             output = pipeline(
                 case.prompt,
-                case.toy.caption,
+                case.object.caption,
                 num_inference_steps=DEFAULT_STEPS[settings.sampler],
                 elevation_deg=case.orbit.elevation_deg,
                 generator=torch.Generator().manual_seed(settings.n * seed + number),
                 output_type="pt",
             )
-            scores = score_views(pipeline.encoder, output, [case.prompt], case.toy.caption)
+            scores = score_views(pipeline.encoder, output, [case.prompt], case.object.caption)
             clip = math.nan if scores.clip is None else scores.clip
             truth = image_scores(output.images.cpu(), true)
             toys[-1].append({"score": scores.total, "clip": clip, "hull": scores.hull, **truth})

@@ -3,7 +3,7 @@ import torch
 import trimesh
 
 from imagedream.metrics import hull_agreement
-from imagedream.workshop.evaluation.held_out_toys import Orbit, held_out_case
+from imagedream.workshop.evaluation.held_out_objects import Orbit, held_out_case
 
 AZIMUTHS = (0.0, 90.0, 180.0, 270.0)
 
@@ -33,7 +33,7 @@ def test_true_views_agree_with_their_hull(elevation_deg, size):
         agreement = hull_agreement(silhouettes(mesh, elevation_deg, size=size), AZIMUTHS, elevation_deg)
         assert agreement.min() > 0.98
     for kind in ("car", "bird", "chair", "lamp"):
-        shown = silhouettes(held_out_case(3, kind).toy.mesh, start_deg=20)
+        shown = silhouettes(held_out_case(3, kind).object.mesh, start_deg=20)
         assert hull_agreement(shown, [20.0, 110.0, 200.0, 290.0], 10.0).min() > 0.97
 
 

@@ -135,6 +135,8 @@ def test_a_prediction_is_refined():
         remaining = (noised - alpha_bar.sqrt() * refined) / (1 - alpha_bar).sqrt()
         refined = first.sqrt() * refined + (1 - first).sqrt() * remaining  # DDIM ends at the first level
     torch.testing.assert_close(ours.images.view(refined.shape), refined, atol=1e-4, rtol=1e-4)
+    mean = views(seed=5, refine_strength=0.0, guidance_scale=1.0, output_type="latent").images
+    torch.testing.assert_close(mean.view(predicted.shape), predicted, atol=1e-4, rtol=1e-4)
     predicting = {"num_inference_steps": 3, "refine_strength": 0.01}  # one step at least is left
     assert torch.isfinite(views(**predicting).images).all()
 
@@ -193,7 +195,7 @@ def test_a_callback_sees_and_changes_the_latents_and_can_stop():
         ({"width": 8, "height": 16}, "width is 8"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0, must be a whole number, at least 1"),
         ({"num_inference_steps": 1001}, "at least 1 and at most 1000"),
-        ({"refine_strength": 0.0}, "refine_strength is 0.0, must be above 0 and at most 1"),
+        ({"refine_strength": -0.1}, "refine_strength is -0.1, must be from 0 "),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"eta": 1.5}, "eta is 1.5, must lie between 0 and 1"),
         ({"output_type": "jpg"}, "output_type is 'jpg', must be one of pil, np, pt, latent"),

@@ -11,7 +11,7 @@ import torch
 
 from imagedream.cli import main
 from imagedream.pictures import label_strip, to_pil
-from imagedream.workshop.evaluation.held_out_toys import held_out_cases
+from imagedream.workshop.evaluation.held_out_objects import held_out_cases
 from tests.tiny import tiny_pipeline
 
 

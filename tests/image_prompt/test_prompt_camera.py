@@ -16,7 +16,7 @@ from imagedream.image_prompt.prompt_camera import (
 )
 from imagedream.mesh.raycast import Light, Raycaster
 from imagedream.toybox import make_toy
-from imagedream.workshop.evaluation.held_out_toys import Orbit, prompt_picture
+from imagedream.workshop.evaluation.held_out_objects import Orbit, prompt_picture
 from tests.tiny import tiny_encoder
 
 

@@ -82,14 +82,33 @@ def silhouette_iou(
     return torch.where(either > 0, both / either.clamp_min(1), torch.ones_like(both / 1.0))
 
 
+def sharpness(
+    images: Float[Tensor, "image 3 height width"], targets: Float[Tensor, "image 3 height width"]
+) -> Float[Tensor, " image"]:
+    """Gradient energy of each image over its target's: below 1 is blurred, above 1 has edges that are not there.
+
+    The energy is the mean squared difference of neighbouring pixels.
+
+    >>> ramp = torch.linspace(0, 1, 8).expand(1, 3, 8, 8)
+    >>> sharpness(ramp / 2, ramp)
+    tensor([0.2500])
+    """
+    energy, wanted = (
+        one.diff(dim=-1).square().flatten(1).mean(1) + one.diff(dim=-2).square().flatten(1).mean(1)
+        for one in (images, targets)
+    )
+    return energy / wanted.clamp_min(1e-12)
+
+
 def image_scores(
     images: Float[Tensor, "view 3 height width"], targets: Float[Tensor, "view 3 height width"]
 ) -> dict[str, float]:
-    """PSNR (dB), SSIM and silhouette IoU, means over views on white."""
+    """PSNR (dB), SSIM, silhouette IoU and sharpness, means over views on white."""
     return {
         "psnr_db": float(psnr(images, targets).mean()),
         "ssim": float(ssim(images, targets).mean()),
         "iou": float(silhouette_iou(silhouette(images), silhouette(targets)).mean()),
+        "sharpness": float(sharpness(images, targets).mean()),
     }
 
 

@@ -304,9 +304,9 @@ class ImageDreamPipeline(DiffusionPipeline):
                     f"{name} is {count}, must be a whole number, at least 1"
                     + (f" and at most {most}" if most < math.inf else "")
                 )
-        if not 0 < refine_strength <= 1:
+        if not 0 <= refine_strength <= 1:
             raise ValueError(
-                f"refine_strength is {refine_strength}, must be above 0 and at most 1 (sampling from noise)"
+                f"refine_strength is {refine_strength}, must be from 0 (the prediction in one step) to 1 (sampling from noise)"
             )
         if timesteps is not None:
             steps = [int(step) for step in timesteps]
@@ -385,14 +385,17 @@ class ImageDreamPipeline(DiffusionPipeline):
             return without + guidance_scale * (with_condition - without)
 
         if refine_strength < 1:
-            skipped = len(timesteps) - max(round(len(timesteps) * refine_strength), 1)
+            kept = max(round(len(timesteps) * refine_strength), 1) if refine_strength else 0
+            skipped = len(timesteps) - kept
             timesteps = timesteps[skipped:]
             if hasattr(self.scheduler, "set_begin_index"):
                 self.scheduler.set_begin_index(skipped)
             last = torch.tensor(self.scheduler.config.num_train_timesteps - 1, device=latents.device)
             predicted = to_original(self.scheduler, network(latents, last), latents, last.expand(groups))
-            noise = randn_tensor(latents.shape, generator, latents.device, latents.dtype)
-            latents = self.scheduler.add_noise(predicted.to(latents.dtype), noise, timesteps[:1])
+            latents = predicted.to(latents.dtype)
+            if kept:
+                noise = randn_tensor(latents.shape, generator, latents.device, latents.dtype)
+                latents = self.scheduler.add_noise(latents, noise, timesteps[:1])
         else:
             latents = latents * self.scheduler.init_noise_sigma
         self._num_timesteps, self._interrupt = len(timesteps), False
@@ -459,8 +462,8 @@ class ImageDreamPipeline(DiffusionPipeline):
             generator: source of the noise: one, or a list of one for each group.
             background: RGB in [0, 1] behind the views.
             azimuths_deg: of the cameras, any number of them.
-            refine_strength: 1 samples from noise; below, that share of the steps refines a prediction made in one step; None
-                for what suits the model.
+            refine_strength: 1 samples from noise; below, that share of the steps refines a prediction made in one step; 0 is
+                the prediction itself, the blurred mean of all that the views may be; None for what suits the model.
             num_images_per_prompt: groups of views of each object.
             height: of a view in pixels: the model's own, nothing else.
             width: likewise.

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import paper_table
 from imagedream.pictures import composite, to_pil
-from imagedream.workshop.evaluation.held_out_toys import held_out_cases
+from imagedream.workshop.evaluation.held_out_objects import held_out_cases
 from imagedream.workshop.evaluation.paper_metrics import find_clip, mean_and_deviation
 from tests.tiny import tiny_encoder
 from tests.workshop.evaluation.test_toybox_to_3d import write_trial
@@ -15,10 +15,10 @@ from tests.workshop.evaluation.test_toybox_to_3d import write_trial
 
 def test_scores_of_a_run_are_those_of_its_pictures(tmp_path):
     case = held_out_cases(1, seed=2, kinds=["car"], prompt_size=64)[0]
-    write_trial(tmp_path, case, case.toy.mesh)
+    write_trial(tmp_path, case, case.object.mesh)
     to_pil(case.prompt).save(tmp_path / "save" / "prompt.png")
     parsed = json.loads((tmp_path / "configs" / "parsed.yaml").read_text())
-    parsed["system"] = {"prompt_processor": {"prompt": case.toy.caption}}
+    parsed["system"] = {"prompt_processor": {"prompt": case.object.caption}}
     (tmp_path / "configs" / "parsed.yaml").write_text(json.dumps(parsed))
     clip = find_clip("own", tiny_encoder())
     settings = paper_table.Settings((str(tmp_path),), diffused_px=48, rendered_px=48)

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torchvision.models import inception_v3
 
 from imagedream.pictures import to_pil
-from imagedream.workshop.evaluation.held_out_toys import held_out_cases
+from imagedream.workshop.evaluation.held_out_objects import held_out_cases
 from imagedream.workshop.evaluation.paper_metrics import (
     InceptionClassifier,
     find_clip,
@@ -26,7 +26,7 @@ def test_score_is_the_inception_score_with_a_uniform_marginal():
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     for case in held_out_cases(2, kinds=["mug", "car"]):
-        to_pil(case.prompt).save(folder / f"{case.toy.kind}.png")
+        to_pil(case.prompt).save(folder / f"{case.object.kind}.png")
     (folder / "mug.txt").write_text("a red mug\n")
     (folder / "notes.json").write_text("{}")
     return folder

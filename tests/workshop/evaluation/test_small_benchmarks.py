@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import controller_balance, prompt_camera, several_prompts, view_scores
 from imagedream.controller_weights import ControllerWeights
-from imagedream.workshop.evaluation.held_out_toys import held_out_case
+from imagedream.workshop.evaluation.held_out_objects import held_out_case
 from tests.tiny import tiny_pipeline
 
 

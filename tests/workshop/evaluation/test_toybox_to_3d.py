@@ -12,7 +12,7 @@ from benchmarks import toybox_to_3d as benchmark
 from benchmarks.watched_process import watch
 from imagedream.mesh.reading import to_gltf_axes
 from imagedream.pictures import to_pil
-from imagedream.workshop.evaluation.held_out_toys import Orbit, ellipsoid, held_out_cases
+from imagedream.workshop.evaluation.held_out_objects import Orbit, ellipsoid, held_out_cases
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def write_trial(trial, case, mesh, lit=True):
     for folder in (export, test, trial / "configs", trial / "save" / "it2-test"):
         folder.mkdir(parents=True)
     orbit = Orbit(elevation_deg=12.0)
-    images = orbit.on_white(case.toy.mesh, 48).permute(0, 2, 3, 1).mul(255).round().byte().numpy()
+    images = orbit.on_white(case.object.mesh, 48).permute(0, 2, 3, 1).mul(255).round().byte().numpy()
     np.savez(trial / "save" / "views.npz", images=images, azimuths_deg=[0, 90, 180, 270], elevation_deg=12.0)
     evaluation = {"eval_elevation_deg": 5.0, "eval_fovy_deg": 40.0, "eval_relative_distance": 0.7}
     (trial / "configs" / "parsed.yaml").write_text(json.dumps({"data": evaluation}))
@@ -41,7 +41,7 @@ def write_trial(trial, case, mesh, lit=True):
 
 
 def test_a_perfect_run_scores_perfectly(case, tmp_path):
-    write_trial(tmp_path / "car" / "run" / "toy", case, case.toy.mesh)
+    write_trial(tmp_path / "car" / "run" / "toy", case, case.object.mesh)
     scores = benchmark.score_trial(case, tmp_path / "car" / "run" / "toy", 48)
     assert scores["four views"]["psnr_db"] > 45  # rounded to 8 bits
     assert scores["field"]["psnr_db"] > 45
@@ -55,7 +55,7 @@ def test_a_perfect_run_scores_perfectly(case, tmp_path):
 
 
 def test_a_lump_scores_like_the_ellipsoid(case, tmp_path):
-    write_trial(tmp_path / "car" / "run" / "toy", case, ellipsoid(case.toy))
+    write_trial(tmp_path / "car" / "run" / "toy", case, ellipsoid(case.object))
     scores = benchmark.score_trial(case, tmp_path / "car" / "run" / "toy", 48)
     assert scores["field"] == pytest.approx(scores["trivial 3D"]["ellipsoid"], abs=0.02)
     assert scores["mesh"]["chamfer"] == pytest.approx(scores["ellipsoid chamfer"], rel=0.01)
@@ -63,7 +63,7 @@ def test_a_lump_scores_like_the_ellipsoid(case, tmp_path):
 
 
 def test_report_has_a_row_for_each_toy_means_and_failures(case, tmp_path):
-    write_trial(tmp_path / case.label / "run" / "toy", case, case.toy.mesh)
+    write_trial(tmp_path / case.label / "run" / "toy", case, case.object.mesh)
     result = {
         "toy": case.label,
         **benchmark.score_trial(case, tmp_path / case.label / "run" / "toy", 48),

@@ -4,7 +4,7 @@ import pytest
 
 from imagedream import checkpoints
 from imagedream.toybox import FIRST_KINDS, KINDS, make_toy
-from imagedream.workshop.evaluation.held_out_toys import check_unseen, held_out_cases, unseen_kinds
+from imagedream.workshop.evaluation.held_out_objects import check_unseen, held_out_cases, unseen_kinds
 
 
 def toys(kinds, first_seed, objects):
@@ -56,4 +56,4 @@ def test_the_shipped_weights_tell_their_toys():
 
 def test_toys_of_the_train_split_as_cases():
     case = held_out_cases(1, seed=9000, kinds=["mug"], split="train")[0]
-    assert case.toy.caption == make_toy(9000, "mug", split="train").caption
+    assert case.object.caption == make_toy(9000, "mug", split="train").caption

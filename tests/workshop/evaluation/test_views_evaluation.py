@@ -4,19 +4,30 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.functional import gaussian_blur
 
+from imagedream.mesh.reading import to_gltf_axes
 from imagedream.pictures import composite
 from imagedream.toybox import FIRST_KINDS
 from imagedream.toybox.toys import is_held_out
-from imagedream.workshop.evaluation.held_out_toys import (
+from imagedream.workshop.evaluation.held_out_objects import (
     Orbit,
     ellipsoid,
     held_out_cases,
+    held_out_meshes,
     prompt_copied,
     trivial_answers,
 )
 from imagedream.workshop.evaluation.paper_metrics import find_clip
-from imagedream.workshop.evaluation.views_evaluation import MODEL, ViewsEvaluation, evaluate_views, score_case
+from imagedream.workshop.evaluation.perceptual_distance import PerceptualDistance
+from imagedream.workshop.evaluation.views_evaluation import (
+    MEAN,
+    MODEL,
+    ViewsEvaluation,
+    evaluate_views,
+    score_case,
+)
+from imagedream.workshop.rendering.captioned_files import find_items
 from tests.tiny import tiny_encoder, tiny_pipeline
 
 
@@ -32,7 +43,7 @@ def clip():
 
 def test_cases_follow_from_their_seed_and_take_kinds_in_turn():
     cases = held_out_cases(3, seed=4)
-    assert [case.toy.kind for case in cases] == [FIRST_KINDS[4], FIRST_KINDS[5], FIRST_KINDS[6]]
+    assert [case.object.kind for case in cases] == [FIRST_KINDS[4], FIRST_KINDS[5], FIRST_KINDS[6]]
     again = held_out_cases(1, seed=5)[0]
     assert torch.equal(again.prompt, cases[1].prompt)
     assert again.orbit == cases[1].orbit
@@ -46,8 +57,8 @@ def test_cases_follow_from_their_seed_and_take_kinds_in_turn():
 def test_held_out_combinations_and_wider_prompts():
     cases = held_out_cases(6, seed=4, combinations="heldout", largest_prompt_azimuth_deg=90.0)
     for one, narrow in zip(cases, held_out_cases(6, seed=4), strict=True):
-        words = one.toy.attributes
-        assert is_held_out(one.toy.kind, words["body"], words["accessory"])
+        words = one.object.attributes
+        assert is_held_out(one.object.kind, words["body"], words["accessory"])
         assert one.prompt_azimuth_deg == pytest.approx(3 * narrow.prompt_azimuth_deg)
     with pytest.raises(ValueError, match="largest prompt azimuth is 270"):
         held_out_cases(1, largest_prompt_azimuth_deg=270.0)
@@ -67,17 +78,20 @@ def test_unknown_kinds_list_the_known():
 
 
 def test_ellipsoid_has_the_toys_extents_and_one_colour(case):
-    lump = ellipsoid(case.toy)
-    np.testing.assert_allclose(lump.extents, case.toy.mesh.extents, atol=1e-6)
+    lump = ellipsoid(case.object)
+    np.testing.assert_allclose(lump.extents, case.object.mesh.extents, atol=1e-6)
     assert len(np.unique(lump.visual.face_colors, axis=0)) == 1
-    toy, plain = (Orbit().views(mesh, 32, lit=False).rgba for mesh in (case.toy.mesh, lump))
+    toy, plain = (Orbit().views(mesh, 32, lit=False).rgba for mesh in (case.object.mesh, lump))
     toy, plain = ((rgba[:, :3] * rgba[:, 3:]).sum(dim=(0, 2, 3)) / rgba[:, 3].sum() for rgba in (toy, plain))
     torch.testing.assert_close(toy, plain, atol=0.05, rtol=0)
 
 
 def test_truth_scores_the_most_and_trivial_answers_less(case):
-    result = score_case(case, case.orbit.on_white(case.toy.mesh, 32))
-    assert result.scores[MODEL] == pytest.approx({"psnr_db": 100, "ssim": 1, "iou": 1, "hull": 1}, abs=0.02)
+    true = case.orbit.on_white(case.object.mesh, 32)
+    result = score_case(case, [true], true)
+    assert result.scores[MODEL] == pytest.approx(
+        {"psnr_db": 100, "ssim": 1, "iou": 1, "hull": 1, "sharpness": 1}, abs=0.02
+    )
     for name in trivial_answers(case, 32, case.orbit):
         assert result.scores[name]["psnr_db"] < 30
     copied = prompt_copied(case, 16)
@@ -89,10 +103,11 @@ def test_truth_scores_the_most_and_trivial_answers_less(case):
 
 def test_evaluation_of_a_random_model(tmp_path):
     evaluation, again = (
-        evaluate_views(tiny_pipeline(), 2, seed=3, kinds=["mug", "car"], steps=1) for _ in range(2)
+        evaluate_views(tiny_pipeline(), held_out_cases(2, 3, ["mug", "car"], prompt_size=16), 3, steps=1)
+        for _ in range(2)
     )
     assert evaluation.to_dict() == again.to_dict()
-    assert [result.case.toy.kind for result in evaluation.results] == ["car", "mug"]
+    assert [result.case.object.kind for result in evaluation.results] == ["car", "mug"]
     evaluation.save(tmp_path / "report")
     stored = json.loads((tmp_path / "report" / "views.json").read_text())
     scores = [toy["scores"][MODEL]["psnr_db"] for toy in stored["toys"]]
@@ -102,25 +117,25 @@ def test_evaluation_of_a_random_model(tmp_path):
     assert sum(sides.values()) / 4 == pytest.approx(sum(scores) / 2, rel=1e-4)
     table = (tmp_path / "report" / "views.md").read_text()
     settings = (
-        "toys 2, seed 3, guidance 5.0, steps 1, pixels 16",
+        "objects 2, seed 3, guidance 5.0, steps 1, pixels 16",
         "negative prompt uniform low no texture ugly",
     )
-    for word in ("model", "blank white", "prompt copied", "ellipsoid", "| car  | 1    |", *settings):
+    for word in ("model", "blank white", "prompt copied", "ellipsoid", "| car  | 1 ", *settings):
         assert word in table
     with Image.open(tmp_path / "report" / "views.png") as sheet:
         assert sheet.size == (9 * 96, 16 + 2 * 96)
 
 
 def test_intervals_and_clip_scores_stand_beside_the_means(case, clip):
-    true = case.orbit.on_white(case.toy.mesh, 32)
-    results = tuple(score_case(case, (true + 0.01 * number).clamp(0, 1), clip) for number in range(8))
-    evaluation = ViewsEvaluation(results, {"toys": 8}, confidence=0.9)
+    true = case.orbit.on_white(case.object.mesh, 32)
+    results = tuple(score_case(case, [(true + 0.01 * number).clamp(0, 1)], true, clip) for number in range(8))
+    evaluation = ViewsEvaluation(results, {"objects": 8}, confidence=0.9)
     low, high = evaluation.interval[MODEL]["psnr_db"]
     assert low < evaluation.mean[MODEL]["psnr_db"] < high
     flat = evaluation.mean["blank white"]["psnr_db"]
     assert evaluation.interval["blank white"]["psnr_db"] == pytest.approx((flat, flat))
     table = evaluation.table()
-    assert "| 90 % interval |" in table
+    assert "| 90 % interval " in table
     assert "CLIP(IM)" in table
     prompt = composite(case.prompt, torch.ones(3))
     assert results[0].scores[MODEL]["clip_image"] == pytest.approx(clip.image_similarity(true, prompt))
@@ -129,7 +144,7 @@ def test_intervals_and_clip_scores_stand_beside_the_means(case, clip):
 
 def test_a_confidence_wants_enough_toys():
     with pytest.raises(ValueError, match="2 objects are too few for an interval, it needs at least 8"):
-        evaluate_views(tiny_pipeline(), 2, steps=1, confidence=0.95)
+        evaluate_views(tiny_pipeline(), held_out_cases(2, prompt_size=16), steps=1, confidence=0.95)
 
 
 def test_a_network_with_relative_cameras_is_asked_for_the_same_views():
@@ -139,6 +154,40 @@ def test_a_network_with_relative_cameras_is_asked_for_the_same_views():
     asked = {"elevation_deg": case.orbit.elevation_deg, "azimuth_deg": -case.prompt_azimuth_deg}
     seeded = torch.Generator().manual_seed(3)
     asked |= {"num_inference_steps": 1, "generator": seeded, "output_type": "pt"}
-    expected = canonical(case.prompt, case.toy.caption, **asked)
-    result = evaluate_views(relative, 1, seed=3, kinds=["mug"], steps=1).results[0]
+    expected = canonical(case.prompt, case.object.caption, **asked)
+    result = evaluate_views(relative, [case], seed=3, steps=1).results[0]
     torch.testing.assert_close(result.images, expected.images)
+
+
+def test_samples_beside_the_mean_prediction():
+    cases = held_out_cases(1, 3, ["mug"], prompt_size=16)
+    scores = evaluate_views(tiny_pipeline(), cases, seed=3, samples=3).results[0].scores
+    assert list(scores)[:3] == [MODEL, MEAN, "best of 3"]
+    assert scores["best of 3"]["psnr_db"] >= scores[MODEL]["psnr_db"]
+    alone = evaluate_views(tiny_pipeline(), cases, seed=3).results[0].scores
+    assert alone[MODEL] == pytest.approx(scores[MODEL])
+    assert alone[MEAN]["sharpness"] == pytest.approx(scores[MEAN]["sharpness"])
+
+
+def test_meshes_are_asked_for_as_toys_are(tmp_path):
+    toy = held_out_cases(1, 5, ["car"])[0]
+    (tmp_path / "cars").mkdir()
+    mesh = toy.object.mesh.copy()
+    mesh.vertices = to_gltf_axes(mesh.vertices)
+    mesh.export(tmp_path / "cars" / "red.glb")
+    (case,) = held_out_meshes(find_items(str(tmp_path)), 1, seed=5)
+    assert (case.label, case.object.kind, case.object.caption) == ("cars_red", "cars", "red")
+    assert case.prompt_azimuth_deg == toy.prompt_azimuth_deg
+    torch.testing.assert_close(case.prompt[3], toy.prompt[3], atol=0.02, rtol=0)
+    np.testing.assert_allclose(ellipsoid(case.object).extents, ellipsoid(toy.object).extents, atol=1e-3)
+    with pytest.raises(ValueError, match="2 objects are asked for, there are 1"):
+        held_out_meshes(find_items(str(tmp_path)), 2)
+
+
+def test_the_perceptual_distance_grows_with_blur(case):
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the perceptual distance is an extra")
+    distance, true = PerceptualDistance(), case.orbit.on_white(case.object.mesh, 32)
+    blurred = [true, *(gaussian_blur(true, 9, sigma) for sigma in (0.5, 1.0, 2.0))]
+    distances = [float(distance(one, true).mean()) for one in blurred]
+    assert distances[0] == 0
+    assert distances == sorted(distances)

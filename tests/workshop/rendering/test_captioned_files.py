@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 import trimesh
 
-from imagedream.workshop.rendering.captioned_files import Item, file_items, find_items
+from imagedream.workshop.rendering.captioned_files import Item, file_items, find_items, read_names
 
 UID = "8476c4170df24cf5bbe6967222d1a42d"
 
@@ -86,13 +86,33 @@ def test_captions_from_a_csv(tmp_path, header):
     box(tmp_path / "c.obj")
     middle = "9," if "views" in header else ""
     table = tmp_path / "captions.csv"
-    table.write_text(f'{header}a.obj,{middle}"one, first"\nsub/a,{middle}deeper\n', encoding="utf-8")
+    rows = f'{header}a.obj,{middle}"one, first"\nsub/a,{middle}deeper\n'
+    table.write_text(rows, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"captions\.csv has no row for 1 of 3 mesh files: c\.obj"):
+        find_items(str(tmp_path), captions=str(table))
+    table.write_text(f"{rows}c,{middle}\n", encoding="utf-8")
     items = find_items(str(tmp_path), captions=str(table))
     assert [(item.caption, item.caption_from) for item in items] == [
         ("one, first", "captions.csv"),
-        ("", "none"),
+        ("", "captions.csv"),
         ("deeper", "captions.csv"),
     ]
+
+
+def test_names_from_a_table_of_splits(tmp_path):
+    table = tmp_path / "objects.csv"
+    table.write_text("name,family,split\nowl-1,owl,train\nowl-2,owl,train\nfan,fan,held-out\n")
+    assert read_names(f"{table}:train") == {"owl-1", "owl-2"}
+    with pytest.raises(ValueError, match="has no split 'test', it has held-out, train"):
+        read_names(f"{table}:test")
+    table.write_text("name,family,split\nowl-1,owl,train\nowl-2,owl,held-out\n")
+    with pytest.raises(ValueError, match="family owl stands in train and in held-out"):
+        read_names(f"{table}:train")
+    table.write_text("name,split\nowl,train\n")
+    with pytest.raises(ValueError, match="has no column family"):
+        read_names(f"{table}:train")
+    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file of names"):
+        read_names(f"{tmp_path / 'none.csv'}:train")
 
 
 def test_keys_are_different_and_short(tmp_path):

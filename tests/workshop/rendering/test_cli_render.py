@@ -36,7 +36,7 @@ def test_a_mesh_becomes_a_folder(meshes, tmp_path, capsys):
 
 
 def test_a_folder_becomes_shards(meshes, tmp_path, capsys):
-    (tmp_path / "captions.csv").write_text("cone,a party hat\n")
+    (tmp_path / "captions.csv").write_text("cone,a party hat\nbroken,\n")
     (tmp_path / "names.txt").write_text("cone\nbroken\n\n")
     out = tmp_path / "shards"
     command = ["render", str(meshes), "--out", str(out), "--size", "8", "--views", "4", "--jobs", "1"]
@@ -73,7 +73,7 @@ def test_a_folder_becomes_shards(meshes, tmp_path, capsys):
         (["{meshes}", "--timeout-s", "0"], "--timeout-s is 0.0"),
         (["{meshes}/red_box.glb", "--rings", "2"], "rings is 2: a folder of views holds 1"),
         (["{meshes}/red_box.glb", "--backend", "blender"], "pip install 'imagedream[blender]'"),
-        (["{meshes}", "--only", "missing.txt"], "missing.txt: No such file"),
+        (["{meshes}", "--only", "missing.txt"], "missing.txt: no such file"),
         (["{meshes}", "--captions", "missing.csv"], "missing.csv: no such CSV file"),
     ],
 )

@@ -13,7 +13,13 @@ from imagedream.runs.seeds import step_generator
 from imagedream.workshop.rendering.captioned_files import Item
 from imagedream.workshop.rendering.object_views import RenderConfig, object_samples
 from imagedream.workshop.rendering.samples import Picture, SampleError, decode_png, encode_png, write_tar
-from imagedream.workshop.training.rendered_data import RenderedSamples, allows, examine_rendered, with_suffix
+from imagedream.workshop.training.rendered_data import (
+    RenderedSamples,
+    allows,
+    check_sizes,
+    examine_rendered,
+    with_suffix,
+)
 from imagedream.workshop.training.shard_data import Entry, index
 from imagedream.workshop.training.toy_data import SampleCache
 from imagedream.workshop.training.train_config import DataConfig, RenderedConfig, SampleConfig
@@ -148,6 +154,11 @@ def test_larger_views_are_reduced_and_smaller_ones_refused(entries):
         SampleError, match=r"views are 16 pixels wide, data\.rendered\.image_size 32 would enlarge"
     ):
         draw(entries, replace(CONFIG, image_size=32))
+    check_sizes(entries, 16)
+    with pytest.raises(
+        ValueError, match=r"image_size is 32, but \d+ of \d+ shards were rendered smaller: .* at 16;"
+    ):
+        check_sizes(entries, 32)
 
 
 def test_suffix_of_captions():

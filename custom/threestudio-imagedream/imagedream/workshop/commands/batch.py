@@ -26,8 +26,8 @@ class Batch(Verb):
     """YAML file, or the name of one in configs/."""
     captions: str = "auto"
     """CSV file (name, caption), none, or auto: NAME.txt, otherwise the file name."""
-    only: Path | None = None
-    """Text file with the names (without ending) of the pictures to keep, one a line."""
+    only: str | None = None
+    """Which pictures: a text file of names without endings, one a line, or TABLE.csv:SPLIT with columns name, family, split."""
     preset: str | None = None
     """As of launch.py: auto, 8g, 12g, ..."""
     jobs: int = 1

@@ -14,6 +14,7 @@ from imagedream.cli.verb import Verb, choose_device, say
 
 if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamPipeline
+    from imagedream.workshop.evaluation.held_out_objects import HeldOutCase
 
 logger = logging.getLogger(__name__)
 
@@ -77,39 +78,78 @@ class Evaluation(Verb):
 
 @dataclass(frozen=True)
 class EvaluateViews(Evaluation):
-    """Four views of toys that training never saw against the true ones, beside trivial answers."""
+    """Four views of objects that training never saw against the true ones, beside trivial answers."""
 
     n: int = 16
-    """How many toys."""
+    """How many objects."""
     kinds: tuple[str, ...] = ()
     """Kinds of toys; none for the toybox's first eight, or with `unseen-kinds` for all that this model was not trained on."""
     split: Literal["heldout", "combinations", "unseen-kinds", "train"] = "heldout"
     """`heldout`: toys that training never made; `combinations`: those of them whose kind, body colour and accessory it
     never saw together; `unseen-kinds`: kinds that this model was never trained on; `train`: toys as training makes them, of
     seeds that it did not get to."""
+    meshes: str | None = None
+    """A folder of mesh files instead of toys. Whether the model was trained on them is not checked."""
+    only: str | None = None
+    """Which meshes: a text file of names without endings, one a line, or TABLE.csv:SPLIT with columns name, family, split."""
+    mesh_captions: str = "auto"
+    """CSV file (name, caption), none, or auto: NAME.txt, Objaverse annotations, glTF title, file name."""
     prompt_azimuth_deg: float = 30.0
     """Prompts are taken from up to this far on either side of the front."""
     captions: bool = True
-    """Tell the model each toy's caption."""
+    """Tell the model each object's caption."""
+    samples: int = 1
+    """Samples of each object; with more than one the best of them has a row of its own."""
+    perceptual: bool = False
+    """Measure the perceptual distance too (pip install 'imagedream[perceptual]')."""
     confidence: float | None = None
-    """Of the intervals of the means; by default 0.95 where there are toys enough."""
+    """Of the intervals of the means; by default 0.95 where there are objects enough."""
 
     def prepared(self) -> Callable[..., Any]:  # noqa: D102
-        if self.n < 1:
-            raise ValueError(f"--n is {self.n}, must be at least 1")
+        for name in ("n", "samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} is {getattr(self, name)}, must be at least 1")
         from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence
-        from imagedream.workshop.evaluation.held_out_toys import check_cases, unseen_toys
-        from imagedream.workshop.evaluation.views_evaluation import evaluate_views
+        from imagedream.workshop.evaluation.perceptual_distance import PerceptualDistance
+        from imagedream.workshop.evaluation.views_evaluation import evaluate_views, prompt_size
+
+        make_cases, settings = self._objects()
+        perceptual = PerceptualDistance() if self.perceptual else None
+        confidence = check_confidence(self.confidence, self.n)
+
+        def evaluate(pipeline: "ImageDreamPipeline", **common: Any) -> Any:
+            cases = make_cases(prompt_size=prompt_size(pipeline))
+            choices = {"captions": self.captions, "samples": self.samples, "confidence": confidence}
+            return evaluate_views(
+                pipeline, cases, perceptual=perceptual, settings=settings, **choices, **common
+            )
+
+        return evaluate
+
+    def _objects(self) -> tuple[Callable[..., list["HeldOutCase"]], dict[str, Any]]:
+        """What makes the cases, and what a table says of them."""
+        from imagedream.workshop.evaluation.held_out_objects import (
+            check_cases,
+            held_out_cases,
+            held_out_meshes,
+            unseen_toys,
+        )
+        from imagedream.workshop.rendering.captioned_files import find_items, read_names
 
         check_cases(self.n, self.kinds or None, self.prompt_azimuth_deg)
-        return partial(
-            evaluate_views,
-            count=self.n,
-            captions=self.captions,
-            largest_prompt_azimuth_deg=self.prompt_azimuth_deg,
-            confidence=check_confidence(self.confidence, self.n),
-            **unseen_toys(self.weights, self.split, self.seed, self.n, self.kinds),
-        )
+        how = {"seed": self.seed, "largest_prompt_azimuth_deg": self.prompt_azimuth_deg}
+        settings = {"prompt azimuth": f"±{self.prompt_azimuth_deg:g}°"}
+        if self.meshes is None:
+            toys = unseen_toys(self.weights, self.split, self.seed, self.n, self.kinds)
+            settings |= {name: toys[name] for name in ("split", "combinations")}
+            return partial(held_out_cases, self.n, **how, **toys), settings
+        if self.kinds or self.split != "heldout":
+            raise ValueError("--kinds and --split are about toys; --only chooses among --meshes")
+        items = find_items(self.meshes, self.mesh_captions, read_names(self.only))
+        if self.n > len(items):
+            raise ValueError(f"--n is {self.n}, but there are {len(items)} meshes")
+        settings |= {"meshes": Path(self.meshes).name, "only": (self.only and Path(self.only).name) or "all"}
+        return partial(held_out_meshes, items, self.n, **how), settings
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ class Render(Verb):
     """What a single mesh is."""
     captions: str = "auto"
     """CSV file (name, caption), none, or auto: NAME.txt, Objaverse annotations, glTF title, file name."""
-    only: Path | None = None
-    """Text file with the names (without ending) of the meshes to keep, one a line."""
+    only: str | None = None
+    """Which meshes: a text file of names without endings, one a line, or TABLE.csv:SPLIT with columns name, family, split."""
     up: Literal["auto", "x", "y", "z"] = "auto"
     """Which axis of the files is up; auto: y for glTF and OBJ, z for PLY and STL."""
     front: Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z"] = "auto"

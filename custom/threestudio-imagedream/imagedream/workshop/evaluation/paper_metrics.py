@@ -26,6 +26,8 @@ METRICS = {
     "psnr_db": "PSNR (dB)",
     "ssim": "SSIM",
     "iou": "silhouette IoU",
+    "sharpness": "sharpness",
+    "perceptual": "perceptual distance",
     "hull": "consistency",
     "clip_image": "CLIP(IM)",
     "clip_text": "CLIP(TX)",

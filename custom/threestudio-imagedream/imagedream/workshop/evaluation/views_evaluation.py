@@ -1,10 +1,10 @@
-"""How well a pipeline's four views agree with the true views of toys it has never seen."""
+"""How well a pipeline's four views agree with the true views of objects it has never seen."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -15,28 +15,27 @@ from imagedream.metrics import hull_agreement, image_scores, psnr, silhouette
 from imagedream.pictures import composite, contact_sheet
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence, mean_interval
-from imagedream.workshop.evaluation.held_out_toys import (
-    LARGEST_PROMPT_AZIMUTH_DEG,
-    HeldOutCase,
-    held_out_cases,
-    trivial_answers,
-)
+from imagedream.workshop.evaluation.held_out_objects import HeldOutCase, trivial_answers
 from imagedream.workshop.evaluation.paper_metrics import Clip, titled
+from imagedream.workshop.evaluation.perceptual_distance import PerceptualDistance
 from imagedream.workshop.evaluation.tables import markdown_table, mean_scores, save_results
 
 logger = logging.getLogger(__name__)
 
 MODEL = "model"
-"""Name of the pipeline's own answer among the trivial ones."""
+"""Name of the pipeline's sample among the answers."""
+
+MEAN = "mean prediction"
+"""Name of what the network predicts in one step."""
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One toy: scores of each answer, and the pictures."""
+    """One object: scores of each answer, and the pictures."""
 
     case: HeldOutCase
     scores: dict[str, dict[str, float]]
-    """Answer ("model", "blank white", …) -> metric -> mean over the four views."""
+    """Answer ("model", "mean prediction", "blank white", …) -> metric -> mean over the four views."""
     view_psnr_db: tuple[float, ...]
     """The model's front, left, back and right."""
     images: Float[Tensor, "view 3 size size"]
@@ -45,7 +44,7 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class ViewsEvaluation:
-    """Scores of a pipeline on held-out toys."""
+    """Scores of a pipeline on held-out objects."""
 
     results: tuple[CaseResult, ...]
     settings: dict[str, str | int | float]
@@ -54,13 +53,13 @@ class ViewsEvaluation:
 
     @property
     def mean(self) -> dict[str, dict[str, float]]:
-        """Answer -> metric -> mean over the toys."""
+        """Answer -> metric -> mean over the objects."""
         answers = self.results[0].scores
         return {answer: mean_scores([result.scores[answer] for result in self.results]) for answer in answers}
 
     @property
     def interval(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """Answer -> metric -> where its mean over all such toys lies; empty without a confidence."""
+        """Answer -> metric -> where its mean over all such objects lies; empty without a confidence."""
         found: dict[str, dict[str, tuple[float, float]]] = {}
         for answer, scores in self.mean.items() if self.confidence is not None else ():
             values = {name: [result.scores[answer][name] for result in self.results] for name in scores}
@@ -83,20 +82,20 @@ class ViewsEvaluation:
         sides = [{"side": side, "PSNR (dB)": value} for side, value in self.mean_view_psnr_db.items()]
         by_kind: dict[str, list[dict[str, float]]] = {}
         for result in self.results:
-            by_kind.setdefault(result.case.toy.kind, []).append(result.scores[MODEL])
+            by_kind.setdefault(result.case.object.kind, []).append(result.scores[MODEL])
         kinds = [
-            {"kind": kind, "toys": len(scores), **titled(mean_scores(scores))}
+            {"kind": kind, "objects": len(scores), **titled(mean_scores(scores))}
             for kind, scores in by_kind.items()
         ]
         tables = [markdown_table(rows) for rows in (answers, sides, kinds)]
-        return "\n\n".join([f"Four views of held-out toys ({settings})", *tables])
+        return "\n\n".join([f"Four views of held-out objects ({settings})", *tables])
 
     def to_dict(self) -> dict:
         """Everything but the pictures, as JSON can hold it."""
         toys = [
             {
                 "toy": result.case.label,
-                "caption": result.case.toy.caption,
+                "caption": result.case.object.caption,
                 "elevation_deg": result.case.orbit.elevation_deg,
                 "prompt_azimuth_deg": result.case.prompt_azimuth_deg,
                 "prompt_elevation_deg": result.case.prompt_elevation_deg,
@@ -124,106 +123,113 @@ class ViewsEvaluation:
         save_results(Path(folder) / "views", self.table(), self.to_dict(), contact_sheet(names, rows))
 
 
+def prompt_size(pipeline: ImageDreamPipeline) -> int:
+    """Pixels that a prompt should have so that network and image encoder see all they can."""
+    return max(pipeline.image_size, pipeline.encoder.image_size)
+
+
 def evaluate_views(
     pipeline: ImageDreamPipeline,
-    count: int,
+    cases: Sequence[HeldOutCase],
     seed: int = 0,
-    kinds: Sequence[str] | None = None,
     guidance_scale: float | None = None,
     steps: int | None = None,
     captions: bool = True,
-    combinations: Literal["any", "heldout"] = "any",
-    largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
+    samples: int = 1,
     clip: Clip | None = None,
+    perceptual: PerceptualDistance | None = None,
     confidence: float | None = None,
-    split: Literal["train", "heldout"] = "heldout",
+    settings: Mapping[str, str | int | float] | None = None,
 ) -> ViewsEvaluation:
-    """Ask a pipeline for the four views of held-out toys and compare them with the truth.
+    """Ask a pipeline for the four views of held-out objects and compare them with the truth.
 
-    The prompt shows the toy at a random azimuth around its front and at its own elevation; the views are asked for at
-    another elevation of 0 to 20°, on white.
+    Three answers are the model's: a sample; the prediction made in one step without guidance, which is the mean of all that
+    the views may be, blurred where they may differ; and, of more samples than one, the one nearest to the truth, which tells
+    whether the truth is among what the model holds possible.
 
     Args:
         pipeline: what is measured.
-        count: number of toys.
-        seed: decides toys, cameras and noise; toy i has seed `seed + i`.
-        kinds: kinds of toys; None for `FIRST_KINDS`.
+        cases: `held_out_cases` or `held_out_meshes`, with prompts of `prompt_size`.
+        seed: decides the noise; case i has seed `seed + i`.
         guidance_scale: see `ImageDreamPipeline.__call__`.
         steps: of the sampler; None for what suits the model.
-        captions: whether the model is told the toy's caption besides the picture.
-        combinations: see `held_out_cases`.
-        largest_prompt_azimuth_deg: see `held_out_cases`.
+        captions: whether the model is told the object's caption besides the picture.
+        samples: how many are drawn of each object.
         clip: gives the CLIP scores; None leaves them out.
-        confidence: of the intervals of the means; by default 0.95 where there are toys enough.
-        split: see `held_out_cases`.
+        perceptual: gives the perceptual distance; None leaves it out.
+        confidence: of the intervals of the means; by default 0.95 where there are objects enough.
+        settings: what a table says besides about its objects.
 
     Returns:
         Scores and pictures, the model's beside those of trivial answers.
 
     Raises:
-        ValueError: a confidence given for too few toys.
+        ValueError: a confidence given for too few objects.
     """
-    confidence = check_confidence(confidence, count)
-    size = pipeline.image_size
-    prompt_size = max(size, pipeline.encoder.image_size)
+    confidence = check_confidence(confidence, len(cases))
     if guidance_scale is None:
         guidance_scale = pipeline.config.guidance_scale
     if steps is None:
         steps = pipeline.config.num_inference_steps
     results = []
-    cases = held_out_cases(
-        count,
-        seed,
-        kinds,
-        prompt_size=prompt_size,
-        combinations=combinations,
-        largest_prompt_azimuth_deg=largest_prompt_azimuth_deg,
-        split=split,
-    )
     for number, case in enumerate(cases):
-        output = pipeline(
+        ask = partial(
+            pipeline,
             case.prompt,
-            case.toy.caption if captions else "",
-            guidance_scale=guidance_scale,
-            num_inference_steps=steps,
+            case.object.caption if captions else "",
             elevation_deg=case.orbit.elevation_deg,
             # the object's own front, wherever the network counts from
             azimuth_deg=-case.prompt_azimuth_deg if pipeline.unet.config.cameras == "relative" else 0.0,
-            generator=torch.Generator().manual_seed(seed + number),
             output_type="pt",
         )
-        result = score_case(case, output.images.cpu(), clip)
-        logger.info("%d/%d %s: %.2f dB", number + 1, count, case.label, result.scores[MODEL]["psnr_db"])
+        generator = torch.Generator().manual_seed(seed + number)
+        sampled = [
+            ask(guidance_scale=guidance_scale, num_inference_steps=steps, generator=generator).images.cpu()
+            for _ in range(samples)
+        ]
+        mean = ask(
+            guidance_scale=1.0, refine_strength=0.0, generator=torch.Generator().manual_seed(seed + number)
+        )
+        result = score_case(case, sampled, mean.images.cpu(), clip, perceptual)
+        logger.info("%d/%d %s: %.2f dB", number + 1, len(cases), case.label, result.scores[MODEL]["psnr_db"])
         results.append(result)
-    settings = {
-        "toys": count,
+    described = {
+        "objects": len(cases),
         "seed": seed,
         "guidance": guidance_scale,
         "steps": steps,
         **({"refine strength": strength} if (strength := pipeline.config.refine_strength) < 1 else {}),
-        "pixels": size,
+        "pixels": pipeline.image_size,
         "captions": "yes" if captions else "no",
         "negative prompt": pipeline.config.negative_prompt or "none",
-        "split": split,
-        "combinations": combinations,
-        "prompt azimuth": f"±{largest_prompt_azimuth_deg:g}°",
+        **(settings or {}),
         **({} if clip is None else {"CLIP": clip.name}),
+        **({} if perceptual is None else {"perceptual": perceptual.name}),
     }
-    return ViewsEvaluation(tuple(results), settings, confidence)
+    return ViewsEvaluation(tuple(results), described, confidence)
 
 
 def score_case(
-    case: HeldOutCase, images: Float[Tensor, "view 3 size size"], clip: Clip | None = None
+    case: HeldOutCase,
+    sampled: Sequence[Float[Tensor, "view 3 size size"]],
+    mean: Float[Tensor, "view 3 size size"],
+    clip: Clip | None = None,
+    perceptual: PerceptualDistance | None = None,
 ) -> CaseResult:
-    """Scores of four views of one toy, and of the trivial answers."""
-    size, orbit = images.shape[-1], case.orbit
-    true = orbit.on_white(case.toy.mesh, size)
+    """Scores of four views of one object, the first sample's as `MODEL`, and of the trivial answers."""
+    images, size, orbit = sampled[0], sampled[0].shape[-1], case.orbit
+    true = orbit.on_white(case.object.mesh, size)
     prompt = composite(case.prompt, torch.ones(3))
+    answers = {MODEL: images, MEAN: mean}
+    if len(sampled) > 1:
+        answers[f"best of {len(sampled)}"] = max(sampled, key=lambda views: float(psnr(views, true).mean()))
     scores = {}
-    for name, views in {MODEL: images, **trivial_answers(case, size, orbit)}.items():
+    for name, views in {**answers, **trivial_answers(case, size, orbit)}.items():
         hull = hull_agreement(silhouette(views), orbit.azimuths_deg, orbit.elevation_deg, orbit.fov_y_deg)
         scores[name] = {**image_scores(views, true), "hull": float(hull.mean())}
+        if perceptual is not None:
+            scores[name]["perceptual"] = float(perceptual(views, true).mean())
         if clip is not None:
             scores[name]["clip_image"] = clip.image_similarity(views, prompt)
-            scores[name]["clip_text"] = clip.text_similarity(views, case.toy.caption)
+            scores[name]["clip_text"] = clip.text_similarity(views, case.object.caption)
     return CaseResult(case, scores, tuple(psnr(images, true).tolist()), images, true)

@@ -1,5 +1,6 @@
 """Files with captions: what a data set is rendered from (mesh files, or toys), and what a batch is made of (pictures)."""
 
+import csv
 import logging
 import re
 import unicodedata
@@ -71,11 +72,37 @@ def find_items(source: str, captions: str = "auto", only: Collection[str] | None
     return file_items(path, MESH_SUFFIXES, "mesh file", captions, only)
 
 
-def read_names(path: Path | None) -> set[str] | None:
-    """The lines of a text file, for `only`; None without a file."""
-    if path is None:
+def read_names(only: str | None) -> set[str] | None:
+    """Names for `find_items`: the lines of a text file, or one split of a table, given as `TABLE.csv:SPLIT`.
+
+    A table has the columns `name`, `family` and `split`. Objects of one family look alike, so a family belongs to one split.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the table lacks a column or the split, or a family stands in two splits.
+    """
+    if only is None:
         return None
-    return {line.strip() for line in path.read_text(encoding="utf-8").splitlines()} - {""}
+    path, is_table, split = only.partition(".csv:")
+    file = Path(f"{path}.csv" if is_table else only)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file of names")
+    if not is_table:
+        return {line.strip() for line in file.read_text(encoding="utf-8").splitlines()} - {""}
+    with open(file, newline="", encoding="utf-8-sig") as lines:
+        rows = list(csv.DictReader(lines))
+    lacking = {"name", "family", "split"} - set(rows[0] if rows else ())
+    if lacking:
+        raise ValueError(f"{file} has no column {', '.join(sorted(lacking))} (rows: {len(rows)})")
+    splits: dict[str, str] = {}
+    for row in rows:
+        other = splits.setdefault(row["family"], row["split"])
+        if other != row["split"]:
+            raise ValueError(f"{file}: family {row['family']} stands in {other} and in {row['split']}")
+    names = {row["name"] for row in rows if row["split"] == split}
+    if not names:
+        raise ValueError(f"{file} has no split {split!r}, it has {', '.join(sorted(set(splits.values())))}")
+    return names
 
 
 def file_items(
@@ -101,7 +128,7 @@ def file_items(
         known: keys that files have had before, which no others get.
 
     Raises:
-        ValueError: no such file is there.
+        ValueError: no such file is there, or a table of captions has no row for one that is.
     """
     folder = path if path.is_dir() else path.parent
     files = [path]
@@ -132,9 +159,14 @@ def file_items(
         if not files:
             raise ValueError(f"none of the {found} {what}s in {path} is among the {len(only)} wanted names")
     caption_of = find_captions(captions, folder)
+    captioned = [caption_of(file) for file in files]
+    lacking = [file.name for file, (_, source) in zip(files, captioned, strict=True) if source == "none"]
+    if lacking and captions not in ("auto", "none"):
+        told = ", ".join(lacking[:3]) + (", …" if len(lacking) > 3 else "")
+        raise ValueError(f"{captions} has no row for {len(lacking)} of {len(files)} {what}s: {told}")
     taken: set[str] = set()
     keys = [_new_key(file.relative_to(folder), taken, known or {}) for file in files]
-    return [Item(key, str(file), *caption_of(file)) for key, file in zip(keys, files, strict=True)]
+    return [Item(key, str(file), *caption) for key, file, caption in zip(keys, files, captioned, strict=True)]
 
 
 def _new_key(path: Path, taken: set[str], known: Mapping[str, str]) -> str:

@@ -73,6 +73,18 @@ def examine_rendered(files: Members, where: str) -> str:
     return sample.object or where
 
 
+def check_sizes(entries: Sequence[Entry], image_size: int) -> None:
+    """Raise ValueError if a shard was rendered smaller than the network's views are; its first sample speaks for it."""
+    firsts = {entry.path: entry for entry in reversed(entries)}
+    sizes = {path: Sample.from_json(read(entry)[CAMERAS], entry.where).size for path, entry in firsts.items()}
+    small = sorted(path for path, size in sizes.items() if size < image_size)
+    if small:
+        raise ValueError(
+            f"data.rendered.image_size is {image_size}, but {len(small)} of {len(sizes)} shards were rendered smaller: "
+            f"{small[0]} at {sizes[small[0]]}; render them again with --size {image_size}"
+        )
+
+
 def allows(config: RenderedConfig, prompt: Picture) -> bool:
     """Whether a prompt view is taken from within the config's ranges."""
     azimuth_deg = (prompt.azimuth_deg + 180) % 360 - 180

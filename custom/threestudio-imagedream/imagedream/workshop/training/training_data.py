@@ -19,7 +19,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from imagedream.runs.seeds import step_generator
 from imagedream.workshop.training.picture_data import Pictures, check_pictures, find_pictures
 from imagedream.workshop.training.random_draws import epoch_indices
-from imagedream.workshop.training.rendered_data import RenderedSamples, examine_rendered, find_rendered
+from imagedream.workshop.training.rendered_data import (
+    RenderedSamples,
+    check_sizes,
+    examine_rendered,
+    find_rendered,
+)
 from imagedream.workshop.training.shard_data import Entry, index
 from imagedream.workshop.training.toy_data import SampleCache
 from imagedream.workshop.training.train_config import DataConfig
@@ -163,6 +168,7 @@ class TrainingData(pl.LightningDataModule):
             entries = index(
                 *self._found, examine_rendered, config.cache, config.workers, rendered.skip_broken
             )
+            check_sizes(entries, rendered.image_size)
             splits = hold_out(entries, config.validation_objects)
             self.training, self.validation = (RenderedSamples(split, rendered) for split in splits)
             if config.mixes:

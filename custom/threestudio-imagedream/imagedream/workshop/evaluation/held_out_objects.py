@@ -1,7 +1,8 @@
-"""Toys that a network was not trained on, as test cases: a prompt picture, the true views, answers without any model."""
+"""Objects that a network was not trained on, as test cases: a prompt picture, the true views, answers without any model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from imagedream import cameras, checkpoints
 from imagedream.image_prompt.prompt import OBJECT_FRACTION, place
-from imagedream.mesh.raycast import Light, Views, render
+from imagedream.mesh.raycast import Light, Meshes, Views, render
+from imagedream.mesh.reading import bounds, load_parts, normalise_parts
 from imagedream.pictures import composite
 from imagedream.toybox import FIRST_KINDS, KINDS, Toy, make_toy
+from imagedream.workshop.rendering.captioned_files import Item
 
 TrainedOn = Sequence[Mapping[str, Any]]
 """A network's record of its trainings (`MultiViewUNet`); those on toys have `kinds`, `split`, `first_seed` and `objects`."""
@@ -35,7 +38,7 @@ class Orbit:
     relative_distance: float = 0.73
     """Half the frame's height at the origin in world units: the middle of what the small model is trained on."""
 
-    def views(self, mesh: trimesh.Trimesh, size: int, lit: bool = True) -> Views:
+    def views(self, mesh: Meshes, size: int, lit: bool = True) -> Views:
         """Pictures of a mesh from these cameras, shaded or in its plain colours."""
         azimuths = torch.tensor(self.azimuths_deg)
         fov = torch.full_like(azimuths, self.fov_y_deg)
@@ -43,30 +46,36 @@ class Orbit:
         poses = cameras.look_at_origin(torch.full_like(azimuths, self.elevation_deg), azimuths, distance)
         return render(mesh, poses, fov, size, Light() if lit else None)
 
-    def on_white(
-        self, mesh: trimesh.Trimesh, size: int, lit: bool = True
-    ) -> Float[Tensor, "view 3 {size} {size}"]:
+    def on_white(self, mesh: Meshes, size: int, lit: bool = True) -> Float[Tensor, "view 3 {size} {size}"]:
         """The same in front of white."""
         rgba = self.views(mesh, size, lit).rgba
         return composite(rgba, torch.ones(len(rgba), 3))
 
 
 @dataclass(frozen=True)
-class HeldOutCase:
-    """A toy that training never saw, and how it is asked for."""
+class HeldOutMesh:
+    """An object from a file."""
 
-    toy: Toy
+    mesh: tuple[trimesh.Trimesh, ...]
+    """Its parts in world axes; bounding box centred at 0 with longest side 1."""
+    caption: str
+    kind: str
+    """What tables group it by."""
+
+
+@dataclass(frozen=True)
+class HeldOutCase:
+    """An object that training never saw, and how it is asked for."""
+
+    label: str
+    """For tables and file names."""
+    object: Toy | HeldOutMesh
     prompt: Float[Tensor, "4 size size"]
-    """The toy from its front side, straight alpha, placed as any picture would be."""
+    """The object from its front side, straight alpha, placed as any picture would be."""
     prompt_azimuth_deg: float
     prompt_elevation_deg: float
     orbit: Orbit
     """The four views that are asked for."""
-
-    @property
-    def label(self) -> str:
-        """Kind and seed, for tables and file names."""
-        return f"{self.toy.kind}-{self.toy.seed}"
 
 
 def held_out_cases(
@@ -128,19 +137,58 @@ def held_out_case(
             (`unseen_toys`).
     """
     toy = make_toy(seed, kind, split=split, combinations=combinations)
+    return ask_for(toy, f"{kind}-{seed}", seed, prompt_size, largest_prompt_azimuth_deg)
+
+
+def ask_for(
+    thing: Toy | HeldOutMesh, label: str, seed: int, prompt_size: int, largest_prompt_azimuth_deg: float
+) -> HeldOutCase:
+    """The case of an object, with cameras that follow from the seed."""
     draws = torch.rand(3, generator=torch.Generator().manual_seed(seed)).tolist()
     prompt_azimuth_deg = (2 * draws[0] - 1) * largest_prompt_azimuth_deg
     prompt_elevation_deg, elevation_deg = (draw * LARGEST_ELEVATION_DEG for draw in draws[1:])
-    prompt = prompt_picture(toy, prompt_azimuth_deg, prompt_elevation_deg, prompt_size)
+    prompt = prompt_picture(thing, prompt_azimuth_deg, prompt_elevation_deg, prompt_size)
     orbit = Orbit(elevation_deg=elevation_deg)
-    return HeldOutCase(toy, prompt, prompt_azimuth_deg, prompt_elevation_deg, orbit)
+    return HeldOutCase(label, thing, prompt, prompt_azimuth_deg, prompt_elevation_deg, orbit)
+
+
+def held_out_meshes(
+    items: Sequence[Item],
+    count: int,
+    seed: int = 0,
+    prompt_size: int = _PROMPT_PX,
+    largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
+) -> list[HeldOutCase]:
+    """Cases from mesh files, asked for as toys are.
+
+    Args:
+        items: `imagedream.workshop.rendering.captioned_files.find_items`.
+        count: how many of them; which ones follows from the seed.
+        seed: case i has the cameras of toy `seed + i`.
+        prompt_size: side of the prompt in pixels.
+        largest_prompt_azimuth_deg: see `held_out_case`.
+
+    Raises:
+        ValueError: there are fewer.
+        imagedream.mesh.reading.MeshError: one cannot be read.
+    """
+    if not 1 <= count <= len(items):
+        raise ValueError(f"{count} objects are asked for, there are {len(items)}")
+    chosen = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))[:count].tolist()
+    cases = []
+    for number, index in enumerate(chosen, seed):
+        item = items[index]
+        parts = tuple(normalise_parts(load_parts(item.source)))
+        shown = HeldOutMesh(parts, item.caption or "", Path(item.source).parent.name)
+        cases.append(ask_for(shown, item.key, number, prompt_size, largest_prompt_azimuth_deg))
+    return cases
 
 
 def prompt_picture(
-    toy: Toy, azimuth_deg: float, elevation_deg: float, size: int = _PROMPT_PX
+    thing: Toy | HeldOutMesh, azimuth_deg: float, elevation_deg: float, size: int = _PROMPT_PX
 ) -> Float[Tensor, "4 {size} {size}"]:
-    """A toy seen from somewhere, straight alpha, placed as any picture would be."""
-    rgba = Orbit((azimuth_deg,), elevation_deg).views(toy.mesh, _PROMPT_PX).rgba[0]
+    """An object seen from somewhere, straight alpha, placed as any picture would be."""
+    rgba = Orbit((azimuth_deg,), elevation_deg).views(thing.mesh, _PROMPT_PX).rgba[0]
     return place(rgba, size, OBJECT_FRACTION)
 
 
@@ -151,13 +199,14 @@ def prompt_copied(case: HeldOutCase, size: int, views: int = 4) -> Float[Tensor,
     return resized.clamp(0, 1).expand(views, -1, -1, -1)
 
 
-def ellipsoid(toy: Toy) -> trimesh.Trimesh:
-    """A lump of the toy's true extents in its mean visible colour: what knowing only size and colour would score."""
+def ellipsoid(thing: Toy | HeldOutMesh) -> trimesh.Trimesh:
+    """A lump of the object's true extents in its mean visible colour: what knowing only size and colour would score."""
     around = Orbit(tuple(45.0 * step for step in range(8)), LARGEST_ELEVATION_DEG / 2)
-    rgba = around.views(toy.mesh, 32, lit=False).rgba
+    rgba = around.views(thing.mesh, 32, lit=False).rgba
     colour = (rgba[:, :3] * rgba[:, 3:]).sum(dim=(0, 2, 3)) / rgba[:, 3].sum()
+    low, high = bounds([thing.mesh] if isinstance(thing.mesh, trimesh.Trimesh) else thing.mesh)
     mesh = trimesh.creation.icosphere(subdivisions=3)
-    mesh.apply_scale(toy.mesh.extents / mesh.extents)
+    mesh.apply_scale((high - low) / mesh.extents)
     colour_8bit = np.uint8([*(colour * 255).round().tolist(), 255])
     mesh.visual = trimesh.visual.ColorVisuals(mesh, face_colors=np.tile(colour_8bit, (len(mesh.faces), 1)))
     return mesh
@@ -171,7 +220,7 @@ def trivial_answers(
     return {
         "blank white": torch.ones(views, 3, size, size),
         "prompt copied": prompt_copied(case, size, views),
-        "ellipsoid": orbit.on_white(ellipsoid(case.toy), size),
+        "ellipsoid": orbit.on_white(ellipsoid(case.object), size),
     }
 
 
