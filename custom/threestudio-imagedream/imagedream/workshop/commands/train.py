@@ -57,17 +57,24 @@ class Assemble(Verb):
     """Folder to write."""
     network: Path = Path("outputs/train/toybox-diffusion")
     """Run folder of the multi-view network."""
-    autoencoder: Path = Path("outputs/train/toybox-autoencoder")
-    """Run folder of the autoencoder, whose decoder may have been trained further since the network began."""
-    encoder: Path = Path("outputs/train/toybox-encoder")
+    autoencoder: Path | None = None
+    """Run folder of the autoencoder, whose decoder may have been trained further since the network began; otherwise what the
+    network was trained with."""
+    encoder: Path | None = None
     """Run folder of CLIP, for its curve."""
     guidance_scale: float | None = None
-    """Strength of guidance that was found to suit the network; `views` and `evaluate` use it unless told otherwise."""
+    """Strength of guidance that was found to suit the network; `views` and `evaluate` use this and the next two unless told
+    otherwise."""
+    refine_strength: float | None = None
+    """Below 1 the views are predicted in one step and refined in that share of the steps."""
+    num_inference_steps: int | None = None
+    """Steps of the sampler."""
     average: tuple[str, ...] = ()
     """Models (folders, as for `--weights`) whose network and CLIP are averaged with these: the models that this training started from."""
 
     def run(self) -> None:  # noqa: D102
-        for run in (self.network, self.autoencoder, self.encoder):
+        runs = [run for run in (self.encoder, self.autoencoder, self.network) if run is not None]
+        for run in runs:
             if not (run / "stats.jsonl").is_file():
                 raise FileNotFoundError(f"{run} is no run folder of `train`: it has no stats.jsonl")
         from imagedream.workshop.training.assemble import assemble, plot_curves
@@ -76,8 +83,10 @@ class Assemble(Verb):
             self.network,
             self.autoencoder,
             self.out,
-            guidance_scale=self.guidance_scale,
             others=self.average,
+            guidance_scale=self.guidance_scale,
+            refine_strength=self.refine_strength,
+            num_inference_steps=self.num_inference_steps,
         )
-        plot_curves([self.encoder, self.autoencoder, self.network], self.out / "curves.png")
+        plot_curves(runs, self.out / "curves.png")
         say(self.out)

@@ -16,26 +16,44 @@ from imagedream.runs.files import atomic_folder, atomic_path
 
 def assemble(
     network: Path,
-    autoencoder: Path,
+    autoencoder: Path | None,
     out: Path,
     dtype: torch.dtype = torch.float16,
-    guidance_scale: float | None = None,
     others: Sequence[str | Path] = (),
+    **sampling: float | int | None,
 ) -> Path:
     """A model folder from a trained network and a (perhaps further trained) autoencoder with the same encoder.
 
     Args:
         network: run folder of the multi-view network; its `model/` is a whole pipeline.
-        autoencoder: run folder of the autoencoder; its decoder is used.
+        autoencoder: run folder of the autoencoder; its decoder is used. None keeps the one that the network was trained with.
         out: folder to write; a model card that is already there stays.
         dtype: of the written weights.
-        guidance_scale: what was found to suit the network, saved with it; None leaves what the network's folder says.
         others: models whose network and CLIP are averaged with these, see `average`.
+        **sampling: `guidance_scale`, `refine_strength` and `num_inference_steps` that were found to suit the network, saved
+            with it; what is missing or None stays as the network's folder says.
 
     Raises:
         ValueError: if the autoencoder's encoder is not the one that the network was trained with, or the others do not fit.
     """
     pipeline = checkpoints.load(network / "model")
+    if autoencoder is not None:
+        _take_decoder(pipeline, network, autoencoder)
+    average(pipeline, others)
+    pipeline.register_to_config(**{name: value for name, value in sampling.items() if value is not None})
+    kept = [file for file in out.glob("*") if file.suffix in (".md", ".png")]
+    with atomic_folder(out, replace=True) as folder:
+        for part in (pipeline.unet, pipeline.vae, pipeline.encoder):
+            # diffusers' own `to` warns of modules to keep in float32: there are none
+            torch.nn.Module.to(part, dtype)
+        # files that a repository takes without large-file storage
+        pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size="15MB")
+        for file in kept:
+            shutil.copy(file, folder)
+    return out
+
+
+def _take_decoder(pipeline: ImageDreamPipeline, network: Path, autoencoder: Path) -> None:
     vae = checkpoints.load_part(autoencoder / "model", "vae")[0]
     state, trained_with = vae.state_dict(), pipeline.vae.state_dict()
     encoder = [key for key in state if key.startswith(("encoder.", "quant_conv."))]
@@ -47,19 +65,6 @@ def assemble(
         )
     vae.register_to_config(scaling_factor=factors[1])
     pipeline.register_modules(vae=vae)
-    average(pipeline, others)
-    if guidance_scale is not None:
-        pipeline.register_to_config(guidance_scale=guidance_scale)
-    kept = [file for file in out.glob("*") if file.suffix in (".md", ".png")]
-    with atomic_folder(out, replace=True) as folder:
-        for part in (pipeline.unet, pipeline.vae, pipeline.encoder):
-            # diffusers' own `to` warns of modules to keep in float32: there are none
-            torch.nn.Module.to(part, dtype)
-        # files that a repository takes without large-file storage
-        pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size="15MB")
-        for file in kept:
-            shutil.copy(file, folder)
-    return out
 
 
 @torch.no_grad()
