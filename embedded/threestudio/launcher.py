@@ -123,6 +123,9 @@ def read_status(path: str | Path) -> tuple[int, int]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return int(checkpoint["epoch"]), int(checkpoint["global_step"])
-    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        problem = str(error).splitlines()[0]
+    except pickle.UnpicklingError as error:  # torch's own words advise to load it all the same
+        problem = "it holds something else than tensors and plain values, which could run code, or is damaged"
+        raise ValueError(f"{path} is not a checkpoint that can be resumed: {problem}") from error
+    except (RuntimeError, EOFError, KeyError, TypeError) as error:
+        problem = str(error).splitlines()[0] if str(error) else "it is damaged"
         raise ValueError(f"{path} is not a checkpoint that can be resumed: {problem}") from error

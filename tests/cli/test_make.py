@@ -18,6 +18,12 @@ def test_the_version_is_said(capsys):
     assert capsys.readouterr().out == f"imagedream {imagedream.__version__}\n"
 
 
+def test_the_home_folder_after_an_equals_sign(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["prepare", ROBOT, "--out=~/rgba.png", "--size", "64", "-q"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'rgba.png'}\n"
+
+
 def test_quiet_says_the_result_alone(tmp_path, capsys):
     assert main(["prepare", ROBOT, "-q", "-o", str(tmp_path / "rgba.png"), "--size", "64"]) == 0
     assert capsys.readouterr() == (f"{tmp_path / 'rgba.png'}\n", "")

@@ -65,6 +65,16 @@ def _any_verb() -> Any:
     return reduce(or_, verbs)
 
 
+def _with_home(argument: str) -> str:
+    """A shell leaves the `~` of `--out=~/x` as it is."""
+    option, _, value = argument.partition("=")
+    if not option.startswith("--") or not value.startswith("~"):
+        return argument
+    from imagedream.runs.settings import with_home
+
+    return f"{option}={with_home(value, option[2:].replace('-', '_'))}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
@@ -82,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "ImageDream: one picture becomes four views and a 3D model. --version says which this is, "
         "--tyro-print-completion bash|zsh|tcsh prints a completion script."
     )
+    arguments = [_with_home(argument) for argument in arguments]
     verb = tyro.cli(_any_verb(), prog="imagedream", description=about, args=arguments)
     verb = getattr(verb, "what", verb)  # `evaluate` holds the verb
     with _log(verb):
