@@ -1,5 +1,6 @@
 """Reconstruction against its definition: perfect denoisers, exact inversion, patches by hand, a fit with known edges."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +11,6 @@ from imagedream.reconstruction import (
     complete_views,
     ddim,
     draw_patches,
-    noise_level,
     turned_azimuth,
     view_loss,
 )
@@ -23,7 +23,7 @@ from tests.test_distillation import (
 )
 
 
-def complete(latents, level, schedule=None, seed=0, given=None, **settings):
+def complete(latents, level, schedule=None, entry=0.6, seed=0, given=None, **settings):
     given = given or condition()
     return complete_views(
         None,
@@ -32,7 +32,7 @@ def complete(latents, level, schedule=None, seed=0, given=None, **settings):
         group_inputs(len(latents))["cameras"],
         given,
         given.without_image(),
-        level,
+        (entry * level, level),
         ReconstructionSettings(**settings),
         generator=torch.Generator().manual_seed(seed),
     )
@@ -110,19 +110,18 @@ def test_evaluations(entry, calls):
 
 def test_bad_settings():
     latents = group_inputs()["latents"].detach()
-    with pytest.raises(ValueError, match=r"noise level is 1\.2, must be above 0 and at most 1"):
-        complete(latents, 1.2)
-    with pytest.raises(ValueError, match=r"entry is 0\.0, must be above 0"):
-        ReconstructionSettings(entry=0.0)
+    for level, entry in ((1.2, 0.5), (0.0, 0.5), (0.5, 1.5)):
+        with pytest.raises(
+            ValueError, match=r"noise levels are \(.*, must be fractions with 0 < first <= second <= 1"
+        ):
+            complete(latents, level, entry=entry)
     with pytest.raises(ValueError, match="0 inversion_steps and 8 denoising_steps, must be at least 1"):
         ReconstructionSettings(inversion_steps=0)
     with pytest.raises(ValueError, match="patches are 8 x 20 pixels, the pictures only 16 x 16"):
         draw_patches(2, 16, 3, 8, 20, torch.Generator())
 
 
-def test_schedules():
-    assert noise_level(0, 1, 0.8, 0.4) == 0.8
-    assert [noise_level(number, 5, 0.8, 0.4) for number in range(5)] == [0.8, 0.7, 0.6, 0.5, 0.4]
+def test_turned_groups():
     # eight groups of four look from 32 evenly spread directions
     directions = sorted(turned_azimuth(number) + 90 * view for number in range(8) for view in range(4))
     assert directions == [11.25 * number for number in range(32)]
@@ -140,6 +139,11 @@ def test_target_views():
     assert len(both) == 6
     assert len(both.at(9)) == 4
     assert both.at(10, most=3).azimuth_deg.tolist() == [3.0, 0.0, 1.0]
+    kept = TargetViews.from_arrays(both.to_arrays())
+    assert kept.to_arrays()["images"].dtype == np.uint8
+    torch.testing.assert_close(kept.images, both.images, atol=0.5 / 255, rtol=0)
+    again = TargetViews.from_arrays(kept.to_arrays())
+    assert all(torch.equal(getattr(kept, name), getattr(again, name)) for name in vars(kept))
 
 
 def test_patches():

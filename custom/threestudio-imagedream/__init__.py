@@ -25,7 +25,18 @@ if importlib.util.find_spec("imagedream") is None:
     # the library lies beside this file; last on the path, so that its neighbours hide nobody's modules
     sys.path.append(str(Path(__file__).parent))
 
-from . import background, data, exporter, fork, guidance, guidances, prompt_processor, reference, system  # noqa: E402
+from . import (  # noqa: E402
+    background,
+    data,
+    exporter,
+    fork,
+    guidance,
+    guidances,
+    prompt_processor,
+    reconstruction,
+    reference,
+    system,
+)
 
 __all__ = [
     "background",
@@ -35,6 +46,7 @@ __all__ = [
     "guidance",
     "guidances",
     "prompt_processor",
+    "reconstruction",
     "reference",
     "system",
 ]

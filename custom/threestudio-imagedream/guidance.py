@@ -1,4 +1,4 @@
-"""threestudio's guidance call around `imagedream.distillation`."""
+"""Guidance by an ImageDream model, and threestudio's guidance call around `imagedream.distillation`."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -44,8 +44,8 @@ def _memory_options(cfg: Any) -> MemoryOptions:
     options = MemoryOptions(**parse_structured(MemoryOptions, cfg.memory))
     if options.encoder == "free":
         raise ValueError(
-            "system.guidance.memory.encoder is 'free', but distillation encodes the prompt for every background colour "
-            "anew; use 'offload'"
+            "system.guidance.memory.encoder is 'free', but the prompt is encoded anew for every background colour; "
+            "use 'offload'"
         )
     return options
 
@@ -56,13 +56,12 @@ def _controller_weights(cfg: Any, epoch: int, step: int) -> ControllerWeights:
     return ControllerWeights(**{name: float(C(getattr(cfg, name), epoch, step)) for name in names})
 
 
-@threestudio.register("imagedream-guidance")
-class ImageDreamGuidance(BaseObject):
-    """Image-prompt score distillation with a frozen ImageDream model, which no checkpoint contains."""
+class DiffusionGuidance(BaseObject):
+    """What guidances by a frozen ImageDream model share: the model, which no checkpoint contains, and its prompt."""
 
     @dataclass
     class Config:
-        """Keys of `system.guidance`."""
+        """Keys of `system.guidance`, whichever way an ImageDream model guides."""
 
         weights: str = "toybox"
         """`toybox` (the small model that ships), a file or folder of weights, or an id on the Hugging Face hub."""
@@ -73,15 +72,6 @@ class ImageDreamGuidance(BaseObject):
         adapter_scale: NotNegative = 1.0
         """How much of it."""
         guidance_scale: Annotated[Any, Schedule(NotNegative)] = 5.0
-        min_step_percent: Annotated[Any, Schedule(Fraction)] = 0.02
-        max_step_percent: Annotated[Any, Schedule(Fraction)] = 0.98
-        """Timesteps are drawn between these fractions of the training timesteps, one per group."""
-        recon_loss: bool = True
-        """True: the x0-reconstruction loss of the paper. False: score distillation sampling with weight σ²."""
-        recon_std_rescale: Annotated[Any, Schedule(Fraction)] = 0.2
-        """Blend of the rescaling of x0 that tames guidance; 0 is off."""
-        grad_clip: Annotated[Any, Schedule(Positive | None)] = None
-        """Largest norm of a group's latent gradient; None does not clip."""
         n_view: Count = 4
         precision: str = "auto"
         """Of the weights: float32, float16 or bfloat16; `auto` is float16 on CUDA and float32 elsewhere."""
@@ -89,9 +79,6 @@ class ImageDreamGuidance(BaseObject):
         """`imagedream.memory_options.MemoryOptions`, such as {encoder: offload, vae_checkpointing: true}."""
         groups_per_call: Count | None = None
         """Most groups the network sees at once (each group counts twice, for guidance); None is all."""
-        prompt_background: str = "match"
-        """`match`: the prompt is shown on the colour behind its group's renders. `mean_grey`: on the grey of the whole
-        batch's mean, as in the released code."""
         prompt_temperature: Positive = PROMPT_TEMPERATURE
         """How little it matters from which side a picture was taken, where several are given; see `angle_bias`."""
         ip_weight: Annotated[Any, Schedule(NotNegative)] = 1.0
@@ -113,12 +100,11 @@ class ImageDreamGuidance(BaseObject):
     @classmethod
     def preflight(cls, cfg: Any) -> None:
         """Raise a ValueError that says what is wrong with the settings or the weights, without loading them."""
-        cfg = parse_structured(cls.Config, cfg)
-        if cfg.prompt_background not in PROMPT_BACKGROUNDS:
-            allowed = " or ".join(map(repr, PROMPT_BACKGROUNDS))
-            raise ValueError(
-                f"system.guidance.prompt_background is {cfg.prompt_background!r}, must be {allowed}"
-            )
+        cls.check(parse_structured(cls.Config, cfg))
+
+    @classmethod
+    def check(cls, cfg: Config) -> None:
+        """The same for parsed settings."""
         precision(cfg.precision, "cpu")
         _memory_options(cfg)
         checkpoints.check(cfg.weights)
@@ -127,7 +113,7 @@ class ImageDreamGuidance(BaseObject):
 
     def configure(self) -> None:
         """Load the model."""
-        ImageDreamGuidance.preflight(self.cfg)
+        self.check(self.cfg)
         if self.cfg.weights == "toybox":
             threestudio.warn(SMALL_MODEL_WARNING)
         dtype = precision(self.cfg.precision, self.device)
@@ -143,21 +129,10 @@ class ImageDreamGuidance(BaseObject):
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         """Evaluate the schedules at a training step, and begin its random numbers."""
-        from imagedream.distillation import DistillationSettings
-
-        cfg = self.cfg
-        keys = ("min_step_percent", "max_step_percent", "guidance_scale", "recon_std_rescale", "grad_clip")
-        given = {key: getattr(cfg, key) for key in keys}
-        now = {key: None if value is None else C(value, epoch, global_step) for key, value in given.items()}
+        self.step = global_step
         self.generator = step_generator(torch.initial_seed(), global_step, STREAM)
-        self.weights = _controller_weights(cfg, epoch, global_step)
-        self.settings = DistillationSettings(
-            timestep_range=(now["min_step_percent"], now["max_step_percent"]),
-            guidance_scale=now["guidance_scale"],
-            recon_std_rescale=now["recon_std_rescale"],
-            gradient_clip=now["grad_clip"],
-            groups_per_call=cfg.groups_per_call,
-        )
+        self.weights = _controller_weights(self.cfg, epoch, global_step)
+        self.guidance_scale = float(C(self.cfg.guidance_scale, epoch, global_step))
 
     def encode_prompt(self, prompt: PromptOutput, background: Tensor) -> tuple[Any, Any]:
         """(condition, "no condition") of one group in front of a background colour, from the cache if it is there.
@@ -202,6 +177,89 @@ class ImageDreamGuidance(BaseObject):
         if rgb_as_latents:
             return pixels * 2 - 1
         return self.pipeline.encode_images(pixels).float()
+
+    def conditions(self, prompt: PromptOutput, colours: Tensor, azimuth_deg: Tensor) -> tuple[Any, Any]:
+        """(condition, "no condition") of a step: on these colours, for views from these azimuths `(group, view)`."""
+        from imagedream.model import concatenate_conditions
+
+        pairs = [self.encode_prompt(prompt, colour) for colour in colours]
+        prompt_azimuths = [image.azimuth_deg for image in prompt.images]
+        bias = angle_bias(azimuth_deg, prompt_azimuths, self.cfg.prompt_temperature)
+        pair = [
+            concatenate_conditions(list(rows)).with_prompt_bias(bias) for rows in zip(*pairs, strict=True)
+        ]
+        return self.weights.apply(*pair, self.empty_tokens())
+
+    def sample_views(
+        self,
+        prompt: PromptOutput,
+        seed: int,
+        background: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        **how: Any,
+    ) -> Any:
+        """The pipeline's answer with four views of the prompt; `how` are further arguments of `ImageDreamPipeline`."""
+        return self.pipeline(
+            images=prompt.images,
+            prompt=prompt.prompt,
+            negative_prompt=prompt.negative_prompt,
+            prompt_suffix=self.cfg.prompt_suffix,
+            prompt_temperature=self.cfg.prompt_temperature,
+            weights=self.weights,
+            generator=torch.Generator().manual_seed(seed),
+            background=background,
+            output_type="pt",
+            **how,
+        )
+
+
+@threestudio.register("imagedream-guidance")
+class ImageDreamGuidance(DiffusionGuidance):
+    """Image-prompt score distillation."""
+
+    @dataclass
+    class Config(DiffusionGuidance.Config):
+        """Keys of `system.guidance` for distillation, `imagedream-guidance`."""
+
+        min_step_percent: Annotated[Any, Schedule(Fraction)] = 0.02
+        max_step_percent: Annotated[Any, Schedule(Fraction)] = 0.98
+        """Timesteps are drawn between these fractions of the training timesteps, one per group."""
+        recon_loss: bool = True
+        """True: the x0-reconstruction loss of the paper. False: score distillation sampling with weight σ²."""
+        recon_std_rescale: Annotated[Any, Schedule(Fraction)] = 0.2
+        """Blend of the rescaling of x0 that tames guidance; 0 is off."""
+        grad_clip: Annotated[Any, Schedule(Positive | None)] = None
+        """Largest norm of a group's latent gradient; None does not clip."""
+        prompt_background: str = "match"
+        """`match`: the prompt is shown on the colour behind its group's renders. `mean_grey`: on the grey of the whole
+        batch's mean, as in the released code."""
+
+    cfg: Config
+
+    @classmethod
+    def check(cls, cfg: Config) -> None:
+        """As for all guidances by an ImageDream model."""
+        super().check(cfg)
+        if cfg.prompt_background not in PROMPT_BACKGROUNDS:
+            allowed = " or ".join(map(repr, PROMPT_BACKGROUNDS))
+            raise ValueError(
+                f"system.guidance.prompt_background is {cfg.prompt_background!r}, must be {allowed}"
+            )
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        """Evaluate the schedules at a training step, and begin its random numbers."""
+        from imagedream.distillation import DistillationSettings
+
+        super().update_step(epoch, global_step, on_load_weights)
+        keys = ("min_step_percent", "max_step_percent", "recon_std_rescale", "grad_clip")
+        given = {key: getattr(self.cfg, key) for key in keys}
+        now = {key: None if value is None else C(value, epoch, global_step) for key, value in given.items()}
+        self.settings = DistillationSettings(
+            timestep_range=(now["min_step_percent"], now["max_step_percent"]),
+            guidance_scale=self.guidance_scale,
+            recon_std_rescale=now["recon_std_rescale"],
+            gradient_clip=now["grad_clip"],
+            groups_per_call=self.cfg.groups_per_call,
+        )
 
     def __call__(
         self,
@@ -274,15 +332,3 @@ class ImageDreamGuidance(BaseObject):
             return background.mean().expand(1, 3)
         colours = background.expand_as(rgb).unflatten(0, (groups, -1)).mean((1, 2, 3))
         return colours[:1] if (colours == colours[:1]).all() else colours
-
-    def conditions(self, prompt: PromptOutput, colours: Tensor, azimuth_deg: Tensor) -> tuple[Any, Any]:
-        """(condition, "no condition") of a step: on these colours, for views from these azimuths `(group, view)`."""
-        from imagedream.model import concatenate_conditions
-
-        pairs = [self.encode_prompt(prompt, colour) for colour in colours]
-        prompt_azimuths = [image.azimuth_deg for image in prompt.images]
-        bias = angle_bias(azimuth_deg, prompt_azimuths, self.cfg.prompt_temperature)
-        pair = [
-            concatenate_conditions(list(rows)).with_prompt_bias(bias) for rows in zip(*pairs, strict=True)
-        ]
-        return self.weights.apply(*pair, self.empty_tokens())

@@ -7,6 +7,7 @@ gradient is the weighted sum of theirs. A guidance is loaded when its weight is 
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any
 
 from torch import Tensor, nn
@@ -36,7 +37,8 @@ class GuidanceEntry:
     """Number or schedule; at 0 the guidance is not called, and not in memory."""
     cameras: str = "all"
     """What it sees: `all` images of a step, those of the first `group`, or the `first` image. A guidance with a method
-    `camera_batch(prompt)` is shown the render of its own cameras instead, or is not called where that gives None."""
+    `camera_batch(prompt, batch, render)` is shown the render of its own cameras instead, or is not called where that
+    gives None."""
     every: Count = 1
     """Called in every n-th step only."""
 
@@ -108,19 +110,24 @@ class MixedGuidance:
 
     def __call__(
         self,
-        out: dict[str, Any],
+        shared: Callable[[], dict[str, Any]],
         batch: dict[str, Any],
         group_size: int,
         render: Callable[..., dict[str, Any]],
-    ) -> dict[str, Any]:
-        """What the guidance answers in a step: at least one `loss_*`, all of them single numbers; or nothing at all."""
-        cameras = self.cfg.cameras
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """What the guidance answers in a step: at least one `loss_*`, all of them single numbers; or nothing at all.
+
+        And the render of cameras of its own, if it has brought any; `shared` gives that of the batch's.
+        """
+        cameras, own = self.cfg.cameras, None
         if hasattr(self.guidance, "camera_batch"):
-            batch = self.guidance.camera_batch(self.prompt)
+            batch = self.guidance.camera_batch(self.prompt, batch, render)
             if batch is None:
-                return {}
-            out = render(batch)
-        elif cameras != "all":
+                return {}, None
+            out = own = render(batch)
+        else:
+            out = shared()
+        if own is None and cameras != "all":
             count = 1 if cameras == "first" else group_size
             total = len(batch["c2w"])
             out, batch = first_images(out, count, total), first_images(batch, count, total)
@@ -135,7 +142,7 @@ class MixedGuidance:
                 f"{cameras}) and answered: {type(error).__name__}: {error}"
             ) from error
         self._check(answer)
-        return answer
+        return answer, own
 
     def _arguments(self, out: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
         """Of a step, what the guidance can be called with."""
@@ -234,20 +241,22 @@ class GuidanceMix(Updateable):
             member.free()
 
     def __call__(
-        self, out: dict[str, Any], batch: dict[str, Any], render: Callable[..., dict[str, Any]]
-    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        self, batch: dict[str, Any], render: Callable[..., dict[str, Any]]
+    ) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
         """The terms of a step's loss, weighted.
 
         Args:
-            out: the render of the batch.
             batch: cameras.
-            render: renders other cameras, for guidances that bring their own.
+            render: renders these, if a guidance wants to see them, and those that guidances bring themselves.
 
         Returns:
-            Weighted terms, and numbers to log; the names of those of further guidances begin with its name or place.
+            Weighted terms; numbers to log, where the names of those of further guidances begin with its name or place; and
+            the render of the batch, or where nobody wanted it the first of the others.
         """
         terms: dict[str, Tensor] = {}
         numbers: dict[str, Any] = {}
+        renders: list[dict[str, Any]] = []
+        shared = cache(lambda: render(batch))
         for member in self.members:
             weight = member.weight(self.epoch, self.step)
             if weight == 0:
@@ -255,7 +264,8 @@ class GuidanceMix(Updateable):
             if not member.is_active(self.epoch, self.step):
                 continue
             member.load(self.epoch, self.step)
-            answer = member(out, batch, self.group_size, render)
+            answer, own = member(shared, batch, self.group_size, render)
+            renders += [] if own is None else [own]
             prefix = f"{member.name}/" if member.name else ""
             for name, value in answer.items():
                 if _is_number(value):
@@ -264,4 +274,4 @@ class GuidanceMix(Updateable):
                     terms[prefix + name] = weight * value
         if not any(isinstance(term, Tensor) for term in terms.values()):
             raise ValueError(f"no guidance has a loss at step {self.step}: {self._weights(self.step)}")
-        return terms, numbers
+        return terms, numbers, shared() if shared.cache_info().currsize or not renders else renders[0]

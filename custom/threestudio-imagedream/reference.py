@@ -120,7 +120,7 @@ class ReferenceGuidance(BaseObject):
         certain = {"certainty": 1.0, "silhouette_iou": 1.0, "azimuth_probabilities": ()}
         return PromptCamera(azimuth_deg, cfg.elevation_deg, distance, cfg.fovy_deg, (0.0, 0.0), **certain)
 
-    def camera_batch(self, prompt_utils: PromptOutput) -> dict[str, Any] | None:
+    def camera_batch(self, prompt_utils: PromptOutput, *_: Any) -> dict[str, Any] | None:
         """A camera that looks at the origin from where the picture was taken and sees all of it; None if that is not known."""
         camera = self._camera(prompt_utils)
         if camera is None:

@@ -32,8 +32,9 @@ from threestudio.utils.misc import find_last_path
 from .camera_estimate import PromptCameraSettings, check_prompt_camera, estimate_cameras, turned_warnings
 from .chunked_rendering import first_images, render_in_chunks
 from .exporter import ImageDreamMeshExporter
-from .guidance import SMALL_MODEL_WARNING, ImageDreamGuidance
+from .guidance import SMALL_MODEL_WARNING, DiffusionGuidance
 from .guidances import GuidanceMix, preflight
+from .reconstruction import ReconstructionGuidance
 from .recovery import Recovery
 from .regularisers import REGULARISERS
 from .trial import RunRecord, by_step, write_trial_report
@@ -122,7 +123,7 @@ class ImageDreamSystem(BaseLift3DSystem):
         """Read the prompt, load the diffusion model, show what it makes of the picture."""
         super().on_fit_start()
         if self._trainer is not None and self.trainer.ckpt_path is None:  # else resumed
-            for earlier in ("views.npz", "run.json"):  # of another run in the same folder
+            for earlier in ("views.npz", "targets.npz", "run.json"):  # of another run in the same folder
                 Path(self.get_save_path(earlier)).unlink(missing_ok=True)
         with self.record.timed("prompt"):
             self.read_prompt()
@@ -132,9 +133,11 @@ class ImageDreamSystem(BaseLift3DSystem):
         if not Path(self.get_save_path("views.npz")).exists():
             with self.record.timed("load model"):
                 guidance = self.mix.members[0].load(self.true_current_epoch, self.true_global_step)
-            if isinstance(guidance, ImageDreamGuidance):
+            if isinstance(guidance, DiffusionGuidance):
                 with self.record.timed("four views"):
-                    self.save_views(guidance)
+                    self.make_views(guidance)
+        else:
+            self.read_targets()
         for member in self.mix:
             member.read_prompt(self.prompt_utils)
         self._started = time.perf_counter()
@@ -152,21 +155,17 @@ class ImageDreamSystem(BaseLift3DSystem):
         self.record.note(prompt=self.prompt_utils.prompt, warnings=notes)
         self._use_cameras(self.record.cameras())  # of a resumed run
 
-    def save_views(self, guidance: ImageDreamGuidance) -> None:
-        """Sample the diffusion model's four views into `views.png` and `save/views.npz`."""
-        output = guidance.pipeline(
-            images=self.prompt_utils.images,
-            prompt=self.prompt_utils.prompt,
-            negative_prompt=self.prompt_utils.negative_prompt,
-            prompt_suffix=guidance.cfg.prompt_suffix,
-            prompt_temperature=guidance.cfg.prompt_temperature,
-            weights=guidance.weights,
-            guidance_scale=self.views.guidance_scale,
-            num_inference_steps=self.views.steps,
-            elevation_deg=self.views.elevation_deg,
-            generator=torch.Generator().manual_seed(self.views.seed),
-            output_type="pt",
-        )
+    def make_views(self, guidance: DiffusionGuidance) -> None:
+        """Sample the diffusion model's four views into `views.png` and `save/views.npz`; reconstruction begins with them."""
+        how = {
+            "guidance_scale": self.views.guidance_scale,
+            "num_inference_steps": self.views.steps,
+            "elevation_deg": self.views.elevation_deg,
+        }
+        output = guidance.sample_views(self.prompt_utils, self.views.seed, **how)
+        if isinstance(guidance, ReconstructionGuidance):
+            guidance.begin(self.prompt_utils, output, self.views.seed, **how)
+            self.save_targets()
         with atomic_path(self.trial_dir / "views.png") as path:
             label_strip(output.images, output.azimuths_deg).save(path)
         images = (output.images.permute(0, 2, 3, 1).float().cpu() * 255).round().byte()
@@ -179,6 +178,20 @@ class ImageDreamSystem(BaseLift3DSystem):
             },
         )
         threestudio.info(f"The diffusion model's four views: {self.trial_dir / 'views.png'}")
+
+    def save_targets(self) -> None:
+        """Keep the pictures that reconstruction fits to, for a run that goes on and for the report."""
+        guidance = self.mix.members[0].guidance
+        if isinstance(guidance, ReconstructionGuidance):
+            self.save_data("targets.npz", guidance.targets.to_arrays())
+
+    def read_targets(self) -> None:
+        """Give a resumed run's reconstruction the pictures that it had."""
+        path = Path(self.get_save_path("targets.npz"))
+        if path.exists():
+            guidance = self.mix.members[0].load(self.true_current_epoch, self.true_global_step)
+            if isinstance(guidance, ReconstructionGuidance):
+                guidance.read_targets(path)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Render a batch of cameras, in chunks if all at once did not fit into memory."""
@@ -204,8 +217,7 @@ class ImageDreamSystem(BaseLift3DSystem):
 
     def loss_terms(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The terms of a step's loss with their weights, and further numbers to log."""
-        out = self(batch)
-        terms, numbers = self.mix(out, batch, render=self.forward)
+        terms, numbers, out = self.mix(batch, render=self.forward)
         for name in REGULARISERS:
             weight = self.C(self.cfg.loss.get(f"lambda_{name}", 0.0))
             if weight > 0:
@@ -215,11 +227,13 @@ class ImageDreamSystem(BaseLift3DSystem):
         return terms, numbers
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """One step of distillation, plus regularisers whose weight is not zero."""
+        """One step of guidance, plus regularisers whose weight is not zero."""
         if self.recovery.most_images is not None:
             batch = first_images(batch, self.recovery.most_images, len(batch["c2w"]))
         self.last_terms = lambda: self.loss_terms(batch)[0]
         terms, numbers = self.loss_terms(batch)
+        if self.true_global_step in self.cfg.guidance.get("round_steps", ()):
+            self.save_targets()
         self.recovery.check_terms(terms)
         for name, value in numbers.items():
             self.log(f"train/{name}", value)
@@ -278,7 +292,7 @@ class ImageDreamSystem(BaseLift3DSystem):
         if not self.prompt_camera.enabled:
             return
         guidance = self.mix.members[0].guidance
-        encoder = guidance.pipeline.encoder if isinstance(guidance, ImageDreamGuidance) else None
+        encoder = guidance.pipeline.encoder if isinstance(guidance, DiffusionGuidance) else None
         try:
             with self.record.timed(f"camera by the {when}"):
                 cameras = estimate_cameras(self, self.prompt_utils.images, self.prompt_camera, encoder)

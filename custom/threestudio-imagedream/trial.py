@@ -82,6 +82,8 @@ def write_trial_report(trial_dir: Path, record: RunRecord, cfg: Any) -> Path:
         with np.load(save / "views.npz") as views:
             parts["views"] = [PIL.Image.fromarray(image) for image in views["images"]]
             parts["view_names"] = [view_name(float(azimuth)) for azimuth in views["azimuths_deg"]]
+    if (save / "targets.npz").exists():
+        parts["rounds"] = _rounds(save / "targets.npz")
     parts["snapshots"] = []
     for step, path in by_step(save, r"it(\d+)-0\.png"):
         with PIL.Image.open(path) as grid:  # colour is the leftmost square
@@ -98,6 +100,16 @@ def write_trial_report(trial_dir: Path, record: RunRecord, cfg: Any) -> Path:
         levels = newest.with_name(f"{newest.stem}-levels.png")
         parts["mesh_levels"] = levels if levels.exists() else None
     return write_report(trial_dir / "report.html", **parts)
+
+
+def _rounds(path: Path) -> list[tuple[str, PIL.Image.Image]]:
+    """Labels and strips of the pictures that reconstruction was fitted to, those of each step together."""
+    with np.load(path) as targets:
+        images, steps = targets["images"], targets["step"]
+    return [
+        (f"from step {step} on", PIL.Image.fromarray(np.concatenate(images[steps == step], axis=1)))
+        for step in np.unique(steps)
+    ]
 
 
 def by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:

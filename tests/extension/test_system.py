@@ -52,7 +52,12 @@ TOYBOX_SMALL = ("data.height=16", "data.width=16")
 # Lightning 2.6 about itself, and what the host's launcher silences: cameras are drawn in the main process on purpose
 @pytest.mark.filterwarnings("ignore:.*treespec.*", "ignore:.*does not have many workers.*")
 @pytest.mark.parametrize(
-    ("name", "overrides"), [("imagedream.yaml", PAPER_SMALL), ("imagedream-toybox.yaml", TOYBOX_SMALL)]
+    ("name", "overrides"),
+    [
+        ("imagedream.yaml", PAPER_SMALL),
+        ("imagedream-toybox.yaml", TOYBOX_SMALL),
+        ("imagedream-fast.yaml", (*PAPER_SMALL[:-1], "system.guidance.round_steps=[1]")),
+    ],
 )
 def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, name, overrides):
     cfg = experiment(name, picture, weights, *overrides)

@@ -5,16 +5,17 @@ fits the field to them in many cheap steps that need no network. The first pictu
 later rounds are views of the field as it is, which the model completes: their latents z are noised, carried on to more
 noise by DDIM inversion, which keeps what they show, and denoised to the end with guidance:
 
-    z_s = α_s z + σ_s ε with s = 0.6 t,    z_t = DDIM⁻¹(z_s),    ẑ = DDIM(z_t)
+    z_s = α_s z + σ_s ε with s < t,    z_t = DDIM⁻¹(z_s),    ẑ = DDIM(z_t)
 
 t falls from round to round, so that less and less is made up.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
@@ -29,8 +30,6 @@ class ReconstructionSettings:
 
     guidance_scale: float = 2.0
     """Of classifier-free guidance while denoising; there is none while inverting."""
-    entry: float = 0.6
-    """Noise of the render, s, as a fraction of t; 1 leaves the inversion out."""
     inversion_steps: int = 4
     denoising_steps: int = 8
     groups_per_call: int | None = None
@@ -38,22 +37,11 @@ class ReconstructionSettings:
     predict: Callable[..., Tensor] = predict_noise
 
     def __post_init__(self) -> None:
-        if not 0 < self.entry <= 1:
-            raise ValueError(f"entry is {self.entry}, must be above 0 and at most 1")
         if min(self.inversion_steps, self.denoising_steps) < 1:
             raise ValueError(
                 f"{self.inversion_steps} inversion_steps and {self.denoising_steps} denoising_steps, "
                 "must be at least 1 each"
             )
-
-
-def noise_level(number: int, rounds: int, first: float, last: float) -> float:
-    """T of a round, as a fraction of the training timesteps: evenly from the first round's to the last round's.
-
-    >>> [noise_level(number, 3, 0.8, 0.4) for number in range(3)]
-    [0.8, 0.6, 0.4]
-    """
-    return first if rounds == 1 else round(first + (last - first) * number / (rounds - 1), 6)
 
 
 def turned_azimuth(number: int, views: int = 4) -> float:
@@ -105,7 +93,7 @@ def complete_views(
     cameras: Float[Tensor, "group view 16"],
     condition: Condition,
     unconditional: Condition,
-    level: float,
+    levels: tuple[float, float],
     settings: ReconstructionSettings = ReconstructionSettings(),
     *,
     generator: torch.Generator | None = None,
@@ -121,18 +109,16 @@ def complete_views(
         cameras: `imagedream.cameras.camera_condition` of every view.
         condition: the encoded prompt, one row per group or one row for all, on the renders' background.
         unconditional: what the network is given for "no condition".
-        level: t as a fraction of the training timesteps.
+        levels: s and t as fractions of the training timesteps; MicroDreamer has s = 0.6 t, equal ones leave inversion out.
         settings: guidance and numbers of steps.
         generator: source of ε.
 
     Raises:
-        ValueError: for a level outside (0, 1], or a condition that does not fit.
+        ValueError: for levels outside (0, 1] or a first one above the second, or a condition that does not fit.
     """
-    if not 0 < level <= 1:
-        raise ValueError(f"noise level is {level}, must be above 0 and at most 1")
-    last = scheduler.config.num_train_timesteps - 1
-    highest = round(level * last)
-    lowest = round(settings.entry * level * last)
+    if not 0 < levels[0] <= levels[1] <= 1:
+        raise ValueError(f"noise levels are {levels}, must be fractions with 0 < first <= second <= 1")
+    lowest, highest = (round(level * (scheduler.config.num_train_timesteps - 1)) for level in levels)
 
     def network(guidance_scale: float) -> Callable[[Tensor, Tensor], Tensor]:
         how = DistillationSettings(
@@ -180,6 +166,17 @@ class TargetViews:
         """One after another."""
         names = [field.name for field in fields(TargetViews)]
         return TargetViews(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """As a file can hold them; pictures of 8 bits."""
+        arrays = {field.name: getattr(self, field.name).numpy() for field in fields(self)}
+        return {**arrays, "images": (arrays["images"] * 255).round().astype(np.uint8)}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray]) -> "TargetViews":
+        """From what `to_arrays` gave."""
+        tensors = {field.name: torch.from_numpy(arrays[field.name]) for field in fields(TargetViews)}
+        return TargetViews(**{**tensors, "images": tensors["images"] / 255})
 
     def at(self, step: int, most: int | None = None) -> "TargetViews":
         """Those that count in a step, at most the newest `most` of them."""

@@ -55,6 +55,7 @@ def write_report(
     prompts: Sequence[Picture] = (),
     views: Sequence[Picture] | Tensor | None = None,
     view_names: Sequence[str] = VIEW_NAMES,
+    rounds: Sequence[tuple[str, Picture]] = (),
     snapshots: Sequence[tuple[str, Picture]] = (),
     turntable: str | os.PathLike[str] | None = None,
     mesh: str | os.PathLike[str] | None = None,
@@ -73,6 +74,7 @@ def write_report(
         prompts: what the model was shown.
         views: the diffusion model's views of it.
         view_names: labels of the views.
+        rounds: labels and pictures of the views that the model was asked for along the way, if it was.
         snapshots: labels and pictures over time, oldest first.
         turntable: an MP4 or WebM file.
         mesh: the exported GLB file.
@@ -104,6 +106,7 @@ def write_report(
         files=mesh_record.get("files", ()),
         views=_part(views, lambda views: _views(views, view_names), "No views were made."),
         turntable=_part(turntable, _film, "No turntable was rendered."),
+        rounds=None if not rounds else _part(rounds, _snapshots, ""),
         snapshots=_part(snapshots, _snapshots, "No snapshots were taken."),
         levels=None if mesh_levels is None else _part(mesh_levels, _image, ""),
         timings=_part(timings, dict, "No times were taken."),

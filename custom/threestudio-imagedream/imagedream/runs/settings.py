@@ -56,13 +56,23 @@ def read_settings(path: str | Path) -> DictConfig:
 def merge(changes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """One mapping after another; unlike `OmegaConf.merge`, a later `???` takes an earlier value away.
 
+    Another `NAME_type` takes the earlier settings of `NAME` away, which are another module's.
+
     >>> merge([{"a": {"b": 1, "c": 2}}, {"a": {"b": "???"}, "d": []}])
     {'a': {'b': '???', 'c': 2}, 'd': []}
+    >>> merge([{"a_type": "x", "a": {"b": 1}}, {"a_type": "y", "a": {"c": 2}}])
+    {'a_type': 'y', 'a': {'c': 2}}
     """
 
     def changed(before: Any, after: Any) -> Any:
         if not (isinstance(before, Mapping) and isinstance(after, Mapping)):
             return after
+        others = {
+            key.removesuffix("_type")
+            for key in after
+            if key.endswith("_type") and key in before and before[key] != after[key]
+        }
+        before = {key: value for key, value in before.items() if key not in others}
         return {**before, **{key: changed(before.get(key), value) for key, value in after.items()}}
 
     return reduce(changed, changes, {})
