@@ -78,6 +78,18 @@ def merge(changes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return reduce(changed, changes, {})
 
 
+def _of_same_modules(part: Any, before: Any, after: Any) -> Any:
+    """Settings that were meant for one config, without those of modules that are others in another config."""
+    if not isinstance(part, Mapping):
+        return part
+    before, after = (tree if isinstance(tree, Mapping) else {} for tree in (before, after))
+    return {
+        key: _of_same_modules(value, before.get(key), after.get(key))
+        for key, value in part.items()
+        if before.get(f"{key}_type") == after.get(f"{key}_type")
+    }
+
+
 def flatten(tree: Mapping[Any, Any], prefix: str = "", brackets: bool = False) -> dict[str, Any]:
     """Nested mappings as one with dots in its names; empty ones stay, tuples become lists, as in YAML.
 
@@ -303,6 +315,7 @@ def apply_presets(
     """
     configs, presets = [file.stem for file in files], read_presets(folder)
     settings, chosen = merge(files.values()), []
+    plain = {config: merge(list(files.values())[: number + 1]) for number, config in enumerate(configs)}
     for name in names:
         name, reason = choose(presets, configs, free_memory(gpu)) if name == "auto" else (name, "as asked")
         if name not in presets:
@@ -312,7 +325,11 @@ def apply_presets(
             fits = ", ".join(preset.settings)
             raise ValueError(f"--preset {name} is for {fits} and configs with one as base, not {configs[-1]}")
         parts = (preset.settings, getattr(preset, host))
-        changes = merge(part.get(config, {}) for part in parts for config in configs)
+        changes = merge(
+            _of_same_modules(part.get(config, {}), plain[config], settings)
+            for part in parts
+            for config in configs
+        )
         settings = merge([settings, changes])
         chosen.append((f"{name} ({reason}): {preset.about}", flatten(changes, brackets=True)))
     return OmegaConf.create(settings), chosen
