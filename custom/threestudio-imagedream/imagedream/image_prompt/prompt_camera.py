@@ -133,7 +133,7 @@ def estimate_prompt_camera(
         chosen = pictures[best * len(azimuths) + torch.arange(len(azimuths))]
         looks = features(_on_white(torch.cat([matcher.prompt(_COARSE_PX), chosen])))
         looks = normalize(looks.float().cpu(), dim=-1)
-        marginal = marginal + FEATURE * _log_likelihood(looks[1:] @ looks[0])
+        marginal = marginal + FEATURE * log_likelihood(looks[1:] @ looks[0])
     probabilities = marginal.softmax(0)
     start = int(marginal.argmax())
     place = float(ELEVATIONS_DEG[best[start]]), float(azimuths[start])
@@ -236,7 +236,7 @@ class _Matcher:
         iou, colour = agreements(framed, self.prompt(size))
         mean, std = ELEVATION_DEG
         prior = FRONT * torch.cos(torch.deg2rad(azimuths_deg)) - ((elevations_deg - mean) / std) ** 2 / 2
-        return SILHOUETTE * _log_likelihood(iou) + COLOR * _log_likelihood(colour) + prior, framed
+        return SILHOUETTE * log_likelihood(iou) + COLOR * log_likelihood(colour) + prior, framed
 
     def refine(self, elevation_deg: float, azimuth_deg: float, step_deg: float) -> tuple[float, float]:
         """Try the eight neighbours, move to the best, halve the step."""
@@ -321,7 +321,7 @@ def agreements(
     either = torch.maximum(views[:, 3], prompt[:, 3])
     iou = both.sum((1, 2)) / either.sum((1, 2)).clamp_min(1e-6)
     reach = views.shape[-1] // 16
-    pair = [_blurred(picture, reach) for picture in (views, prompt)]
+    pair = [blurred(picture, reach) for picture in (views, prompt)]
     weight = torch.minimum(pair[0][:, 3:], pair[1][:, 3:])
     weight = weight / weight.sum((2, 3), keepdim=True).clamp_min(1e-6)
     colours = [picture[:, :3] / picture[:, 3:].clamp_min(1e-2) for picture in pair]
@@ -330,14 +330,14 @@ def agreements(
     return iou, 1 - difference
 
 
-def _blurred(pictures: Float[Tensor, "view 4 size size"], reach: int) -> Float[Tensor, "view 4 size size"]:
+def blurred(pictures: Float[Tensor, "view 4 size size"], reach: int) -> Float[Tensor, "view 4 size size"]:
     """Means over squares of 2 · reach + 1 pixels, twice."""
     for _ in range(2):
         pictures = avg_pool2d(pictures, 2 * reach + 1, 1, reach)
     return pictures
 
 
-def _log_likelihood(agreement: Float[Tensor, " view"]) -> Float[Tensor, " view"]:
+def log_likelihood(agreement: Float[Tensor, " view"]) -> Float[Tensor, " view"]:
     """−log of the disagreement, which is never taken to be below a hundredth."""
     return -torch.log((1.01 - agreement).clamp_min(0.01))
 
