@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 # process, which says where it stood. Many tests start Python anew, and without bytecode each of them would take seconds to
 # compile its imports.
 test: $(VENV)/.installed
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not weights" \
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not weights" \
 		-o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true $(PYTEST)
 
 test-all: $(VENV)/.installed

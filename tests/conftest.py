@@ -2,7 +2,24 @@
 
 import pytest
 
+from tests.tiny import brick, tiny_pipeline
 from tests.tiny_guidance import save_tiny_stable_diffusion, save_tiny_zero123
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A folder with the tiny model, to be read only."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bricks(tmp_path_factory):
+    """Pictures of a red, a green and a blue brick: paths by colour."""
+    folder = tmp_path_factory.mktemp("bricks")
+    colours = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
+    return {name: str(brick(folder / f"{name}.png", colour)) for name, colour in colours.items()}
 
 
 @pytest.fixture(scope="session")

@@ -153,31 +153,6 @@ def test_rescale_std_by_hand():
     torch.testing.assert_close(both, torch.cat([values, values]))
 
 
-def test_two_groups_are_two_batches_of_one(unet):
-    inputs = group_inputs()
-    prompt = condition(2)
-    nothing = prompt.without_image()
-    both = image_prompt_score_distillation(
-        unet, scheduler("v_prediction"), **inputs, condition=prompt, unconditional=nothing
-    )
-    (gradient,) = torch.autograd.grad(both.loss, inputs["latents"])
-    for group in range(2):
-        row = slice(group, group + 1)
-        alone = {name: tensor[row].detach() for name, tensor in inputs.items()}
-        alone["latents"].requires_grad_(True)
-        one = image_prompt_score_distillation(
-            unet,
-            scheduler("v_prediction"),
-            **alone,
-            condition=prompt.map(lambda tensor, row=row: tensor[row]),
-            unconditional=nothing.map(lambda tensor, row=row: tensor[row]),
-        )
-        torch.testing.assert_close(one.predicted_original, both.predicted_original[row], rtol=1e-4, atol=1e-4)
-        # the loss is a mean over images, so half of it belongs to each group
-        expected = torch.autograd.grad(one.loss, alone["latents"])[0] / 2
-        torch.testing.assert_close(gradient[row], expected, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("groups_per_call", [1, 3])
 def test_chunks_change_nothing(unet, groups_per_call):
     inputs = group_inputs()

@@ -63,14 +63,6 @@ def test_tables_and_records(benchmark, tmp_path, capsys):
     )  # the shipped files hold half of it
 
 
-def test_a_precision_that_takes_too_long_is_left_out(benchmark, tmp_path, capsys):
-    settings = benchmark.Settings(
-        precisions=("float32",), options=(), model="toybox", device="cpu", limit_seconds=1e-6
-    )
-    assert benchmark.main(settings) == 0
-    assert "skipped: a sampling step would take 0 s at" in capsys.readouterr().out
-
-
 @pytest.mark.slow
 def test_operations_of_the_full_size(benchmark):
     # 2 x 1.07, as counted beside the network itself; a group's encoding is 4 pictures there and back
@@ -78,8 +70,3 @@ def test_operations_of_the_full_size(benchmark):
     assert counted["step"] / 1e12 == pytest.approx(2.14, abs=0.01)
     assert counted["distil 2"] == 2 * counted["distil 1"]
     assert counted["distil 1"] / 1e12 == pytest.approx(2.14 + 2.19, abs=0.02)
-
-
-def test_unknown_options_are_named(benchmark):
-    with pytest.raises(ValueError, match="--options has 'sell', must be of 'none', 'vae slicing'"):
-        benchmark.Settings(options=("sell",))

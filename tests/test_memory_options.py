@@ -130,10 +130,6 @@ def test_what_the_autoencoder_keeps_for_the_backward_pass():
     [
         (lambda: MemoryOptions(encoder="sell"), "encoder is 'sell', must be one of keep, offload, free"),
         (lambda: MemoryOptions(attention="xformers"), "attention is 'xformers', must be one of auto, flash"),
-        (
-            lambda: MemoryOptions(vae_tile_px=20),
-            "vae_tile_px is 20, must be a whole number of at least 16, divisible by 16, or null",
-        ),
         (lambda: precision("half", "cpu"), "precision is 'half', must be one of auto, float32"),
         (
             lambda: pipeline_with(attention="cudnn"),

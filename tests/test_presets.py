@@ -55,31 +55,6 @@ def test_default_and_paper_change_nothing_in_the_papers_run():
     assert config("imagedream-toybox", "default") == config("imagedream-toybox")
 
 
-def test_a_preview_of_the_small_model():
-    before, after = (
-        flatten(OmegaConf.to_container(config("imagedream-toybox", *p))) for p in ((), ("preview",))
-    )
-    assert {key: value for key, value in after.items() if value != before.get(key)} == {
-        "trainer.max_steps": 80,
-        "trainer.val_check_interval": 20,
-        "checkpoint.every_n_train_steps": 80,
-        "data.n_val_views": 1,
-        "data.n_test_views": 20,
-        "system.renderer.num_samples_per_ray": 64,
-        "system.guidance.min_step_percent": [0, 0.98, 0.02, 73],  # 220 / 3
-        "system.guidance.max_step_percent": [0, 0.98, 0.5, 73],
-        "system.loss.lambda_opaque": [33, 0.0, 0.3, 80],  # 100 / 3 and 240 / 3
-        "system.exporter.resolution": 64,
-        "system.exporter.target_faces": 5000,
-        "system.exporter.texture_size": 512,
-        "system.exporter.bake_views": 12,
-        "system.exporter.normal_map": False,
-        "system.optimizer.params.geometry.encoding.lr": 0.081,  # 2.7 times
-        "system.optimizer.params.geometry.density_network.lr": 0.0081,
-        "system.optimizer.params.geometry.feature_network.lr": 0.0081,
-    }
-
-
 def test_a_preview_of_the_papers_run_stays_at_the_first_resolution():
     chosen = config("imagedream", "preview")
     assert chosen.trainer.max_steps == chosen.checkpoint.every_n_train_steps == 4167

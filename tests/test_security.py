@@ -425,17 +425,15 @@ else:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_opens_no_socket(tmp_path):
-    from tests.tiny import tiny_pipeline
+def test_a_run_opens_no_socket(tiny_model, tmp_path):
     from tests.workshop.test_batch import SMALL
 
     (tmp_path / "listener.py").write_text(LISTENER)
     listen = [sys.executable, str(tmp_path / "listener.py")]
     assert "NETWORK" in subprocess.run([*listen, "socket"], capture_output=True, text=True, timeout=60).stderr
-    tiny_pipeline().save_pretrained(tmp_path / "weights")
     command = [*listen, str(ROOT / "launch.py"), "--config", "imagedream-toybox.yaml", *SMALL]
     command += [f"system.prompt_processor.image_path={ROOT / 'launch_examples' / 'car.png'}"]
-    command += [f"system.guidance.weights={tmp_path / 'weights'}", f"exp_root_dir={tmp_path}", "tag=t"]
+    command += [f"system.guidance.weights={tiny_model}", f"exp_root_dir={tmp_path}", "tag=t"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=800, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert list(tmp_path.rglob("report.html"))

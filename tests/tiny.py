@@ -1,11 +1,23 @@
 """The real model classes at a size that tests can afford; random weights from a seed."""
 
+from pathlib import Path
+
+import PIL.Image
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 
 from imagedream.encoders import ImageTextEncoder
 from imagedream.model import MultiViewUNet
 from imagedream.pipeline import ImageDreamPipeline
+
+
+def brick(path: Path, colour=(200, 60, 20)) -> Path:
+    """A picture of 40 x 40 pixels with a box in it, 30 wide and 20 high, on nothing."""
+    picture = PIL.Image.new("RGBA", (40, 40))
+    picture.paste((*colour, 255), (5, 10, 35, 30))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    return path
 
 
 def tiny_unet(controllers: str = "pixel", seed: int = 0) -> MultiViewUNet:

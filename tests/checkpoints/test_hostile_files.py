@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -16,10 +17,8 @@ from tests.tiny import tiny_pipeline, tiny_unet
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hostile") / "model"
-    tiny_pipeline().save_pretrained(folder)
-    return folder
+def model(tiny_model, tmp_path_factory):
+    return shutil.copytree(tiny_model, tmp_path_factory.mktemp("hostile") / "model")
 
 
 @pytest.fixture
@@ -302,6 +301,9 @@ def adapter(down=DOWN, up=UP, header=None, name=MATRIX):
         (adapter(DOWN.int()), "holds no floating-point numbers"),
         (adapter(DOWN * float("nan")), "corrected: 4096 of 4096 numbers are not finite"),
         (adapter(name="__class__"), "is not there"),
+        (adapter(up=torch.ones(7, 2)), r"is of another network: 1 of 1 matrices do not fit.*\(7, "),
+        (save({"a": DOWN}), "is no LoRA adapter: 0 pairs"),
+        (b"hello", "is no safetensors file"),
     ],
 )
 def test_adapters(tmp_path, content, message):

@@ -12,15 +12,12 @@ import torch
 from imagedream.cli import main
 from imagedream.pictures import label_strip, to_pil
 from imagedream.workshop.evaluation.held_out_objects import held_out_cases
-from tests.tiny import tiny_pipeline
+from tests.tiny import brick
 
 
 @pytest.fixture
 def picture(tmp_path):
-    pixels = np.zeros((40, 40, 4), np.uint8)
-    pixels[5:35, 10:30] = (250, 120, 30, 255)
-    PIL.Image.fromarray(pixels, "RGBA").save(tmp_path / "toy.png")
-    return tmp_path / "toy.png"
+    return brick(tmp_path / "toy.png")
 
 
 def test_prepare_writes_the_prompt_and_names_it(picture, tmp_path, capsys):
@@ -31,28 +28,21 @@ def test_prepare_writes_the_prompt_and_names_it(picture, tmp_path, capsys):
     assert "own transparency" in said.err
     prompt = PIL.Image.open(out)
     assert (prompt.mode, prompt.size) == ("RGBA", (64, 64))
-    assert prompt.getbbox()[3] - prompt.getbbox()[1] == 58  # 0.9 * 64
+    assert prompt.getbbox()[2] - prompt.getbbox()[0] == 58  # 0.9 * 64
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny_pipeline().save_pretrained(folder)
-    return folder
-
-
-def test_evaluate_views_prints_json_and_writes_the_table(model, tmp_path, capsys):
-    arguments = ["--weights", str(model), "--n", "1", "--steps", "1", "--device", "cpu", "--json"]
+def test_evaluate_views_prints_json_and_writes_the_table(tiny_model, tmp_path, capsys):
+    arguments = ["--weights", str(tiny_model), "--n", "1", "--steps", "1", "--device", "cpu", "--json"]
     assert main(["evaluate", "views", *arguments, "--out", str(tmp_path / "scores")]) == 0
     assert "psnr_db" in json.loads(capsys.readouterr().out)["mean"]["model"]
     assert "silhouette IoU" in (tmp_path / "scores" / "views.md").read_text()
 
 
-def test_evaluate_pictures_prints_the_papers_row(model, tmp_path, capsys):
+def test_evaluate_pictures_prints_the_papers_row(tiny_model, tmp_path, capsys):
     (tmp_path / "pictures").mkdir()
     toy = held_out_cases(1, kinds=["mug"])[0]
     to_pil(toy.prompt).save(tmp_path / "pictures" / "mug.png")
-    arguments = ["--weights", str(model), "--steps", "1", "--device", "cpu"]
+    arguments = ["--weights", str(tiny_model), "--steps", "1", "--device", "cpu"]
     assert main(["evaluate", "pictures", str(tmp_path / "pictures"), *arguments]) == 0
     assert "| CLIP(TX) " in capsys.readouterr().out
     assert main(["evaluate", "pictures", str(tmp_path / "nothing"), *arguments]) == 2
@@ -67,11 +57,6 @@ def test_evaluate_pictures_prints_the_papers_row(model, tmp_path, capsys):
         (["prepare", "{picture}", "--size", "2"], "size is 2 pixels, must be at least 8"),
         (["prepare", "{picture}", "--out", "{picture}/a.png"], "toy.png is a file, not a folder"),
         (["views", "{picture}", "--weights", "nowhere"], "no weights at nowhere"),
-        (["views", "{picture}", "--steps", "0"], "--steps is 0, must be at least 1"),
-        (
-            ["views", "{picture}", "--elevation-deg", "120"],
-            "elevation_deg is 120.0, must lie between -90 and 90",
-        ),
         (["train", "--config", "missing.yaml"], "--config is missing.yaml, there is no such file"),
         (["train", "--config", "missing.yaml", "steps"], "'steps' is not of the form key=value"),
         (["evaluate", "views", "--weights", "nowhere"], "no weights at nowhere"),
@@ -90,8 +75,6 @@ def test_evaluate_pictures_prints_the_papers_row(model, tmp_path, capsys):
             "mug was trained on; new to these weights: ",
         ),
         (["views", "{picture}", "--weights", "{picture}"], "toy.png is no weights file"),
-        (["render", "missing.glb"], "missing.glb"),
-        (["render", "{picture}", "--views", "6"], "must be a multiple of 4"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(arguments, message, picture, tmp_path, monkeypatch, capsys):
@@ -109,13 +92,6 @@ def test_a_mistake_is_one_line_and_code_2(arguments, message, picture, tmp_path,
 def test_verbose_adds_the_traceback(capsys):
     assert main(["prepare", "missing.png", "--verbose"]) == 2
     assert "Traceback" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["prepare"], ["prepare", "a.png", "--sizes", "3"]])
-def test_typing_errors_are_code_2(arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
 
 
 def test_help_needs_nothing_heavy():

@@ -19,16 +19,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    for name, colour in (("red", (250, 20, 30)), ("green", (20, 200, 30))):
-        pixels = np.zeros((40, 40, 4), np.uint8)
-        pixels[5:35, 10:30] = (*colour, 255)
-        PIL.Image.fromarray(pixels, "RGBA").save(folder / f"{name}.png")
-    return {path.stem: str(path) for path in folder.glob("*.png")}
-
-
-@pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     tiny = tiny_pipeline()
@@ -42,12 +32,12 @@ def run(model, out, *arguments):
     return json.loads(out.with_suffix(".json").read_text())
 
 
-def test_one_seed_is_the_labelled_strip(model, pictures, tmp_path, capsys):
+def test_one_seed_is_the_labelled_strip(model, bricks, tmp_path, capsys):
     strips, records = [], []
     options = ([], [], ["--seed", "1"], ["--negative-prompt", "ugly"], ["--negative-prompt", "a blue car"])
     for number, arguments in enumerate(options):
         out = tmp_path / f"{number}.png"
-        records.append(run(model, out, pictures["red"], "--steps", "2", *arguments))
+        records.append(run(model, out, bricks["red"], "--steps", "2", *arguments))
         assert capsys.readouterr().out == f"{out}\n"
         strips.append(np.asarray(PIL.Image.open(out)))
     first, again, other_seed, models_own, other_caption = strips
@@ -59,8 +49,8 @@ def test_one_seed_is_the_labelled_strip(model, pictures, tmp_path, capsys):
     assert (first != other_caption).any()
 
 
-def test_several_seeds_are_a_sheet_with_the_best_first(model, pictures, tmp_path):
-    sheet = run(model, tmp_path / "sheet.png", pictures["red"], "--steps", "1", "--seed", "3", "--seeds", "3")
+def test_several_seeds_are_a_sheet_with_the_best_first(model, bricks, tmp_path):
+    sheet = run(model, tmp_path / "sheet.png", bricks["red"], "--steps", "1", "--seed", "3", "--seeds", "3")
     scores = [entry["score"] for entry in sheet["seeds"]]
     assert sorted(scores, reverse=True) == scores
     assert sorted(entry["seed"] for entry in sheet["seeds"]) == [3, 4, 5]
@@ -68,7 +58,7 @@ def test_several_seeds_are_a_sheet_with_the_best_first(model, pictures, tmp_path
     assert best["score"] == pytest.approx(best["clip"] * best["hull"])
     assert best["hull"] == pytest.approx(np.mean(best["hull_of_each_view"]))
     # the first row is what that seed gives alone
-    alone = run(model, tmp_path / "alone.png", pictures["red"], "--steps", "1", "--seed", str(best["seed"]))
+    alone = run(model, tmp_path / "alone.png", bricks["red"], "--steps", "1", "--seed", str(best["seed"]))
     assert alone["seeds"] == [best]
     strip, rows = (np.asarray(PIL.Image.open(tmp_path / name)) for name in ("alone.png", "sheet.png"))
     heading = rows.shape[0] // 3 - strip.shape[0]  # each strip has its own above it
@@ -77,8 +67,9 @@ def test_several_seeds_are_a_sheet_with_the_best_first(model, pictures, tmp_path
     assert (rows[:heading] < 128).any()
 
 
-def test_settings_follow_sampler_and_model(model, pictures, tmp_path):
-    settings = run(model, tmp_path / "a.png", pictures["red"])["settings"]
+def test_settings_follow_sampler_and_model(model, bricks, tmp_path):
+    one = [bricks["red"], "--azimuths", "0"]
+    settings = run(model, tmp_path / "a.png", *one)["settings"]
     chosen = {
         "sampler": "the model's",
         "steps": 50,
@@ -87,7 +78,7 @@ def test_settings_follow_sampler_and_model(model, pictures, tmp_path):
         "negative_prompt": "ugly",
         "prompt_suffix": "",
     }
-    angles = {"azimuths_deg": [0.0, 90.0, 180.0, 270.0], "elevations_deg": [5.0] * 4}
+    angles = {"azimuths_deg": [0.0], "elevations_deg": [5.0]}
     assert settings == {
         **chosen,
         **angles,
@@ -96,35 +87,35 @@ def test_settings_follow_sampler_and_model(model, pictures, tmp_path):
         **dict.fromkeys(("ip_weight", "pixel_weight", "caption_weight"), 1.0),
     }
     changed = ["--sampler", "dpm", "--guidance-scale", "1", "--negative-prompt", ""]
-    settings = run(model, tmp_path / "b.png", pictures["red"], *changed)["settings"]
+    settings = run(model, tmp_path / "b.png", *one, *changed)["settings"]
     assert (settings["sampler"], settings["steps"]) == ("dpm", 20)
     assert (settings["guidance_scale"], settings["negative_prompt"]) == (1.0, "")
 
 
-def test_all_pictures_and_their_sides_are_prompts(model, pictures, tmp_path):
+def test_all_pictures_and_their_sides_are_prompts(model, bricks, tmp_path):
     def sample(name, *arguments):
         record = run(model, tmp_path / f"{name}.png", *arguments, "--steps", "1")
         return record, np.asarray(PIL.Image.open(tmp_path / f"{name}.png")).astype(int)
 
-    _, one = sample("one", pictures["red"])
-    record, both = sample("both", pictures["red"], pictures["green"])
+    _, one = sample("one", bricks["red"])
+    record, both = sample("both", bricks["red"], bricks["green"])
     assert [entry["azimuth_deg"] for entry in record["pictures"]] == [None, None]
-    record, named = sample("named", "--back", pictures["green"], "--front", pictures["red"])
+    record, named = sample("named", "--back", bricks["green"], "--front", bricks["red"])
     assert record["pictures"] == [
-        {"file": pictures["red"], "azimuth_deg": 0.0},
-        {"file": pictures["green"], "azimuth_deg": 180.0},
+        {"file": bricks["red"], "azimuth_deg": 0.0},
+        {"file": bricks["green"], "azimuth_deg": 180.0},
     ]
     _, level = sample(
-        "level", "--back", pictures["green"], "--front", pictures["red"], "--prompt-temperature", "1e6"
+        "level", "--back", bricks["green"], "--front", bricks["red"], "--prompt-temperature", "1e6"
     )
     assert (one != both).any()
     assert (named != both).any()
     assert np.abs(level - both).max() <= 1  # a matter of rounding
 
 
-def test_cameras_background_and_framing(model, pictures, tmp_path):
+def test_cameras_background_and_framing(model, bricks, tmp_path):
     def sample(name, *arguments):
-        record = run(model, tmp_path / f"{name}.png", pictures["red"], *arguments, "--steps", "1")
+        record = run(model, tmp_path / f"{name}.png", bricks["red"], *arguments, "--steps", "1")
         return record["settings"], PIL.Image.open(tmp_path / f"{name}.png").convert("RGB")
 
     settings, plain = sample("plain")
@@ -155,11 +146,11 @@ def test_cameras_background_and_framing(model, pictures, tmp_path):
         ("none", {"vision_cfg": None}, "no CLIP image"),
     ],
 )
-def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, pictures, capsys):
+def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, bricks, capsys):
     tiny = tiny_pipeline(controllers)
     tiny.register_modules(encoder=tiny_encoder(**changed))
     tiny.save_pretrained(tmp_path / "model")
-    given = [pictures["red"]] if controllers == "pixel" else ["--prompt", "a toy"]
+    given = [bricks["red"]] if controllers == "pixel" else ["--prompt", "a toy"]
     record = run(tmp_path / "model", tmp_path / "views.png", *given, "--steps", "1", "--seeds", "2")
     assert reason in record["clip_unavailable"]
     assert [entry["clip"] for entry in record["seeds"]] == [None, None]
@@ -167,7 +158,7 @@ def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, pic
     assert "CLIP not available" in capsys.readouterr().err
     if controllers == "none":
         weights = ["--weights", str(tmp_path / "model"), "--device", "cpu"]
-        assert main(["views", pictures["red"], *weights]) == 2
+        assert main(["views", bricks["red"], *weights]) == 2
         assert "this model reads captions only" in capsys.readouterr().err
 
 
@@ -175,10 +166,8 @@ def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, pic
     ("arguments", "message"),
     [
         ([], "no picture and no --prompt"),
-        (["{red}", "nowhere.png"], "nowhere.png: no such file"),
         (["{red}", "--left", "nowhere.png"], "nowhere.png: no such file"),
         (["{red}", "--seeds", "0"], "--seeds is 0, must be at least 1"),
-        (["{red}", "--seed", "-1"], "--seed is -1, must be at least 0"),
         (["{red}", "--steps", "0"], "--steps is 0, must be at least 1"),
         (["{red}", "--guidance-scale", "-2"], "--guidance-scale is -2.0, must be at least 0"),
         (["{red}", "--prompt-temperature", "0"], "--prompt-temperature is 0.0, must be greater than 0"),
@@ -192,11 +181,11 @@ def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, pic
         (["{red}", "--out", "views.json"], "must end in .png or .jpg"),
     ],
 )
-def test_mistakes_are_found_before_weights_are_read(arguments, message, pictures, model, tmp_path, capsys):
+def test_mistakes_are_found_before_weights_are_read(arguments, message, bricks, model, tmp_path, capsys):
     weights = shutil.copytree(model, tmp_path / "model")
     (weights / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"no weights")
     out = ["--out", str(tmp_path / "views.png")] if "--out" not in arguments else []
-    given = [argument.format(**pictures) for argument in arguments]
+    given = [argument.format(**bricks) for argument in arguments]
     assert main(["views", *given, *out, "--weights", str(weights), "--device", "cpu"]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("imagedream: ")]
     assert len(errors) == 1
@@ -222,9 +211,9 @@ def test_a_sampler_has_the_models_noise_and_parametrisation():
         torch.testing.assert_close(latents, clean, atol=0.15, rtol=0)
 
 
-def test_scores_by_hand(pictures):
+def test_scores_by_hand(bricks):
     encoder = tiny_encoder()
-    prompts = [load_image_prompt(pictures[name], 24).rgba for name in ("red", "green")]
+    prompts = [load_image_prompt(bricks[name], 24).rgba for name in ("red", "green")]
     images = torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     white_frame = torch.ones_like(images)
     white_frame[:, :, 8:16, 8:16] = images[:, :, 8:16, 8:16] * 0.5

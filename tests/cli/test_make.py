@@ -7,7 +7,6 @@ import pytest
 
 import imagedream
 from imagedream.cli import main
-from imagedream.runs.project import project_folder
 
 ROOT = Path(__file__).parents[2]
 ROBOT = str(ROOT / "launch_examples" / "robot.png")
@@ -28,10 +27,6 @@ def test_quiet_says_the_result_alone(tmp_path, capsys):
     assert main(["prepare", ROBOT, "-q", "-o", str(tmp_path / "rgba.png"), "--size", "64"]) == 0
     assert capsys.readouterr() == (f"{tmp_path / 'rgba.png'}\n", "")
     assert logging.getLogger().manager.disable == logging.NOTSET
-
-
-def test_the_project_is_the_checkout():
-    assert project_folder() == ROOT
 
 
 @pytest.mark.parametrize(

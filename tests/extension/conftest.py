@@ -2,12 +2,10 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import numpy as np
-import PIL.Image
 import pytest
 from omegaconf import OmegaConf
 
-from tests.tiny import tiny_pipeline
+from tests.tiny import brick
 
 ROOT = Path(__file__).parents[2]
 FORK_CONFIG = """\
@@ -69,19 +67,13 @@ def extension():
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights") / "tiny"
-    tiny_pipeline().save_pretrained(folder)
-    return str(folder)
+def weights(tiny_model):
+    return str(tiny_model)
 
 
 @pytest.fixture(scope="session")
 def picture(tmp_path_factory):
-    pixels = np.zeros((40, 40, 4), np.uint8)
-    pixels[10:30, 5:35] = (200, 60, 20, 255)
-    path = tmp_path_factory.mktemp("picture") / "brick.png"
-    PIL.Image.fromarray(pixels).save(path)
-    return str(path)
+    return str(brick(tmp_path_factory.mktemp("picture") / "brick.png"))
 
 
 @pytest.fixture(scope="session")

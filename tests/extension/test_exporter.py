@@ -118,9 +118,6 @@ def test_geometries_that_are_surfaces(exporter_class, tmp_path):
 WRONG = [
     ({"fmt": "fbx"}, "'fbx'; allowed: glb, obj, ply, stl, usdz"),
     ({"save_name": "../../model"}, "save_name is '../../model', must be a plain file name"),
-    ({"up": "-y"}, r"up is '-y', must be auto, \+y or \+z"),
-    ({"isosurface_threshold": "high"}, "isosurface_threshold is 'high'"),
-    ({"resolution": 4}, "resolution is 4"),
     ({"bake_views": 1}, "bake_views is 1"),
 ]
 

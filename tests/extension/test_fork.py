@@ -98,7 +98,6 @@ def test_published_weights_are_named_by_the_model(cfg, fork, mode):
         ("guidance", {"ip_mode": "global"}, "ip_mode is 'global', must be 'pixel' or 'local'"),
         ("guidance", {"model_name": "sd"}, "model_name is 'sd', published are 'sd-v2.1-base-4view-ipmv'"),
         ("guidance", {"view_dependent_prompting": True}, "view_dependent_prompting is True"),
-        ("guidance", {"ckpt_path": "nowhere.pt"}, "nowhere.pt"),
         ("prompt", {"image_path": "nowhere.png", "prompt": "a"}, r"nowhere\.png: no such file"),
     ],
 )

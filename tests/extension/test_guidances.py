@@ -240,11 +240,12 @@ def train(cfg, tmp_path):
 
 
 NOT_MIXED = ("imagedream.yaml", "imagedream-toybox.yaml", "imagedream-refine.yaml")
-MIXED = sorted(
-    path.name
-    for path in CONFIGS.glob("*.yaml")
+QUICK = ("imagedream-several-pictures.yaml", "imagedream-stable-diffusion.yaml")
+MIXED = [
+    pytest.param(path.name, marks=() if path.name in QUICK else pytest.mark.slow)
+    for path in sorted(CONFIGS.glob("*.yaml"))
     if path.name not in NOT_MIXED and not path.stem.endswith("-fast")
-)
+]
 
 
 @pytest.mark.filterwarnings("ignore:.*treespec.*", "ignore:.*does not have many workers.*")

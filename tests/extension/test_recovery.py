@@ -127,25 +127,6 @@ def test_fewer_rays_at_once_and_then_fewer_images(train, parts, caplog):
     assert len(said) == 4
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "/tcnn/gpu_memory.h:590 cuMemSetAccess(...) failed: CUDA_ERROR_OUT_OF_MEMORY",
-        "Could not allocate memory: CUDA Error: cudaMalloc(&rawptr, n_bytes) failed: out of memory",
-    ],
-)
-def test_what_a_guidance_says_of_memory_leads_to_a_step_with_less(train, parts, words, caplog):
-    def full(rgb):
-        raise RuntimeError(words)
-
-    _, guidance = parts
-    guidance.room, guidance.exhaust = 4, staticmethod(full)
-    with caplog.at_level("WARNING"):
-        _, trainer = train(1)
-    assert trainer.global_step == 1
-    assert "4 images a step" in caplog.text
-
-
 def test_where_several_processes_train_none_tries_alone_again(parts, train):
     system, trainer = train(1)
     trainer.strategy._parallel_devices = None
@@ -196,7 +177,6 @@ def test_bad_numbers_lead_back_once(train, parts, caplog, monkeypatch):
     ("settings", "message"),
     [
         ({}, r"at step 3 loss_sds is nan; going back to the last good state did not help"),
-        ({"bad_value": math.inf}, r"at step 3 loss_sds is inf; going back"),
         ({"bad_gradient": True}, r"at step 3 the gradient of loss_root is not finite \(in geometry\."),
     ],
 )
@@ -262,8 +242,10 @@ def test_a_signal_saves_and_a_resumed_run_is_the_uninterrupted_one_to_the_bit(tr
 # -------------------------------------------------------------------------------------------------------- chunks
 
 
-@pytest.mark.parametrize("most_rays", [7, 40, 150])
-@pytest.mark.parametrize("material", ["no-material", "diffuse-with-point-light-material"])
+@pytest.mark.parametrize(
+    ("most_rays", "material"),
+    [(7, "no-material"), (150, "no-material"), (40, "diffuse-with-point-light-material")],
+)
 def test_chunks_are_the_whole(extension, picture, weights, most_rays, material):
     chunked = import_module("threestudio-imagedream.chunked_rendering")
     shading = ("system.material={ambient_only_steps: 0}",) if "diffuse" in material else ()

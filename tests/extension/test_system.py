@@ -47,6 +47,8 @@ PAPER_SMALL = (
     "system.material.ambient_only_steps=0",
 )
 TOYBOX_SMALL = ("data.height=16", "data.width=16")
+NO_CAMERA = "system.prompt_camera.enabled=false"
+"""Estimating it takes hundreds of renders."""
 
 
 # Lightning 2.6 about itself, and what the host's launcher silences: cameras are drawn in the main process on purpose
@@ -54,9 +56,9 @@ TOYBOX_SMALL = ("data.height=16", "data.width=16")
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
-        ("imagedream.yaml", PAPER_SMALL),
+        ("imagedream.yaml", (*PAPER_SMALL, NO_CAMERA)),
         ("imagedream-toybox.yaml", TOYBOX_SMALL),
-        ("imagedream-fast.yaml", (*PAPER_SMALL[:-1], "system.guidance.round_steps=[1]")),
+        ("imagedream-fast.yaml", (*PAPER_SMALL[:-1], NO_CAMERA, "system.guidance.round_steps=[1]")),
     ],
 )
 def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, name, overrides):
@@ -122,14 +124,15 @@ def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, n
 
     record = json.loads((trial / "save" / "run.json").read_text())
     assert "earlier" not in record["seconds"]
-    (camera,) = record["prompt_cameras"]["field"]
-    assert 0 <= camera["certainty"] <= 1
+    if "toybox" in name:
+        (camera,) = record["prompt_cameras"]["field"]
+        assert 0 <= camera["certainty"] <= 1
 
     trainer.test(system, datamodule=data, verbose=False)
     assert list((trial / "save").glob("it*-test.mp4"))
     report = (trial / "report.html").read_text()
     assert "brick" in report
-    assert "Seen from azimuth" in report
+    assert ("Seen from azimuth" in report) == ("toybox" in name)
     assert "not written" not in caplog.text
 
 

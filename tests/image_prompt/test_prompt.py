@@ -221,11 +221,10 @@ def test_a_box_in_front_of_white_is_no_letter_box():
     assert not warned(prepare_image_prompt(picture, 64), "bars of one colour")
 
 
-@pytest.mark.parametrize("halves", [((32, 64, 96), (255, 255, 255)), ((128, 128, 128), (131, 131, 131))])
-def test_flat_colours_do_not_keep_grabcut_busy(halves):
+def test_flat_colours_do_not_keep_grabcut_busy():
     """Two flat halves at 512 px took 100 s."""
-    picture = np.full((512, 512, 3), halves[1], np.uint8)
-    picture[:, :256] = halves[0]
+    picture = np.full((512, 512, 3), 131, np.uint8)
+    picture[:, :256] = 128
     start = time.process_time()
     with contextlib.suppress(ImagePromptError):
         prepare_image_prompt(PIL.Image.fromarray(picture), 64)
@@ -324,16 +323,6 @@ def test_jpeg_on_a_gradient_is_cut_along_its_edges(tmp_path):
     rim = prompt.rgba[:3, prompt.rgba[3] > 0.1].T  # nothing of the blue background on it
     assert (rim - torch.tensor([180, 40, 60]).div(255)).abs().max() < 0.12
     assert torch.equal(load_image_prompt(path, 128).rgba, prompt.rgba)  # and the same every time
-
-
-def test_a_hole_shows_the_background_through():
-    ring = PIL.Image.new("RGB", (200, 200), (240, 240, 235))
-    draw = PIL.ImageDraw.Draw(ring)
-    draw.ellipse((30, 30, 170, 170), fill=(30, 90, 160))
-    draw.ellipse((75, 75, 125, 125), fill=(240, 240, 235))
-    alpha = prepare_image_prompt(ring, 100).rgba[3]
-    assert alpha[50, 50] == 0
-    assert alpha[50, 15] == 1
 
 
 def test_a_busy_background_is_cut_with_a_warning():

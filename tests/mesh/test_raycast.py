@@ -67,21 +67,6 @@ def test_marker_appears_where_the_camera_convention_says():
     torch.testing.assert_close(found / alpha.sum((1, 2))[:, None], expected[:, 0], atol=0.1, rtol=0)
 
 
-def test_front_is_seen_at_azimuth_zero():
-    box = trimesh.creation.box((1, 1, 1))
-    side = {
-        (1, 0, 0): (255, 0, 0),
-        (0, 1, 0): (0, 255, 0),
-        (-1, 0, 0): (0, 0, 255),
-        (0, -1, 0): (255, 255, 0),
-    }
-    normals = [tuple(normal) for normal in box.face_normals.round().astype(int).tolist()]
-    colours = [(*side.get(normal, (0, 0, 0)), 255) for normal in normals]
-    box.visual = trimesh.visual.ColorVisuals(box, face_colors=np.uint8(colours))
-    centre = render(box, poses([0, 90, 180, 270]), fovs(4), 9, light=None).rgba[:, :3, 4, 4]
-    assert centre.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]]
-
-
 def test_edges_have_straight_alpha():
     views = render(
         coloured(trimesh.creation.icosphere(), (51, 102, 204)), poses([0]), fovs(1), 32, light=None

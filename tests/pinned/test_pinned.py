@@ -54,22 +54,10 @@ def weight_digests() -> dict[str, str]:
 
 def rendered_shard(folder: Path) -> tuple[dict[str, str], torch.Tensor]:
     """Text files of a shard of two toys as they are, and its pictures."""
-    command = [
-        "render",
-        "toybox:2",
-        "--size",
-        "16",
-        "--views",
-        "4",
-        "--rings",
-        "1",
-        "--prompts",
-        "1",
-        "--seed",
-        "0",
-        "--out",
-    ]
-    subprocess.run([sys.executable, "-m", "imagedream", *command, folder], check=True, capture_output=True)
+    from imagedream.cli import main
+
+    options = ["--size", "16", "--views", "4", "--rings", "1", "--prompts", "1", "--seed", "0", "--jobs", "1"]
+    assert main(["render", "toybox:2", *options, "--out", str(folder)]) == 0
     texts, pictures = {}, []
     with tarfile.open(folder / "shard-000000.tar") as tar:
         for member in sorted(tar, key=lambda one: one.name):

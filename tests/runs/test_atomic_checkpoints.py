@@ -57,6 +57,20 @@ def test_what_a_run_cannot_go_on_from(tmp_path, monkeypatch, caplog, checkpoint,
     assert not (tmp_path / "trap").exists()
 
 
+@pytest.mark.parametrize("damage", ["cut short", "flipped", "empty"])
+def test_bytes_that_are_not_those_that_were_written(tmp_path, damage):
+    older, newer = tmp_path / "step-1.ckpt", tmp_path / "step-2.ckpt"
+    torch.save({**WHOLE, "state_dict": {"weight": torch.rand(1000)}}, newer)
+    torch.save({**WHOLE, "global_step": 10}, older)
+    content = newer.read_bytes()
+    assert newest_checkpoint(tmp_path) == newer
+    middle = len(content) // 2  # in the tensor
+    flipped = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+    newer.write_bytes({"cut short": content[:middle], "flipped": flipped, "empty": b""}[damage])
+    assert why_damaged(newer, training=None)
+    assert newest_checkpoint(tmp_path) == older
+
+
 def test_pictures_of_a_run_need_no_optimiser(tmp_path):
     path = tmp_path / "weights.ckpt"
     torch.save({name: WHOLE[name] for name in list(WHOLE)[:4]}, path)

@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import PIL.Image
 import pytest
 import torch
@@ -25,7 +24,7 @@ from imagedream.workshop.batch.run_batch import run_batch
 from imagedream.workshop.batch.status import known_pictures, read_status, write_status
 from imagedream.workshop.rendering.captioned_files import file_items
 from imagedream.workshop.workers import Outcome, run_processes
-from tests.tiny import tiny_pipeline
+from tests.tiny import brick
 
 ROOT = Path(__file__).parents[2]
 EXPORT = {"resolution": 24, "texture_size": 64, "target_faces": 300, "bake_views": 4}
@@ -42,14 +41,8 @@ SMALL = (
 def pictures(tmp_path):
     """Two pictures, one with a caption beside it, and a file that is none."""
     folder = tmp_path / "pictures"
-    (folder / "more").mkdir(parents=True)
-    for path, colour in (
-        (folder / "brick.png", (200, 60, 20, 255)),
-        (folder / "more" / "IMG_1.png", (0, 0, 255, 255)),
-    ):
-        pixels = np.zeros((40, 40, 4), np.uint8)
-        pixels[10:30, 5:35] = colour
-        PIL.Image.fromarray(pixels).save(path)
+    brick(folder / "brick.png")
+    brick(folder / "more" / "IMG_1.png", (0, 0, 255))
     (folder / "brick.txt").write_text("a brick: it's ${oc.env:HOME} <red>\n")
     (folder / "text.jpg").write_text("not a picture")
     return folder
@@ -178,17 +171,6 @@ def test_a_worker_that_died_is_written_down(pictures, pretend):
     assert read_status(pretend.folder(items[0])).error == "its process died (SIGKILL)"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")
-def test_two_batches_do_not_work_in_one_folder(pictures, pretend):
-    def run(function, tasks):
-        with pytest.raises(ValueError, match="another batch is at work there"):
-            run_batch(items_in(pictures), pretend, run_here)
-        return iter(())
-
-    run_batch(items_in(pictures), pretend, run)
-    run_batch(items_in(pictures), pretend, run_here)  # the lock is free again
-
-
 def test_a_picture_that_joins_takes_no_other_s_result(pictures, pretend):
     run_batch(items_in(pictures), pretend, run_here)
     shutil.copy(pictures / "brick.png", pictures / "brick.jpg")
@@ -233,15 +215,14 @@ def test_a_mistake_is_one_line_before_any_worker_starts(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*treespec.*")
-def test_a_process_keeps_its_model_and_the_next_result_is_the_same(tmp_path, monkeypatch):
+def test_a_process_keeps_its_model_and_the_next_result_is_the_same(tiny_model, monkeypatch):
     from imagedream import memory_options as memory
 
     monkeypatch.setattr(memory, "_kept", None)
-    weights = tmp_path / "weights"
-    tiny_pipeline().save_pretrained(weights)
+    weights = str(tiny_model)
 
     def load():
-        return memory.load_pipeline(str(weights), memory.MemoryOptions(), torch.float32, "cpu")
+        return memory.load_pipeline(weights, memory.MemoryOptions(), torch.float32, "cpu")
 
     def views(pipeline):
         pipeline.set_progress_bar_config(disable=True)
@@ -255,7 +236,7 @@ def test_a_process_keeps_its_model_and_the_next_result_is_the_same(tmp_path, mon
     assert load() is kept
     assert torch.equal(views(kept), fresh)
     assert torch.equal(views(kept), fresh)
-    other = memory.load_pipeline(str(weights), memory.MemoryOptions(vae_slicing=True), torch.float32, "cpu")
+    other = memory.load_pipeline(weights, memory.MemoryOptions(vae_slicing=True), torch.float32, "cpu")
     assert other is not kept
 
 
@@ -295,10 +276,9 @@ def status_of(folder):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_whole_way_with_a_killed_worker_and_an_interruption(pictures, tmp_path):
-    weights, out = tmp_path / "weights", tmp_path / "out"
-    tiny_pipeline().save_pretrained(weights)
-    command, environment = command_for(pictures, out, weights)
+def test_the_whole_way_with_a_killed_worker_and_an_interruption(pictures, tiny_model, tmp_path):
+    out = tmp_path / "out"
+    command, environment = command_for(pictures, out, tiny_model)
 
     # Ctrl-C while the first picture runs: it is put back, nothing of the batch goes on
     with running(command, environment) as (process, worker):

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ import launch
 from imagedream.runs.disk_space import check_folder
 from imagedream.runs.user_errors import is_user_error
 from threestudio.launching.arguments import parse_arguments, read_config
-from threestudio.utils.misc import cleanup
 
 PROJECT = Path(__file__).parent / "project"
 ROOT = Path(__file__).parents[3]
@@ -112,14 +110,10 @@ def test_train_then_resume_then_export(tmp_path, capsys):
             "timestamp=/../../../x: the trial's folder must lie in exp_root_dir/name",
         ),
         (["checkpoint.filename=../../x"], "checkpoint.filename=../../x: must lie in the trial's folder of"),
-        (["checkpoint.filename=/tmp/x"], "checkpoint.filename=/tmp/x: must lie in the trial's folder of"),
-        (["data.height=-1"], "height must be a positive int"),
         (["data.height=x"], "height must be a positive int"),
         (["data.n_test_views=16384", "data.eval_height=4096", "data.eval_width=4096"], " of pictures"),
         (["data=[]"], "the overrides do not fit the config"),
-        (["trainer.max_steps=-1"], "trainer.max_steps is -1, must be a whole number of at least 0"),
         (["system.renderer.radius=.nan"], "system.renderer.radius is nan, must be finite"),
-        (["seed=x"], "seed"),
         (["seed={"], "override 'seed={' cannot be read"),
         (["seed"], "'seed' is not an override; write key=value"),
         (["--fast"], "unknown flag --fast; flags: --config, --export, "),
@@ -183,25 +177,15 @@ def test_other_errors_keep_their_traceback(tmp_path, monkeypatch):
         start(f"exp_root_dir={tmp_path}")
 
 
-def script(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "launch.py"), *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        cwd=environment.get("PWD"),
-        timeout=110,
-    )
-
-
-def test_launch_script_names_its_host_and_reports_errors():
-    result = script("--config", "imagedream-toybox.yaml", "sistem.x=1")
+def test_the_script_names_its_host_and_reports_errors():
+    command = [sys.executable, ROOT / "launch.py", "--config", "imagedream-toybox.yaml", "sistem.x=1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=110)
     assert result.returncode == 2
     assert result.stdout == "host: embedded threestudio (plain PyTorch)\n"
     assert result.stderr.startswith("error: the config: unknown key sistem (did you mean system?)")
 
 
-def test_launch_script_runs_a_real_threestudio(tmp_path):
+def test_a_real_threestudio_is_run(tmp_path, monkeypatch, capfd):
     real = tmp_path / "real"
     (real / "threestudio").mkdir(parents=True)
     (real / "threestudio" / "__init__.py").write_text('__version__ = "0.2.3"\n')
@@ -209,12 +193,11 @@ def test_launch_script_runs_a_real_threestudio(tmp_path):
         "import os, sys\nprint(os.path.exists('custom/threestudio-imagedream'), sys.argv[1:])\n"
     )
     (tmp_path / "picture.png").touch()
-    arguments = [
-        *("--config", "imagedream-toybox.yaml"),
-        *("system.prompt_processor.image_path=picture.png", "timestamp='@1'"),
-    ]
-    result = script(*arguments, THREESTUDIO_ROOT=str(real), PWD=str(tmp_path))
-    lines = result.stdout.splitlines()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THREESTUDIO_ROOT", str(real))
+    overrides = ["system.prompt_processor.image_path=picture.png", "timestamp='@1'"]
+    assert launch.main(["--config", "imagedream-toybox.yaml", *overrides]) == 0
+    lines = capfd.readouterr().out.splitlines()
     assert lines[0] == f"host: threestudio at {real}"
     assert lines[1].startswith("True ['--config', ")
     assert f"'system.prompt_processor.image_path={tmp_path / 'picture.png'}'" in lines[1]
@@ -229,14 +212,6 @@ def test_as_many_gpus_as_are_asked_for_however_many_are_visible(monkeypatch, gpu
     arguments = parse_arguments(["--config", "toy", "tag=x", *gpu], PROJECT)
     assert arguments.devices == count
     assert read_config(arguments).n_gpus == count
-
-
-def test_cleaning_up_frees_what_tiny_cuda_nn_keeps(monkeypatch):
-    calls = []
-    library = types.SimpleNamespace(free_temporary_memory=lambda: calls.append(1))
-    monkeypatch.setitem(sys.modules, "tinycudann", library)
-    cleanup()
-    assert calls == [1]
 
 
 @pytest.mark.parametrize(("platform", "code"), [("linux", -signal.SIGTERM), ("win32", 0)])

@@ -85,8 +85,7 @@ def test_signals_after_training_leave_the_turntable_but_not_the_export(start, tm
 # --------------------------------------------------------------------------------------------------- resume=auto
 
 
-@pytest.mark.parametrize("damage", ["cut short", "flipped", "empty"])
-def test_resume_auto_passes_over_damaged_checkpoints(start, tmp_path, capsys, damage):
+def test_resume_auto_passes_over_damaged_checkpoints(start, tmp_path, capsys):
     every = ("trainer.max_steps=4", "checkpoint.every_n_train_steps=1", "checkpoint.save_last=false")
     folder = tmp_path / "toy" / "run" / "ckpts"
     assert start(*every, "--resume=auto") == 0
@@ -97,8 +96,7 @@ def test_resume_auto_passes_over_damaged_checkpoints(start, tmp_path, capsys, da
         os.utime(path, (2**33 - step, 2**33 - step))
     content = steps[4].read_bytes()
     middle = len(content) // 3
-    flipped = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
-    steps[4].write_bytes({"cut short": content[:middle], "flipped": flipped, "empty": b""}[damage])
+    steps[4].write_bytes(content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :])
     half = folder / ".unfinished-0123abcd.ckpt"  # of a run killed while it wrote
     half.write_bytes(content[:100])
 
@@ -110,9 +108,7 @@ def test_resume_auto_passes_over_damaged_checkpoints(start, tmp_path, capsys, da
     assert "step 3" in events()
     assert "step 2" not in events()
     assert not half.exists()
-    assert start("--test", f"resume={steps[4]}") == (
-        0 if atomic_checkpoints.why_damaged(steps[4]) is None else 2
-    )
+    assert start("--test", f"resume={steps[4]}") == 0  # written anew
 
 
 def test_resume_auto_finds_the_newest_trial_of_a_tag(start, tmp_path):

@@ -1,11 +1,12 @@
 """What is said of a threestudio checkout before it is run; on small made-up ones."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import real_threestudio
+
+import launch
 
 ROOT = Path(__file__).parents[3]
 
@@ -142,11 +143,10 @@ def test_the_checkout_stays_as_it_is(checkout, tmp_path):
         (["--threestudio={checkout}"], "tinycudann is missing (imported by threestudio/utils/misc.py)"),
     ],
 )
-def test_the_command_line_ends_in_one_line(checkout, tmp_path, arguments, message):
+def test_the_command_line_ends_in_one_line(checkout, tmp_path, capsys, arguments, message):
     arguments = [a.format(nowhere=tmp_path / "nowhere", checkout=checkout) for a in arguments]
-    command = [sys.executable, "launch.py", "--config", "imagedream-toybox.yaml", *arguments]
     picture = f"system.prompt_processor.image_path={ROOT / 'launch_examples' / 'robot.png'}"
-    result = subprocess.run([*command, picture], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert launch.main(["--config", "imagedream-toybox.yaml", *arguments, picture]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1

@@ -12,21 +12,6 @@ from imagedream.workshop.evaluation.views_evaluation import MODEL
 CONFIGS = Path(__file__).parents[3] / "configs" / "train"
 
 
-def test_arms_are_the_seven_networks_and_one_again():
-    assert {arm.name for arm in ablation.ARMS} == {
-        *(
-            f"{controllers}-{cameras}"
-            for controllers in ("global", "local", "pixel")
-            for cameras in ("canonical", "relative")
-        ),
-        "pixel-only-canonical",
-        "pixel-canonical-seed-1",
-    }
-    assert ablation.REFERENCE.name == "pixel-canonical"
-    for arm in ablation.ARMS:
-        assert (CONFIGS / arm.config).is_file()
-
-
 def test_unknown_networks_and_a_report_without_the_reference_are_errors(tmp_path):
     for networks, complaint in (
         (("pixels",), "pixels: unknown, there are pixel-canonical, pixel-relative"),
@@ -35,18 +20,6 @@ def test_unknown_networks_and_a_report_without_the_reference_are_errors(tmp_path
         with pytest.raises(SystemExit, match=complaint):
             ablation.main(ablation.Settings(networks=networks, work=tmp_path / "work", out=tmp_path / "out"))
     assert not list(tmp_path.iterdir())
-
-
-def test_every_network_is_compared_with_the_paper_s_and_relative_cameras_with_canonical_ones():
-    pairs = [(one.name, other.name) for one, other in ablation.comparisons(ablation.ARMS)]
-    assert len(pairs) == len(set(pairs)) == 7 + 2
-    assert {one for one, other in pairs if other == "pixel-canonical"} == {
-        arm.name for arm in ablation.ARMS[1:]
-    }
-    assert {pair for pair in pairs if pair[1] != "pixel-canonical"} == {
-        ("local-relative", "local-canonical"),
-        ("global-relative", "global-canonical"),
-    }
 
 
 def test_bands_go_by_the_size_of_the_azimuth():

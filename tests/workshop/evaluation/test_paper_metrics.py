@@ -1,3 +1,5 @@
+import json
+
 import open_clip
 import pytest
 import torch
@@ -22,15 +24,18 @@ def test_own_and_saved_encoders_agree(tmp_path):
 
 
 def test_a_file_of_an_open_clip_architecture(tmp_path):
+    architecture = {name: tiny_encoder().config[name] for name in ("embed_dim", "vision_cfg", "text_cfg")}
+    (tmp_path / "tiny-clip.json").write_text(json.dumps(architecture))
+    open_clip.add_model_config(tmp_path)
     torch.manual_seed(0)
-    model = open_clip.create_model("ViT-S-32").eval()
+    model = open_clip.create_model("tiny-clip").eval()
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
-    clip = find_clip(f"ViT-S-32:{tmp_path / 'weights.safetensors'}", tiny_encoder())
-    pixels = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    clip = find_clip(f"tiny-clip:{tmp_path / 'weights.safetensors'}", tiny_encoder())
+    pixels = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     mean, std = (torch.tensor(v)[:, None, None] for v in (model.visual.image_mean, model.visual.image_std))
     with torch.no_grad():
         image = model.encode_image((pixels - mean) / std, normalize=True)
-        text = model.encode_text(open_clip.get_tokenizer("ViT-S-32")(["a mug"]), normalize=True)
+        text = model.encode_text(open_clip.get_tokenizer("tiny-clip")(["a mug"]), normalize=True)
     assert clip.text_similarity(pixels, "a mug") == pytest.approx(100 * float(image @ text.T), abs=1e-3)
 
 

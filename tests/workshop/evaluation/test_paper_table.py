@@ -8,7 +8,7 @@ import torch
 from benchmarks import paper_table
 from imagedream.pictures import composite, to_pil
 from imagedream.workshop.evaluation.held_out_objects import held_out_cases
-from imagedream.workshop.evaluation.paper_metrics import find_clip, mean_and_deviation
+from imagedream.workshop.evaluation.paper_metrics import find_clip
 from tests.tiny import tiny_encoder
 from tests.workshop.evaluation.test_toybox_to_3d import write_trial
 
@@ -29,12 +29,3 @@ def test_scores_of_a_run_are_those_of_its_pictures(tmp_path):
     assert scores["rendered"]["clip_text"] != scores["diffused"]["clip_text"]
     text = paper_table.table({"a": scores, "b": scores})
     assert f"{scores['rendered']['clip_text']:.2f} ± 0.00" in text
-
-
-def test_deviation_is_of_these_values():
-    assert mean_and_deviation([1.0, 3.0]) == (2.0, 1.0)
-
-
-def test_no_finished_run_is_said(tmp_path):
-    with pytest.raises(SystemExit, match="no finished runs among the 1 folders"):
-        paper_table.main(paper_table.Settings((str(tmp_path),)))

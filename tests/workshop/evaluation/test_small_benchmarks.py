@@ -3,12 +3,8 @@
 import json
 
 import pytest
-import torch
 
-from benchmarks import controller_balance, prompt_camera, several_prompts, view_scores
-from imagedream.controller_weights import ControllerWeights
-from imagedream.workshop.evaluation.held_out_objects import held_out_case
-from tests.tiny import tiny_pipeline
+from benchmarks import prompt_camera, several_prompts, view_scores
 
 
 def row(seen_in, azimuth, error, prompts="±30°"):
@@ -31,34 +27,10 @@ def test_summary_by_hand():
     assert mesh["elevation median"] == 2
 
 
-def test_balance_scores_what_was_sampled(tmp_path):
-    pipeline, case = tiny_pipeline(), held_out_case(8, "robot", 16)
-    settings = controller_balance.Settings(steps=1)
-    images = [
-        controller_balance.sample(pipeline, case, "a robot", settings, **weights)
-        for weights in ({}, {"ip_weight": 0.0}, {"caption_weight": 0.0})
-    ]
-    assert not torch.equal(images[0], images[1])
-    assert not torch.equal(images[0], images[2])
-    numbers = controller_balance.scores(pipeline, case, images[0], "a robot")
-    assert list(json.loads(json.dumps(numbers))) == [
-        "PSNR to truth (dB)",
-        "like the picture",
-        "like the caption",
-    ]
-    assert set(controller_balance.NAMES) == set(vars(ControllerWeights()))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny_pipeline().save_pretrained(folder)
-    return str(folder)
-
-
-def test_several_prompts_runs_and_writes(model, tmp_path, capsys):
+@pytest.mark.slow
+def test_several_prompts_runs_and_writes(tiny_model, tmp_path, capsys):
     out = tmp_path / "table"
-    assert several_prompts.main(several_prompts.Settings(n=2, weights=model, steps=1, out=out)) == 0
+    assert several_prompts.main(several_prompts.Settings(n=2, weights=str(tiny_model), steps=1, out=out)) == 0
     table = (tmp_path / "table.md").read_text()
     assert "front, left, back, right (named)" in table
     toys = json.loads((tmp_path / "table.json").read_text())["toys"]
@@ -84,8 +56,8 @@ def test_gain_is_over_the_mean_of_the_pictures_alone():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' DPM-Solver
-def test_view_scores_runs(model, capsys):
-    assert view_scores.main(view_scores.Settings(n=2, seeds=2, weights=model)) == 0
+def test_view_scores_runs(tiny_model, capsys):
+    assert view_scores.main(view_scores.Settings(n=2, seeds=2, weights=str(tiny_model))) == 0
     assert "CLIP · hull" in capsys.readouterr().out
 
 

@@ -103,19 +103,6 @@ def test_finished_toys_are_not_run_again(case, tmp_path, monkeypatch):
         assert prompt.mode == "RGBA"
 
 
-def test_fingerprint_follows_what_the_model_computes_with(tmp_path):
-    def fingerprint():
-        return benchmark.fingerprint.__wrapped__(tmp_path / "weights", tmp_path / "missing.yaml")
-
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "a.safetensors").write_bytes(b"1")
-    first = fingerprint()
-    (tmp_path / "weights" / "README.md").write_text("a card")
-    assert fingerprint() == first
-    (tmp_path / "weights" / "a.safetensors").write_bytes(b"2")
-    assert fingerprint() != first
-
-
 def test_a_watched_process_has_exit_code_time_and_memory(tmp_path):
     command = [
         sys.executable,
@@ -128,20 +115,6 @@ def test_a_watched_process_has_exit_code_time_and_memory(tmp_path):
     assert watched.processor_seconds > 0
     assert 0.19 < watched.peak_gib < 0.5
     assert (tmp_path / "log.txt").read_text() == "done\n"
-
-
-def test_nothing_left_is_said(case, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"left no save/it\*-export"):
-        benchmark.newest(tmp_path, "it*-export/*.glb")
-
-
-def test_wrong_arguments_are_named():
-    with pytest.raises(SystemExit, match="not an override: stray"):
-        benchmark.main(benchmark.Settings(overrides=("stray",)))
-    with pytest.raises(SystemExit, match="unknown kinds griffin"):
-        benchmark.main(benchmark.Settings(kinds=("griffin",)))
-    with pytest.raises(SystemExit, match="dog was trained on; new to these weights: bear"):
-        benchmark.main(benchmark.Settings(split="unseen-kinds", kinds=("dog",)))
 
 
 def test_a_result_of_another_split_does_not_count():

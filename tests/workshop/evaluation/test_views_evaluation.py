@@ -70,13 +70,6 @@ def test_prompt_is_placed_like_any_picture(case):
     assert longest == pytest.approx(0.9 * 256, abs=3)
 
 
-def test_unknown_kinds_list_the_known():
-    with pytest.raises(ValueError, match=r"unknown kinds griffin; the toybox knows .*mug"):
-        held_out_cases(1, kinds=["mug", "griffin"])
-    with pytest.raises(ValueError, match="count is 0"):
-        held_out_cases(0)
-
-
 def test_ellipsoid_has_the_toys_extents_and_one_colour(case):
     lump = ellipsoid(case.object)
     np.testing.assert_allclose(lump.extents, case.object.mesh.extents, atol=1e-6)
@@ -128,7 +121,7 @@ def test_evaluation_of_a_random_model(tmp_path):
 
 def test_intervals_and_clip_scores_stand_beside_the_means(case, clip):
     true = case.orbit.on_white(case.object.mesh, 32)
-    results = tuple(score_case(case, [(true + 0.01 * number).clamp(0, 1)], true, clip) for number in range(8))
+    results = 4 * tuple(score_case(case, [(true + 0.01 * n).clamp(0, 1)], true, clip) for n in range(2))
     evaluation = ViewsEvaluation(results, {"objects": 8}, confidence=0.9)
     low, high = evaluation.interval[MODEL]["psnr_db"]
     assert low < evaluation.mean[MODEL]["psnr_db"] < high
@@ -140,11 +133,6 @@ def test_intervals_and_clip_scores_stand_beside_the_means(case, clip):
     prompt = composite(case.prompt, torch.ones(3))
     assert results[0].scores[MODEL]["clip_image"] == pytest.approx(clip.image_similarity(true, prompt))
     assert "interval" in evaluation.to_dict()
-
-
-def test_a_confidence_wants_enough_toys():
-    with pytest.raises(ValueError, match="2 objects are too few for an interval, it needs at least 8"):
-        evaluate_views(tiny_pipeline(), held_out_cases(2, prompt_size=16), steps=1, confidence=0.95)
 
 
 def test_a_network_with_relative_cameras_is_asked_for_the_same_views():

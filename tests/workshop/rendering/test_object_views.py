@@ -156,10 +156,8 @@ def test_a_toy_brings_its_caption_and_front():
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (Ring, {"views": 6}, "views is 6"),
         (Ring, {"relative_distance": 0.0}, r"relative_distance is 0\.0"),
         (Ring, {"elevation_deg": 90.0}, r"elevation_deg is 90\.0"),
-        (Ring, {"fov_y_deg": 0.0}, r"fov_y_deg is 0\.0"),
         (
             RenderConfig,
             {"elevation_deg": (30.0, 0.0)},
@@ -169,7 +167,6 @@ def test_a_toy_brings_its_caption_and_front():
         (RenderConfig, {"prompt_elevation_deg": (0.0, 95.0)}, r"elevation_deg is 95\.0"),
         (RenderConfig, {"prompt_relative_distance": (0.0, 1.0)}, r"begins at 0\.0"),
         (RenderConfig, {"size": 4}, "size is 4, must be at least 8"),
-        (RenderConfig, {"rings": 0}, "rings is 0, must be at least 1"),
         (RenderConfig, {"views": 6}, "views is 6"),
         (
             RenderConfig,

@@ -94,34 +94,25 @@ def test_running_out_of_memory_says_what_needs_less(recipe):
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("overrides", "message"),
     [
-        ("data.rendered.folders=[{folder}]", "data.rendered.folders: {folder} holds no shards"),
-        ("data.rendered.folders=[nowhere]", "data.rendered.folders: nowhere does not exist"),
-        ("data.pictures.folders=[nowhere]", "data.pictures.folders: nowhere does not exist"),
-        ("data.rendered.own_prompts=2", "own_prompts is 2.0"),
-        ("out={folder}/file", "the run folder {folder}/file cannot be made: {folder}/file is a file"),
-    ],
-)
-def test_mistakes_are_noticed_before_weights_load(recipe, tmp_path, capsys, override, message):
-    (tmp_path / "file").write_text("")
-    override, message = override.format(folder=tmp_path), message.format(folder=tmp_path)
-    assert run(recipe, tmp_path / "out", "autoencoder=no", override) == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
+        # before weights are asked for, which are not there
+        ("autoencoder=no data.rendered.folders=[{folder}]", "folders: {folder} holds no shards"),
+        ("autoencoder=no data.rendered.folders=[nowhere]", "data.rendered.folders: nowhere does not exist"),
+        ("autoencoder=no data.pictures.folders=[nowhere]", "data.pictures.folders: nowhere does not exist"),
+        ("autoencoder=no data.rendered.own_prompts=2", "own_prompts is 2.0"),
+        ("autoencoder=no out={folder}/file", "the run folder {folder}/file cannot be made: {folder}/file is"),
+        # what the parts or the machine do not allow
         ("data.rendered.image_size=15", "data.rendered.image_size is 15, must be divisible by 4"),
         ("devices=1000", "devices is 1000, must be at most "),
         ("encoder=ViT-B-32:/etc/passwd", "is no file that ends in one of .safetensors"),
     ],
 )
-def test_what_the_parts_or_the_machine_do_not_allow(recipe, tmp_path, capsys, override, message):
-    assert run(recipe, tmp_path / "out", override) == 2
-    assert message in capsys.readouterr().err
+def test_mistakes_are_one_line_before_anything_is_written(recipe, tmp_path, capsys, overrides, message):
+    (tmp_path / "file").write_text("")
+    given = overrides.format(folder=tmp_path).split()
+    assert run(recipe, tmp_path / "out", *given) == 2
+    assert message.format(folder=tmp_path) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

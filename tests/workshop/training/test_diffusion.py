@@ -1,13 +1,11 @@
 """What the network is told in training is what it is told later; memory options change nothing."""
 
-import jaxtyping
 import pytest
 import torch
 
 from imagedream import checkpoints
 from imagedream.cameras import camera_condition, look_at_origin
 from imagedream.model import concatenate_conditions
-from imagedream.pipeline import ImageDreamPipeline
 from imagedream.runs.seeds import step_generator
 from imagedream.workshop.training.diffusion import DiffusionTraining, view_cameras
 from imagedream.workshop.training.random_draws import random_backgrounds
@@ -93,21 +91,6 @@ def test_plain_pictures_go_through_all_that_is_done_with_conditions():
     pipeline(prompts[0], "a ball", num_inference_steps=1)
 
 
-def test_it_is_saved_with_the_model(tmp_path):
-    pipeline = training("pixel-only", no_image="plain", cameras="relative").finish()
-    pipeline.save_pretrained(tmp_path)
-    loaded = ImageDreamPipeline.from_pretrained(tmp_path)
-    loaded.set_progress_bar_config(disable=True)
-    config = loaded.unet.config
-    assert (config.controllers, config.no_image, config.cameras) == ("pixel-only", "plain", "relative")
-    assert loaded(torch.rand(4, 16, 16), num_inference_steps=1, output_type="pt").images.shape == (
-        4,
-        3,
-        16,
-        16,
-    )
-
-
 def test_relative_cameras_count_from_the_prompts():
     canonical, relative = (view_cameras(batch(), cameras) for cameras in ("canonical", "relative"))
     # the first target of the first group is seen from where the prompt is: azimuth 0
@@ -133,13 +116,6 @@ def test_checkpointed_activations_give_the_same_gradients():
     assert expected.keys() == found.keys()
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=1e-4)
-
-
-def test_a_compiled_network_keeps_its_names():
-    module = training()
-    names = list(module.model.state_dict())
-    module.model.compile()
-    assert list(module.model.state_dict()) == names
 
 
 @pytest.mark.parametrize("controllers", ["none", "global", "local", "pixel", "pixel-only"])
@@ -170,12 +146,6 @@ def test_frozen_parts_follow_the_network_to_its_device():
     module.to("meta").on_fit_start()
     for part in (module.pipeline.vae, module.pipeline.encoder):
         assert {parameter.device.type for parameter in part.parameters()} == {"meta"}
-
-
-@pytest.mark.parametrize(("name", "allowed"), [("cameras", "relative"), ("no_image", "plain")])
-def test_unknown_options_of_the_network(name, allowed):
-    with pytest.raises((ValueError, jaxtyping.TypeCheckError), match=allowed):
-        training(**{name: "other"})
 
 
 def test_the_network_keeps_the_record_of_all_its_trainings(tmp_path):

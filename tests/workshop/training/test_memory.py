@@ -5,7 +5,6 @@ import torch
 
 from imagedream.workshop.training.architectures import (
     architecture_of,
-    published_architecture,
     random_pipeline,
 )
 from imagedream.workshop.training.memory import fake_pipeline, memory_use, operations
@@ -35,8 +34,7 @@ def test_what_is_kept_for_the_backward_pass():
         assert memory_use(lambda: x.exp().exp().sum()).kept_bytes == 4
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_fake_tensors_count_like_real_ones(dtype):
+def test_fake_tensors_count_like_real_ones():
     architecture = architecture_of(tiny_pipeline())
 
     def encode(pipeline):
@@ -47,15 +45,8 @@ def test_fake_tensors_count_like_real_ones(dtype):
 
         return memory_use(run).peak_bytes, operations(run)
 
-    with fake_pipeline(architecture, dtype) as fake:
+    with fake_pipeline(architecture, torch.bfloat16) as fake:
         counted = encode(fake)
-    real = encode(random_pipeline(architecture, dtype=dtype))
+    real = encode(random_pipeline(architecture, dtype=torch.bfloat16))
     assert counted[0] == pytest.approx(real[0], rel=0.05)
     assert counted[1] == real[1]
-
-
-def test_the_full_size_model_takes_no_memory():
-    with fake_pipeline(published_architecture(), torch.float16) as pipeline, torch.no_grad():
-        pixels = pipeline.decode_latents(torch.zeros(1, 4, 32, 32))
-    assert pixels.shape == (1, 3, 256, 256)
-    assert pixels.dtype == torch.float16

@@ -81,8 +81,6 @@ def test_mistakes_in_what_is_learned():
     with pytest.raises(ValueError, match=r"'unet.attention' fits none .* image_projection.latents"):
         choose_learned(tiny_unet(), ["unet.conv_in", "unet.attention"])
 
-
-def test_a_network_without_controllers_has_none_to_learn():
     with pytest.raises(ValueError, match="no image controllers"):
         choose_learned(tiny_unet("none"), "controllers")
 

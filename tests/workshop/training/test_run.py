@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 from imagedream import checkpoints
 from imagedream.workshop.training import train
 from imagedream.workshop.training.assemble import assemble, plot_curves
-from tests.tiny import tiny_pipeline
 from tests.workshop.training.conftest import CONFIGS, LIGHTNING_WARNINGS, lines
 
 SMALL = [
@@ -52,21 +51,25 @@ def test_every_part_takes_two_steps(trained, tmp_path):
     assert picture.stat().st_size > 1000
 
 
-def test_the_parts_make_a_model(trained):
-    out = assemble(trained / "diffusion", trained / "autoencoder", trained / "model", guidance_scale=1.5)
-    pipeline = checkpoints.load(out)
+@pytest.fixture(scope="module")
+def assembled(trained):
+    return assemble(trained / "diffusion", trained / "autoencoder", trained / "model", guidance_scale=1.5)
+
+
+def test_the_parts_make_a_model(assembled):
+    pipeline = checkpoints.load(assembled)
     assert pipeline.config.guidance_scale == 1.5
     assert pipeline.config.negative_prompt == ""  # as caption dropout teaches it
     pipeline.set_progress_bar_config(disable=True)
     output = pipeline(torch.rand(4, 64, 64), "a toy", num_inference_steps=1, output_type="pt")
     assert output.images.shape == (4, 3, 64, 64)
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in assembled.rglob("*") if file.is_file())
     assert size < 40 * 2**20
 
 
-def test_models_are_averaged(trained, tmp_path):
+def test_models_are_averaged(trained, assembled, tiny_model, tmp_path):
     parts = trained / "diffusion", trained / "autoencoder"
-    before, moved = (checkpoints.load(assemble(*parts, tmp_path / name)) for name in ("one", "other"))
+    before, moved = checkpoints.load(assembled), checkpoints.load(assembled)
     with torch.no_grad():
         for part in (moved.unet, moved.encoder):
             for parameter in part.parameters():
@@ -80,9 +83,8 @@ def test_models_are_averaged(trained, tmp_path):
         ):
             torch.testing.assert_close(new, old + 0.5, atol=2e-3, rtol=2e-3, msg=name)
     assert mean.unet.config.trained_on == moved.unet.config.trained_on
-    tiny_pipeline().save_pretrained(tmp_path / "tiny")
     with pytest.raises(ValueError, match="tiny has another unet, which cannot be averaged: "):
-        assemble(*parts, tmp_path / "wrong", others=[tmp_path / "tiny"])
+        assemble(*parts, tmp_path / "wrong", others=[tiny_model])
     assert not (tmp_path / "wrong").exists()
 
 

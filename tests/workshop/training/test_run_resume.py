@@ -169,7 +169,8 @@ def test_slurm_asks_with_a_signal_and_gets_the_job_back(recipe, tmp_path):
     assert (out / "model" / "unet").is_dir()
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
 def test_resumed_in_the_middle_of_an_epoch(recipe, tmp_path, workers):
     # 4 samples to train on, 2 a step: step 3 is in the middle of the second epoch; every other step is of pictures
     pictures = [f"data.pictures.folders=[{recipe / 'pictures'}]", "data.pictures.share=0.5"]

@@ -7,14 +7,9 @@ from pathlib import Path
 import pytest
 
 from imagedream.workshop.training.train_config import (
-    AugmentationConfig,
     ConditioningConfig,
     DataConfig,
-    LoraConfig,
-    ObjectiveConfig,
     OptimizerConfig,
-    PicturesConfig,
-    RenderedConfig,
     SampleConfig,
     TrainConfig,
     read_config,
@@ -23,69 +18,24 @@ from imagedream.workshop.training.train_config import (
 CONFIGS = Path(__file__).parents[3] / "configs" / "train"
 
 
+# that every number is held against its annotation: tests/extension/test_configs.py
 @pytest.mark.parametrize(
     ("config", "values", "message"),
     [
-        (
-            AugmentationConfig,
-            {"object_scale": (0.0, 1.0)},
-            "object_scale is (0.0, 1.0), must be a list of 2 numbers ascending, of at least 0.01, up to 1",
-        ),
-        (AugmentationConfig, {"object_scale": (0.5, 1.5)}, "object_scale is (0.5, 1.5)"),
-        (AugmentationConfig, {"contour_probability": 1.5}, "contour_probability is 1.5"),
-        (AugmentationConfig, {"contour_px": (3, 1)}, "contour_px is (3, 1)"),
-        (ConditioningConfig, {"prompt_dropout": 2.0}, "prompt_dropout is 2.0"),
         (ConditioningConfig, {"white_background": 0.9, "grey_background": 0.2}, "their sum is 1.1"),
-        (
-            ConditioningConfig,
-            {"timesteps": [[0.5, 0.0, 1.0], [0.4, 1.0, 1.0]]},
-            "timesteps: the shares sum to 0.9",
-        ),
-        (
-            ConditioningConfig,
-            {"timesteps": [[1.0, 0.5, 0.2]]},
-            "timesteps has [1.0, 0.5, 0.2], must be [share, lowest",
-        ),
-        (RenderedConfig, {"share": 0.0}, "data.rendered.share is 0.0, must be a number above 0, up to 1"),
-        (ObjectiveConfig, {"channel_weights": [1.0, 0.0]}, "channel_weights is [1.0, 0.0]"),
+        (ConditioningConfig, {"timesteps": [[0.5, 0.0, 1.0], [0.4, 1.0, 1.0]]}, "the shares sum to 0.9"),
+        (ConditioningConfig, {"timesteps": [[1.0, 0.5, 0.2]]}, "[1.0, 0.5, 0.2], must be [share, lowest"),
         (DataConfig, {"validation_objects": 0}, "data.validation_objects is 0, must be at least 1"),
-        (DataConfig, {"batch_size": 0}, "data.batch_size is 0"),
-        (LoraConfig, {"rank": -1}, "lora.rank is -1, must be a whole number of at least 0"),
-        (ObjectiveConfig, {"min_snr_gamma": 0.0}, "min_snr_gamma is 0.0"),
         (OptimizerConfig, {"kind": "adam8bit"}, "kind is 'adam8bit', must be one of adamw, muon, adafactor"),
         (OptimizerConfig, {"schedule": "step"}, "schedule is 'step', must be one of cosine, linear"),
-        (OptimizerConfig, {"learning_rate": -1.0}, "optimizer.learning_rate is -1.0"),
-        (
-            OptimizerConfig,
-            {"betas": (0.9, 1.0)},
-            "optimizer.betas is (0.9, 1.0), must be a list of 2 numbers of at least 0, below 1",
-        ),
-        (
-            OptimizerConfig,
-            {"final_fraction": 2.0},
-            "final_fraction is 2.0, must be a number of at least 0, up to 1",
-        ),
-        (PicturesConfig, {"share": 1.0}, "share is 1.0, must be a number above 0, below 1"),
-        (PicturesConfig, {"batch_size": 0}, "batch_size is 0"),
-        (PicturesConfig, {"prompt_crop": (0.0, 1.0)}, "prompt_crop is (0.0, 1.0)"),
-        (RenderedConfig, {"image_size": 2}, "image_size is 2"),
-        (RenderedConfig, {"own_prompts": 1.5}, "own_prompts is 1.5"),
-        (RenderedConfig, {"prompt_fraction": (0.9, 0.8)}, "prompt_fraction is (0.9, 0.8)"),
-        (RenderedConfig, {"prompt_fov_y_deg": (50.0, 20.0)}, "prompt_fov_y_deg is (50.0, 20.0)"),
+        (OptimizerConfig, {"betas": (0.9, 1.0)}, "must be a list of 2 numbers of at least 0, below 1"),
         (SampleConfig, {"kinds": ["unicorn"]}, "unicorn"),
-        (SampleConfig, {"groups": 0}, "data.sample.groups is 0"),
         (SampleConfig, {"prompt_light": "dim"}, "prompt_light is 'dim', must be one of random, fixed"),
         (TrainConfig, {"precision": "bf16"}, "precision is 'bf16', must be one of auto, 32-true, bf16-mixed"),
-        (TrainConfig, {"devices": 0}, "devices is 0, must be a whole number of at least 1"),
-        (TrainConfig, {"keep_checkpoints": 0}, "keep_checkpoints is 0"),
-        (TrainConfig, {"ema_decay": 1.0}, "ema_decay is 1.0"),
-        (TrainConfig, {"gradient_clip": math.nan}, "gradient_clip is nan"),
-        (TrainConfig, {"checkpoint_minutes": -1.0}, "checkpoint_minutes is -1.0"),
         (TrainConfig, {"seed": 10**22}, "seed is 10000000000000000000000"),
         (TrainConfig, {"scheduler": {"beta_start": math.nan}}, "scheduler.beta_start is nan, must be finite"),
         (TrainConfig, {"learn": [1, 2]}, "learn is [1, 2], must be all, controllers or a list of names"),
         (TrainConfig, {"learn": []}, "learn is []"),
-        (TrainConfig, {"learn": "all of it"}, "learn is 'all of it'"),
     ],
 )
 def test_values_that_cannot_be(config, values, message):
