@@ -5,7 +5,6 @@ texture coordinates, quantised numbers, wrapping, emission, skins). Here each nu
 before anything is allocated, and what is not shown as the file means it is said.
 """
 
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from imagedream.mesh.materials import Surface, Texture, unit_range
 from imagedream.mesh.source import MeshError, MeshSource
+from imagedream.runs.arguments import parse_object
 
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
@@ -72,12 +72,9 @@ def _container(path: str | Path, binary: bool = False) -> tuple[dict[str, Any], 
             f"{path} has more than {_MAX_TREE_BYTES:,} bytes of JSON, the limit; GLB keeps numbers outside it"
         )
     try:
-        tree = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_object(text, "it"), chunk
+    except ValueError as error:
         raise MeshError(f"{path} is no glTF file: {error}") from error
-    if not isinstance(tree, dict):
-        raise MeshError(f"{path} is no glTF file: it holds a {type(tree).__name__}, must be an object")
-    return tree, chunk
 
 
 def load_gltf(source: MeshSource) -> list[trimesh.Trimesh]:
