@@ -1,8 +1,10 @@
 """A training recipe at a size that tests can afford, and ways to run it."""
 
+import io
 import json
 import os
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -52,16 +54,32 @@ def lines(out):
     return [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
 
 
+def encoded(image, kind="PNG"):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_shard(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory):
-    """Shards of three toys, a folder of pictures, a tiny model, and `tiny.yaml`."""
+    """Shards of three toys, a shard of pictures, a tiny model, and `tiny.yaml`."""
     root = tmp_path_factory.mktemp("recipe")
     options = ["--size", "16", "--views", "8", "--jobs", "1", "--prompts", "1"]
     assert main(["render", "toybox:3", "--out", str(root / "shards"), *options]) == 0
     (root / "pictures").mkdir()
+    members = {}
     for name in ("red", "blue", "green"):
-        Image.new("RGB", (20, 16), name).save(root / "pictures" / f"{name}.png")
-        (root / "pictures" / f"{name}.txt").write_text(f"all {name}")
+        members[f"{name}.png"] = encoded(Image.new("RGB", (20, 16), name))
+        members[f"{name}.txt"] = f"all {name}".encode()
+    write_shard(root / "pictures" / "colours.tar", members)
     tiny_vae().save_pretrained(root / "vae")
     tiny_encoder().save_pretrained(root / "encoder")
     config = {

@@ -84,7 +84,7 @@ def test_running_out_of_memory_says_what_needs_less(recipe):
         "(6 objects)",
         "activation_checkpointing=true (is false)",
         "precision=bf16-mixed (is bf16-mixed)",
-        "optimizer.kind=adafactor (is adamw)",
+        "optimizer.kind=muon (is adamw)",
     ):
         assert part in str(caught.value)
     with pytest.raises(MemoryError, match="out of memory on the GPU"), memory_advice(config):

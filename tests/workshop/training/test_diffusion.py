@@ -10,7 +10,6 @@ from imagedream.runs.seeds import step_generator
 from imagedream.workshop.training.diffusion import DiffusionTraining, view_cameras
 from imagedream.workshop.training.random_draws import random_backgrounds
 from imagedream.workshop.training.train_config import (
-    AugmentationConfig,
     ConditioningConfig,
     ObjectiveConfig,
     OptimizerConfig,
@@ -21,7 +20,7 @@ from tests.workshop.training.conftest import settings
 GROUPS = 2
 
 
-def training(controllers="pixel", conditioning=None, augmentation=None, objective=None, data=(), **changed):
+def training(controllers="pixel", conditioning=None, objective=None, data=(), **changed):
     torch.manual_seed(0)
     return DiffusionTraining(
         {**settings(tiny_unet(controllers)), **changed},
@@ -31,7 +30,6 @@ def training(controllers="pixel", conditioning=None, augmentation=None, objectiv
         steps=10,
         seed=0,
         conditioning=conditioning,
-        augmentation=augmentation,
         objective=objective,
         data=data,
     )
@@ -122,17 +120,6 @@ def test_checkpointed_activations_give_the_same_gradients():
 def test_every_network_learns_something_of_every_weight(controllers):
     module = training(controllers, ConditioningConfig(prompt_dropout=0.0)).train()
     assert set(gradients(module)) == {name for name, _ in module.model.named_parameters()}
-
-
-def test_augmentations_are_for_training_alone():
-    module = training(augmentation=AugmentationConfig(object_scale=(0.5, 0.6), contour_probability=1.0))
-    draw = lambda: module.loss(batch(), step_generator(0, 1))["loss"].item()  # noqa: E731
-    plain = training()
-    module.eval(), plain.eval()
-    assert draw() == plain.loss(batch(), step_generator(0, 1))["loss"].item()
-    module.train()
-    assert draw() == draw()
-    assert draw() != plain.loss(batch(), step_generator(0, 1))["loss"].item()
 
 
 def test_min_snr_changes_the_loss_and_not_the_draws():

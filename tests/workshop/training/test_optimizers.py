@@ -34,7 +34,7 @@ def test_learning_rates_by_hand(schedule, step, expected):
     assert learning_rate_factor(config, step, steps=100) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon", "adafactor"])
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_an_optimiser_keeps_as_many_numbers_as_it_says(kind):
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 5))
     config = OptimizerConfig(kind=kind, learning_rate=1e-2, weight_decay=0.1)

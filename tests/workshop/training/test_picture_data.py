@@ -1,8 +1,6 @@
 """Single pictures as batches, and how they take turns with objects."""
 
-import io
 import json
-import tarfile
 
 import numpy as np
 import pytest
@@ -16,27 +14,18 @@ from imagedream.workshop.training.diffusion import view_cameras
 from imagedream.workshop.training.picture_data import Pictures, find_pictures
 from imagedream.workshop.training.train_config import DataConfig, PicturesConfig, SampleConfig
 from imagedream.workshop.training.training_data import StepBatches, TrainingData
+from tests.workshop.training.conftest import encoded, write_shard
 
 
 def picture(colour=(200, 100, 50), size=(24, 16), kind="PNG"):
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def write_shard(path, members):
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
+    return encoded(Image.new("RGB", size, colour), kind)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """As img2dataset and as people keep them: a shard, pictures with text files, pictures with a table."""
+    """As img2dataset writes them: captions in text files or in JSON."""
     folder = tmp_path / "pictures"
-    (folder / "table").mkdir(parents=True)
+    folder.mkdir()
     write_shard(
         folder / "00000.tar",
         {
@@ -45,12 +34,10 @@ def folder(tmp_path):
             "0001.json": b'{"caption": "not this"}',
             "0002.webp": picture((0, 255, 0), kind="WEBP"),
             "0002.json": json.dumps({"caption": "a green one", "width": 24}).encode(),
+            "0003.png": picture((0, 0, 255)),
+            "0003.txt": b"a blue one",
         },
     )
-    (folder / "blue.png").write_bytes(picture((0, 0, 255)))
-    (folder / "blue.txt").write_text("a blue one")
-    (folder / "table" / "grey.jpeg").write_bytes(picture((128, 128, 128), kind="JPEG"))
-    (folder / "table" / "captions.csv").write_text("file,caption\ngrey.jpeg,a grey one\n")
     return folder
 
 
@@ -61,25 +48,24 @@ def found_in(folder, tmp_path, **settings):
 def test_pictures_with_their_captions(folder, tmp_path):
     config = PicturesConfig(folders=[str(folder)])
     source = Pictures(found_in(folder, tmp_path), config, image_size=8)
-    batch = source.batch(torch.arange(4), step_generator(0, 0))
-    assert batch["captions"] == ["a red one", "a green one", "a blue one", "a grey one"]
-    assert batch["targets"].shape == (4, 1, 4, 8, 8)
-    assert batch["prompts"].shape == (4, 4, 8, 8)
-    expected = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1], [0.5, 0.5, 0.5, 1]])
+    batch = source.batch(torch.arange(3), step_generator(0, 0))
+    assert batch["captions"] == ["a red one", "a green one", "a blue one"]
+    assert batch["targets"].shape == (3, 1, 4, 8, 8)
+    assert batch["prompts"].shape == (3, 4, 8, 8)
+    expected = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]])
     for frames in (batch["targets"][:, 0], batch["prompts"]):
         torch.testing.assert_close(frames.mean((2, 3)), expected, atol=0.03, rtol=0)
     assert "azimuths_deg" not in batch
-    assert torch.equal(view_cameras(batch), torch.zeros(4, 1, 16))
-    shown = composite(batch["prompts"], torch.rand(4, 3))  # opaque: whatever is behind
+    assert torch.equal(view_cameras(batch), torch.zeros(3, 1, 16))
+    shown = composite(batch["prompts"], torch.rand(3, 3))  # opaque: whatever is behind
     torch.testing.assert_close(shown, batch["prompts"][:, :3])
 
 
 @pytest.mark.parametrize(("crop", "sides"), [((1.0, 1.0), {16}), ((0.5, 0.5), {8})])
 def test_the_prompt_is_a_crop_of_the_middle_square(tmp_path, crop, sides):
     # columns count up, so that a crop tells its place and its side; the outer 4 of 24 belong to no square
-    ramp = np.broadcast_to(np.arange(24, dtype=np.uint8)[None, :, None] * 10, (16, 24, 3))
-    Image.fromarray(np.ascontiguousarray(ramp)).save(tmp_path / "ramp.png")
-    (tmp_path / "ramp.txt").write_text("a ramp")
+    ramp = np.broadcast_to(np.arange(24, dtype=np.uint8)[None, :, None] * 10, (16, 24, 3)).copy()
+    write_shard(tmp_path / "a.tar", {"ramp.png": encoded(Image.fromarray(ramp)), "ramp.txt": b"a ramp"})
     config = PicturesConfig(folders=[str(tmp_path)], prompt_crop=crop)
     source = Pictures(found_in(tmp_path, tmp_path), config, image_size=16)
     for step in range(4):
@@ -92,8 +78,8 @@ def test_the_prompt_is_a_crop_of_the_middle_square(tmp_path, crop, sides):
 
 
 def test_transparent_pictures_stand_on_white(tmp_path):
-    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "a.png")
-    (tmp_path / "a.txt").write_text("nothing")
+    clear = encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 0)))
+    write_shard(tmp_path / "a.tar", {"a.png": clear, "a.txt": b"nothing"})
     source = Pictures(found_in(tmp_path, tmp_path), PicturesConfig(), image_size=8)
     assert (source.batch(torch.tensor([0]), step_generator(0, 0))["targets"] == 1).all()
 
@@ -176,26 +162,9 @@ def test_damaged_pictures_are_named(tmp_path):
         source.batch(torch.tensor([0]), step_generator(0, 0))
 
 
-def test_folders_without_captions(tmp_path):
+def test_folders_without_shards(tmp_path):
     (tmp_path / "bare.png").write_bytes(picture())
-    with pytest.raises(ValueError, match=r"data\.pictures\.folders: .* holds no shards .* and no pictures"):
-        found_in(tmp_path, tmp_path)
-    (tmp_path / "named.png").write_bytes(picture())
-    (tmp_path / "named.txt").write_text("named")
-    with pytest.raises(SampleError, match=r"1 of 2 pictures in .* have no caption, the first is bare\.png"):
+    with pytest.raises(ValueError, match=r"data\.pictures\.folders: .* holds no shards"):
         found_in(tmp_path, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"data\.pictures\.folders: .*nowhere does not exist"):
         found_in(tmp_path / "nowhere", tmp_path)
-
-
-def test_broken_pictures_of_a_folder_are_skipped_if_asked(tmp_path, caplog):
-    for name, caption in (("good", b"good"), ("bytes", b"\xff")):
-        (tmp_path / f"{name}.png").write_bytes(picture())
-        (tmp_path / f"{name}.txt").write_bytes(caption)
-    (tmp_path / "bare.png").write_bytes(picture())
-    with pytest.raises(
-        SampleError, match=r"bytes\.png: bytes\.txt \(1 bytes\) is not UTF-8.* have no caption"
-    ):
-        found_in(tmp_path, tmp_path)
-    assert [one.caption for one in found_in(tmp_path, tmp_path, skip_broken=True)] == ["good"]
-    assert "samples cannot be used" in caplog.text

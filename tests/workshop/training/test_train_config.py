@@ -26,7 +26,7 @@ CONFIGS = Path(__file__).parents[3] / "configs" / "train"
         (ConditioningConfig, {"timesteps": [[0.5, 0.0, 1.0], [0.4, 1.0, 1.0]]}, "the shares sum to 0.9"),
         (ConditioningConfig, {"timesteps": [[1.0, 0.5, 0.2]]}, "[1.0, 0.5, 0.2], must be [share, lowest"),
         (DataConfig, {"validation_objects": 0}, "data.validation_objects is 0, must be at least 1"),
-        (OptimizerConfig, {"kind": "adam8bit"}, "kind is 'adam8bit', must be one of adamw, muon, adafactor"),
+        (OptimizerConfig, {"kind": "adam8bit"}, "kind is 'adam8bit', must be one of adamw, muon"),
         (OptimizerConfig, {"schedule": "step"}, "schedule is 'step', must be one of cosine, linear"),
         (OptimizerConfig, {"betas": (0.9, 1.0)}, "must be a list of 2 numbers of at least 0, below 1"),
         (SampleConfig, {"kinds": ["unicorn"]}, "unicorn"),

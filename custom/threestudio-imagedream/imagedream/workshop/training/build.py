@@ -91,7 +91,6 @@ def construct(config: TrainConfig, base: tuple) -> Training:
             **common,
             conditioning=config.conditioning,
             objective=config.objective,
-            augmentation=config.augmentation,
             data=config.data.seen,
             prompt_suffix=config.data.rendered.caption_suffix,
         )

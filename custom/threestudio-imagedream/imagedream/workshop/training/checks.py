@@ -95,7 +95,7 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
             f"data.batch_size ({config.data.batch_size}) with a larger accumulate ({config.accumulate}), of which a step "
             f"sees the product with devices and nodes ({effective} objects); activation_checkpointing=true (is "
             f"{str(config.activation_checkpointing).lower()}); precision=bf16-mixed (is {config.precision}); "
-            f"optimizer.kind=adafactor (is {config.optimizer.kind}); validation_views=0 (is {config.validation_views})"
+            f"optimizer.kind=muon (is {config.optimizer.kind}); validation_views=0 (is {config.validation_views})"
         ) from error
 
 

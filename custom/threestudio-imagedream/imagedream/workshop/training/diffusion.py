@@ -13,11 +13,9 @@ from imagedream.encoders import ImageTextEncoder
 from imagedream.model import CAMERA_DIM, Cameras, Condition, MultiViewUNet, predict_noise
 from imagedream.pictures import composite
 from imagedream.pipeline import ImageDreamPipeline
-from imagedream.workshop.training.augmentations import augment
 from imagedream.workshop.training.objectives import check_scheduler, draw_timesteps, target, weighted_loss
 from imagedream.workshop.training.random_draws import random_backgrounds
 from imagedream.workshop.training.train_config import (
-    AugmentationConfig,
     ConditioningConfig,
     ObjectiveConfig,
     OptimizerConfig,
@@ -83,7 +81,6 @@ class DiffusionTraining(Training):
         seed: of all draws.
         conditioning: dropout of prompt and caption.
         objective: weights of the noise levels.
-        augmentation: changes to the pictures of objects, while training only.
         prompt_suffix: of the captions it learns from, which prompts get then too.
         data: what it learns from, for the network's record (`MultiViewUNet`, `trained_on`).
 
@@ -101,14 +98,12 @@ class DiffusionTraining(Training):
         seed: int,
         conditioning: ConditioningConfig | None = None,
         objective: ObjectiveConfig | None = None,
-        augmentation: AugmentationConfig | None = None,
         data: Sequence[Mapping[str, Any]] = (),
         prompt_suffix: str = "",
     ) -> None:
         super().__init__(optimizer, steps, seed)
         self.conditioning = conditioning or ConditioningConfig()
         self.objective = objective or ObjectiveConfig()
-        self.augmentation = augmentation or AugmentationConfig()
         scheduler = DDIMScheduler(**scheduler_config)
         check_scheduler(scheduler, self.objective)
         channels, weights = base[0].config.latent_channels, self.objective.channel_weights
@@ -151,8 +146,6 @@ class DiffusionTraining(Training):
     ) -> tuple[Float[Tensor, "group view c h w"], Float[Tensor, "group view 16"], Condition]:
         """Clean latents, cameras and condition of a batch; targets and prompt of a group share their background."""
         groups, views = batch["targets"].shape[:2]
-        if self.training:
-            batch = augment(batch, self.augmentation, generator)
         conditioning = self.conditioning
         backgrounds = random_backgrounds(
             groups, generator, conditioning.white_background, conditioning.grey_background

@@ -37,7 +37,6 @@ class LoraTraining(DiffusionTraining):
             config.seed,
             conditioning=config.conditioning,
             objective=config.objective,
-            augmentation=config.augmentation,
         )
         self.start_from(pipeline.unet)
         add_corrections(self.model, config.lora, config.seed)

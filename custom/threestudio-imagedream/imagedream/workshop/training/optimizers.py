@@ -36,26 +36,14 @@ def make_optimizer(config: OptimizerConfig, parameters: Sequence[nn.Parameter]) 
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    if config.kind == "adafactor":
-        return torch.optim.Adafactor(groups, lr=config.learning_rate)
     kind = Muon if config.kind == "muon" else torch.optim.AdamW
     return kind(groups, lr=config.learning_rate, betas=config.betas)
 
 
 def state_numbers(config: OptimizerConfig, parameters: Sequence[nn.Parameter]) -> int:
     """How many numbers the optimiser keeps for some parameters, besides their gradients."""
-
-    def of_one(parameter: nn.Parameter) -> int:
-        if config.kind == "muon" and is_matrix(parameter):
-            return parameter.numel()
-        if config.kind != "adafactor":
-            return 2 * parameter.numel()
-        if parameter.ndim == 1:
-            return parameter.numel()
-        # a row and a column of a matrix; kernels are stacks of them
-        return parameter.numel() // parameter.shape[-1] + parameter.numel() // parameter.shape[-2]
-
-    return sum(of_one(parameter) for parameter in parameters)
+    once = config.kind == "muon"
+    return sum((1 if once and is_matrix(parameter) else 2) * parameter.numel() for parameter in parameters)
 
 
 def choose_learned(model: nn.Module, learn: str | Sequence[str]) -> None:

@@ -15,7 +15,6 @@ What a 2D step looks like (MVDream §3: 30 % of the steps; ImageDream says only 
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +26,9 @@ from torch.nn.functional import interpolate
 
 from imagedream.image_prompt.prompt import MAX_BYTES, MAX_PIXELS
 from imagedream.runs.arguments import parse_object
-from imagedream.workshop.rendering.captions import read_csv
 from imagedream.workshop.rendering.samples import Files, SampleError, read_caption
 from imagedream.workshop.training.random_draws import uniform
-from imagedream.workshop.training.shard_data import Entry, Members, find, index, read, report_broken
+from imagedream.workshop.training.shard_data import Entry, Members, find, index, read
 from imagedream.workshop.training.train_config import PicturesConfig
 
 OPTION = "data.pictures.folders"
@@ -74,9 +72,7 @@ def check_pictures(config: PicturesConfig) -> None:
             raise FileNotFoundError(f"{OPTION}: {folder} does not exist")
 
 
-def find_pictures(
-    config: PicturesConfig, cache: str | Path, workers: int | None
-) -> list["Entry | PictureFile"]:
+def find_pictures(config: PicturesConfig, cache: str | Path, workers: int | None) -> list[Entry]:
     """All pictures, checked as far as it can be done without decoding them.
 
     Raises:
@@ -86,60 +82,9 @@ def find_pictures(
     found = []
     for folder in config.folders:
         shards, _ = find(folder, "", OPTION)
-        single = picture_files(Path(folder), config.skip_broken) if Path(folder).is_dir() else []
-        if not shards and not single:
-            raise ValueError(
-                f"{OPTION}: {folder} holds no shards (*.tar) and no pictures ({', '.join(SUFFIXES)}) with captions"
-            )
+        if not shards:
+            raise ValueError(f"{OPTION}: {folder} holds no shards (*.tar), as img2dataset writes them")
         found += index(shards, [], examine_picture, cache, workers, config.skip_broken)
-        found += single
-    return found
-
-
-@dataclass(frozen=True)
-class PictureFile:
-    """A picture in a folder."""
-
-    where: str
-    """Its path."""
-    caption: str
-    """What it shows."""
-
-
-def picture_files(folder: Path, skip_broken: bool = False) -> list[PictureFile]:
-    """The pictures of a folder, at any depth, that have captions.
-
-    Args:
-        folder: where they are.
-        skip_broken: leave out those that cannot be used with a warning, instead of raising.
-
-    Raises:
-        SampleError: a caption is no text, or some pictures have captions and others have none.
-    """
-    found, bare, broken = [], [], []
-    tables: dict[Path, dict[str, str]] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
-            continue
-        table, text = path.parent / "captions.csv", path.with_suffix(".txt")
-        if path.parent not in tables:
-            tables[path.parent] = read_csv(table) if table.is_file() else {}
-        if path.stat().st_size > MAX_BYTES:
-            broken.append(f"{path} has {path.stat().st_size:,} bytes, the limit is {MAX_BYTES:,}")
-        elif text.is_file():
-            try:
-                caption = read_caption({text.name: text.read_bytes()}, text.name, str(path))
-                found.append(PictureFile(str(path), caption))
-            except SampleError as error:
-                broken.append(str(error))
-        elif path.name in tables[path.parent]:
-            found.append(PictureFile(str(path), tables[path.parent][path.name]))
-        else:
-            bare.append(path)
-    if bare and (found or broken):
-        told = f"{len(bare)} of {len(found) + len(bare)} pictures in {folder} have no caption, the first is {bare[0].name} "
-        broken.append(told + f"({bare[0].stem}.txt or a line in captions.csv)")
-    report_broken(broken, len(found), skip_broken)
     return found
 
 
@@ -152,9 +97,7 @@ class Pictures:
         image_size: side in pixels.
     """
 
-    def __init__(
-        self, entries: Sequence[Entry | PictureFile], config: PicturesConfig, image_size: int
-    ) -> None:
+    def __init__(self, entries: Sequence[Entry], config: PicturesConfig, image_size: int) -> None:
         self.entries, self.config, self.image_size = entries, config, image_size
 
     def __len__(self) -> int:
@@ -185,13 +128,10 @@ class Pictures:
             "objects": [self.entries[number].where for number in indices.tolist()],
         }
 
-    def _read(self, entry: Entry | PictureFile) -> tuple[Float[Tensor, "3 side side"], str]:
-        if isinstance(entry, PictureFile):
-            name, content, caption = "", Path(entry.where).read_bytes(), entry.caption
-        else:
-            files = read(entry)
-            name = _picture_name(files, entry.where)
-            content, caption = files[name], _caption(files, entry.where)
+    def _read(self, entry: Entry) -> tuple[Float[Tensor, "3 side side"], str]:
+        files = read(entry)
+        name = _picture_name(files, entry.where)
+        content, caption = files[name], _caption(files, entry.where)
         try:
             image = Image.open(io.BytesIO(content), formats=["PNG", "JPEG", "WEBP"])
             if image.width * image.height > MAX_PIXELS:

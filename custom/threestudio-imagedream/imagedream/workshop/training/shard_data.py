@@ -183,22 +183,13 @@ def index(
                 entries.append(Entry(str(folder), "", examine(_folder_members(folder), str(folder)), 0, 0))
         except SampleError as error:
             problems.append(str(error))
-    report_broken(problems, len(entries), skip_broken)
-    return entries
-
-
-def report_broken(problems: Sequence[str], sound: int, skip_broken: bool) -> None:
-    """Say what is wrong with some samples, if anything is.
-
-    Raises:
-        SampleError: unless they may be skipped.
-    """
     if problems:
         told = "; ".join(problems[:_LISTED]) + ("; …" if len(problems) > _LISTED else "")
-        message = f"{len(problems)} of {len(problems) + sound} samples cannot be used: {told}"
+        message = f"{len(problems)} of {len(problems) + len(entries)} samples cannot be used: {told}"
         if not skip_broken:
             raise SampleError(message)
         logger.warning("%s", message)
+    return entries
 
 
 def _name(shard: Path, examine: Examine) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Interval, Predicate
+from annotated_types import Interval
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,7 +30,7 @@ VIEWS = 4
 """Target views of an object in a group, a quarter turn apart."""
 PARTS = ("encoder", "autoencoder", "diffusion")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
-OPTIMIZERS = ("adamw", "muon", "adafactor")
+OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "linear", "constant")
 PROMPT_LIGHTS = ("random", "fixed")
 
@@ -113,8 +113,8 @@ class PicturesConfig:
     """Single pictures with captions, see `imagedream.workshop.training.picture_data`."""
 
     folders: list[str] = field(default_factory=list)
-    """Shards (`KEY.jpg` and `KEY.txt`, or `KEY.json` with `caption`), or pictures `NAME.jpg` with `NAME.txt` or a
-    `captions.csv` (file, caption) in the same folder; none: only objects."""
+    """Folders with shards, at any depth (`KEY.jpg` and `KEY.txt`, or `KEY.json` with `caption`, as img2dataset writes
+    them); none: only objects."""
     share: Annotated[float, Interval(gt=0, lt=1)] = 0.3
     """Of the steps (MVDream: 0.3)."""
     batch_size: Count | None = None
@@ -204,9 +204,8 @@ class OptimizerConfig:
     """The optimiser, a warm-up and a decay of its learning rate, see `imagedream.workshop.training.optimizers`."""
 
     kind: str = "adamw"
-    """`adamw` (Loshchilov and Hutter, arXiv 1711.05101; the paper's); `muon` (matrices by their directions, the rest by
-    AdamW), which keeps of a matrix one of its size instead of two; or `adafactor` (Shazeer and Stern, arXiv 1804.04235),
-    which keeps a row and a column."""
+    """`adamw` (Loshchilov and Hutter, arXiv 1711.05101; the paper's); or `muon` (matrices by their directions, the rest
+    by AdamW), which keeps of a matrix one of its size instead of two."""
     learning_rate: Rate = 1e-4
     """Peak learning rate."""
     weight_decay: Rate = 0.01
@@ -296,22 +295,6 @@ class ObjectiveConfig:
         check_ranges(self, "objective")
 
 
-@dataclass(frozen=True)
-class AugmentationConfig:
-    """What is done to targets and prompts of objects while training, see `imagedream.workshop.training.augmentations`."""
-
-    object_scale: Annotated[AscendingPair, Interval(ge=0.01, le=1)] = (1.0, 1.0)
-    """Range of the size of an object in its frame, against the size it was rendered at; the same for all views of a group
-    and its prompt. CRM: 0.475 to 0.95."""
-    contour_probability: Fraction = 0.0
-    """Of a line in a random colour around the prompt's silhouette, like the rim that background removal leaves. CRM: 0.5."""
-    contour_px: Annotated[tuple[int, int], Interval(ge=1, le=100), Predicate(ascending)] = (1, 3)
-    """Range of the line's width, in pixels of the prompt."""
-
-    def __post_init__(self):
-        check_ranges(self, "augmentation")
-
-
 @dataclass
 class TrainConfig:
     """Everything a training run is made of."""
@@ -347,8 +330,6 @@ class TrainConfig:
     """Dropout of conditions (diffusion)."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     """Weights of the noise levels (diffusion)."""
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    """Changes to the objects' pictures (diffusion)."""
     steps: Count = 1000
     """Optimiser steps."""
     seed: Seed = 0
