@@ -26,8 +26,6 @@ EXTRAS = {  # what only an extra brings, as it is imported
     "ray": "ray",
     "wandb": "wandb",
     "tensorboard": "tensorboard",
-    "bpy": "blender",
-    "mathutils": "blender",
 }
 PARTS = {"lightning_fabric": "pytorch_lightning"}
 """Modules that come with another's distribution."""
@@ -73,7 +71,7 @@ def test_the_core_needs_no_extra_of_diffusers():
 def test_all_holds_every_extra_that_every_python_has():
     extras = PROJECT["optional-dependencies"]
     (everything,) = extras["all"]
-    assert Requirement(everything).extras == set(extras) - {"all", "blender"}
+    assert Requirement(everything).extras == set(extras) - {"all"}
 
 
 def uv(*arguments: str) -> str:

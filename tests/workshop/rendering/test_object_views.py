@@ -161,12 +161,12 @@ def test_a_toy_brings_its_caption_and_front():
         (
             RenderConfig,
             {"elevation_deg": (30.0, 0.0)},
-            r"elevation_deg is 30\.0 to 0\.0, must go from a lower",
+            r"elevation_deg is \(30\.0, 0\.0\), must be .*ascending",
         ),
-        (RenderConfig, {"fov_y_deg": (float("nan"), 60.0)}, "fov_y_deg is nan"),
-        (RenderConfig, {"prompt_elevation_deg": (0.0, 95.0)}, r"elevation_deg is 95\.0"),
-        (RenderConfig, {"prompt_relative_distance": (0.0, 1.0)}, r"begins at 0\.0"),
-        (RenderConfig, {"size": 4}, "size is 4, must be at least 8"),
+        (RenderConfig, {"fov_y_deg": (float("nan"), 60.0)}, r"fov_y_deg is \(nan, 60\.0\)"),
+        (RenderConfig, {"prompt_elevation_deg": (0.0, 95.0)}, r"elevation_deg is \(0\.0, 95\.0\).* below 90"),
+        (RenderConfig, {"prompt_relative_distance": (0.0, 1.0)}, r"is \(0\.0, 1\.0\), must be .* above 0"),
+        (RenderConfig, {"size": 4}, "size is 4, must be a whole number of at least 8"),
         (RenderConfig, {"views": 6}, "views is 6"),
         (
             RenderConfig,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from imagedream.cli.verb import OutPath, Verb, say
+from imagedream.cli.verb import OutPath, Verb, check_least, say
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ class Batch(Verb):
         wrong = [override for override in self.overrides if "=" not in override]
         if wrong:
             raise ValueError(f"{wrong[0]!r} is not an override of the form key=value")
-        if self.attempts < 1:
-            raise ValueError(f"--attempts is {self.attempts}, must be at least 1")
+        check_least("--attempts", self.attempts, 1)
         if "${" in str(self.out.resolve()):
             raise ValueError(f"--out is {self.out.resolve()}, must not hold ${{")
         if not self.pictures.exists():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from imagedream.cli.verb import Verb, choose_device, say
+from imagedream.cli.verb import Verb, check_least, choose_device, say
 
 if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamPipeline
@@ -43,12 +43,8 @@ class Evaluation(Verb):
 
     def run(self) -> None:  # noqa: D102
         # whatever can be wrong is found before the weights are read
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"--steps is {self.steps}, must be at least 1")
-        if self.guidance_scale is not None and self.guidance_scale < 0:
-            raise ValueError(
-                f"--guidance-scale is {self.guidance_scale}, must be at least 0 (1 means no guidance)"
-            )
+        check_least("--steps", self.steps, 1)
+        check_least("--guidance-scale", self.guidance_scale, 0, " (1 means no guidance)")
         evaluate = self.prepared()
         from imagedream import checkpoints
         from imagedream.metrics import clip_unavailable
@@ -107,8 +103,7 @@ class EvaluateViews(Evaluation):
 
     def prepared(self) -> Callable[..., Any]:  # noqa: D102
         for name in ("n", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}, must be at least 1")
+            check_least(f"--{name}", getattr(self, name), 1)
         from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence
         from imagedream.workshop.evaluation.perceptual_distance import PerceptualDistance
         from imagedream.workshop.evaluation.views_evaluation import evaluate_views, prompt_size

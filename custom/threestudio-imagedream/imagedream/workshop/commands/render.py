@@ -54,8 +54,6 @@ class Render(Verb):
     """Prompt views of a ring, each with its own camera and light; otherwise 0 of a single mesh, 4 in shards."""
     light: Literal["random", "prompts", "fixed", "none"] | None = None
     """Random for each ring and prompt, for prompts alone, the same for all, or plain colours; otherwise fixed or random."""
-    backend: Literal["raycast", "blender"] = "raycast"
-    """Embree on the CPU, or Blender's Cycles (pip install bpy)."""
     seed: int = 0
     """Of everything random."""
     jobs: int | None = None
@@ -107,7 +105,7 @@ class Render(Verb):
         }
         usual = {} if shards else SINGLE_MESH
         chosen = {**usual, **{name: value for name, value in given.items() if value is not None}}
-        same = {name: getattr(self, name) for name in ("size", "views", "up", "front", "backend", "seed")}
+        same = {name: getattr(self, name) for name in ("size", "views", "up", "front", "seed")}
         return RenderConfig(**chosen, **same)
 
 

@@ -5,11 +5,11 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
-import trimesh
+from annotated_types import Ge, Interval, MultipleOf
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
@@ -17,6 +17,15 @@ from imagedream import cameras
 from imagedream.mesh.raycast import Light, Raycaster
 from imagedream.mesh.reading import FileAxes, Front, Up, load_parts, normalise_parts
 from imagedream.runs.files import atomic_folder
+from imagedream.runs.ranges import (
+    AscendingPair,
+    Count,
+    CountOrZero,
+    ElevationDeg,
+    FieldOfViewDeg,
+    Length,
+    check_ranges,
+)
 from imagedream.toybox import make_toy
 from imagedream.workshop.rendering.captioned_files import TOYBOX, Item
 from imagedream.workshop.rendering.samples import (
@@ -35,23 +44,25 @@ PROMPT_SCALE = 2
 """Side of a prompt view over that of a view: preparing a prompt cuts the object out and enlarges it."""
 
 
+Views = Annotated[int, Ge(4), MultipleOf(4)]
+Elevations = Annotated[AscendingPair, Interval(gt=-90, lt=90)]
+FieldsOfView = Annotated[AscendingPair, Interval(gt=0, lt=180)]
+Lengths = Annotated[AscendingPair, Interval(gt=0, le=10**4)]
+
+
 @dataclass(frozen=True)
 class Ring:
     """Cameras evenly spread on a circle around the object, the first in front of it."""
 
-    views: int = 32
-    """A multiple of 4, so that front, left, back and right are among them."""
-    elevation_deg: float = 10.0
-    fov_y_deg: float = 47.5
-    relative_distance: float = 0.73
+    views: Views = 32
+    """So that front, left, back and right are among them."""
+    elevation_deg: ElevationDeg = 10.0
+    fov_y_deg: FieldOfViewDeg = 47.5
+    relative_distance: Length = 0.73
     """Half the frame's height at the origin, in world units; the object's longest side is 1."""
 
     def __post_init__(self):
-        cameras.check_angles(self.elevation_deg, self.fov_y_deg)
-        if self.views < 4 or self.views % 4:
-            raise ValueError(f"views is {self.views}, must be a multiple of 4 and at least 4")
-        if not self.relative_distance > 0:
-            raise ValueError(f"relative_distance is {self.relative_distance}, must be larger than 0")
+        check_ranges(self)
 
     @property
     def azimuths_deg(self) -> Float[Tensor, " view"]:
@@ -71,8 +82,6 @@ class Ring:
             torch.full((self.views,), self.elevation_deg), self.azimuths_deg, distance
         )
 
-
-Range = tuple[float, float]
 
 SINGLE_MESH: dict[str, Any] = {
     "rings": 1,
@@ -94,65 +103,45 @@ class RenderConfig:
     the frame is about as wide as the unit cube, so that the frame's edge cuts through many objects.
     """
 
-    size: int = 256
+    size: Annotated[int, Interval(ge=8, le=2**14)] = 256
     """Side of the views in pixels; prompt views are twice as large."""
-    views: int = 32
+    views: Views = 32
     """Views in a ring."""
-    rings: int = 2
+    rings: Count = 2
     """Rings of an object, each with its own elevation, field of view, distance and light."""
-    elevation_deg: Range = (0.0, 30.0)
+    elevation_deg: Elevations = (0.0, 30.0)
     """Of a ring."""
-    fov_y_deg: Range = (15.0, 60.0)
+    fov_y_deg: FieldsOfView = (15.0, 60.0)
     """Of a ring."""
-    relative_distance: Range = (0.45, 0.55)
+    relative_distance: Lengths = (0.45, 0.55)
     """Of a ring: half the frame's height at the origin, in world units; the object's longest side is 1."""
-    prompts: int = 4
+    prompts: CountOrZero = 4
     """Prompt views of a ring."""
-    prompt_azimuth_deg: Range = (-90.0, 90.0)
+    prompt_azimuth_deg: AscendingPair = (-90.0, 90.0)
     """Of a prompt view: the front half circle (paper §4)."""
-    prompt_elevation_deg: Range = (-5.0, 40.0)
+    prompt_elevation_deg: Elevations = (-5.0, 40.0)
     """Of a prompt view."""
-    prompt_fov_y_deg: Range = (15.0, 60.0)
+    prompt_fov_y_deg: FieldsOfView = (15.0, 60.0)
     """Of a prompt view."""
-    prompt_relative_distance: Range = (0.7, 0.9)
+    prompt_relative_distance: Lengths = (0.7, 0.9)
     """Of a prompt view: far enough that the frame cuts nothing off."""
     lighting: Lighting = "random"
     """One random light a ring and one a prompt view; a random one for each prompt view alone, as of the toys; the same for
     all; or plain colours."""
-    supersample: int = 2
+    supersample: Count = 2
     """Samples along each side of a pixel."""
     up: Up = "auto"
     """Which of a file's axes is up; `auto` goes by its type: y for glTF and OBJ, z for PLY and STL."""
     front: Front = "auto"
     """Which direction of a file's axes the front faces; `auto`: +z for y up, +x for z up."""
-    backend: Literal["raycast", "blender"] = "raycast"
-    """What draws the pictures."""
     seed: int = 0
     """Of all draws; an object's depend on this and its key alone."""
 
     def __post_init__(self):
-        for name in ("elevation_deg", "fov_y_deg", "relative_distance"):
-            for option in (name, f"prompt_{name}"):
-                _check_range(option, getattr(self, option))
-        _check_range("prompt_azimuth_deg", self.prompt_azimuth_deg)
-        for low_or_high in (0, 1):
-            cameras.check_angles(self.prompt_elevation_deg[low_or_high], self.prompt_fov_y_deg[low_or_high])
-            Ring(  # its own checks
-                self.views,
-                self.elevation_deg[low_or_high],
-                self.fov_y_deg[low_or_high],
-                self.relative_distance[low_or_high],
-            )
-        for name, least in (("size", 8), ("rings", 1), ("prompts", 0), ("supersample", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least {least}")
-        if not self.prompt_relative_distance[0] > 0:
-            raise ValueError(
-                f"prompt_relative_distance begins at {self.prompt_relative_distance[0]}, must be larger than 0"
-            )
-        for name, allowed in (("lighting", get_args(Lighting)), ("backend", ("raycast", "blender"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, must be one of {', '.join(allowed)}")
+        check_ranges(self)
+        if self.lighting not in get_args(Lighting):
+            allowed = ", ".join(get_args(Lighting))
+            raise ValueError(f"lighting is {self.lighting!r}, must be one of {allowed}")
         if self.up != "auto" and self.front != "auto":
             FileAxes(self.up, self.front)
 
@@ -172,46 +161,31 @@ class RenderConfig:
         return None if self.lighting == "none" else Light()
 
 
-def _check_range(name: str, low_high: Range) -> None:
-    low, high = low_high
-    if not (np.isfinite(low) and np.isfinite(high) and low <= high):
-        raise ValueError(f"{name} is {low} to {high}, must go from a lower to a higher number")
-
-
-def _uniform(low_high: Range, generator: torch.Generator) -> float:
+def _uniform(low_high: tuple[float, float], generator: torch.Generator) -> float:
     low, high = low_high
     return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
-class RaycastScene:
-    """An object in the unit cube and world axes that can be photographed, by the ray caster on the CPU.
-
-    `imagedream.workshop.rendering.blender.BlenderScene` does the same by path tracing.
-    """
-
-    def __init__(self, parts: list[trimesh.Trimesh]):
-        self._raycaster = Raycaster(parts)
-
-    def photograph(
-        self,
-        camera_to_world: Float[Tensor, "view 4 4"],
-        fov_y_deg: Float[Tensor, " view"],
-        size: int,
-        light: Light | None,
-        supersample: int,
-    ) -> UInt8[np.ndarray, "view {size} {size} 4"]:
-        """RGBA pictures with straight alpha."""
-        rgba = self._raycaster.render(camera_to_world, fov_y_deg, size, light, supersample).rgba
-        return (rgba.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+def _photographed(
+    raycaster: Raycaster,
+    camera_to_world: Float[Tensor, "view 4 4"],
+    fov_y_deg: Float[Tensor, " view"],
+    size: int,
+    light: Light | None,
+    supersample: int,
+) -> UInt8[np.ndarray, "view {size} {size} 4"]:
+    """RGBA pictures with straight alpha."""
+    rgba = raycaster.render(camera_to_world, fov_y_deg, size, light, supersample).rgba
+    return (rgba.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def open_scene(item: Item, config: RenderConfig) -> tuple[Any, dict[str, Any]]:
-    """Load an object, decide which way it faces, and hand it to the renderer.
+def open_object(item: Item, config: RenderConfig) -> tuple[Raycaster, dict[str, Any]]:
+    """Load an object and decide which way it faces.
 
     Returns:
-        The scene, and what a `Sample` says about it: `caption`, `up`, `front`, `front_from`, ….
+        The object in the unit cube and world axes, and what a `Sample` says about it: `caption`, `up`, `front`, `front_from`, ….
     """
-    facts: dict[str, Any] = {"object": item.key, "source": item.source, "renderer": config.backend}
+    facts: dict[str, Any] = {"object": item.key, "source": item.source, "renderer": "raycast"}
     facts |= {"caption": item.caption or "", "caption_from": item.caption_from}
     if item.source.startswith(TOYBOX):
         toy = make_toy(int(item.source.removeprefix(TOYBOX)))
@@ -224,11 +198,7 @@ def open_scene(item: Item, config: RenderConfig) -> tuple[Any, dict[str, Any]]:
         facts["warnings"] = []
         parts = normalise_parts(load_parts(item.source, axes, facts["warnings"].append))
     facts |= {"up": axes.up, "front": axes.front, "front_from": front_from}
-    if config.backend == "blender":
-        from imagedream.workshop.rendering.blender import BlenderScene
-
-        return BlenderScene(parts), facts
-    return RaycastScene(parts), facts
+    return Raycaster(parts), facts
 
 
 def object_samples(item: Item, config: RenderConfig) -> Iterator[tuple[Sample, Files]]:
@@ -240,12 +210,11 @@ def object_samples(item: Item, config: RenderConfig) -> Iterator[tuple[Sample, F
     """
     digest = hashlib.sha256(f"{config.seed}/{item.key}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    scene, facts = open_scene(item, config)
+    raycaster, facts = open_object(item, config)
     for index in range(config.rings):
         ring, light = config.draw_ring(generator), config.draw_light(generator)
-        pixels = scene.photograph(
-            ring.camera_to_world, ring.fovs_y_deg, config.size, light, config.supersample
-        )
+        cameras_of_ring = ring.camera_to_world, ring.fovs_y_deg
+        pixels = _photographed(raycaster, *cameras_of_ring, config.size, light, config.supersample)
         files: Files = {}
         cut = int(_touches_edge(pixels[..., 3]).sum())
         views = []
@@ -257,7 +226,7 @@ def object_samples(item: Item, config: RenderConfig) -> Iterator[tuple[Sample, F
         prompts = []
         for prompt in range(config.prompts):
             name = f"prompt_{prompt:03d}.png"
-            pixels, picture = _photograph_prompt(scene, name, config, generator)
+            pixels, picture = _photograph_prompt(raycaster, name, config, generator)
             files[name] = encode_png(pixels)
             prompts.append(picture)
         sample = Sample(size=config.size, views=views, prompts=prompts, ring=index, cut_views=cut, **facts)
@@ -271,7 +240,7 @@ def _touches_edge(alpha: UInt8[np.ndarray, "view height width"]) -> Bool[np.ndar
 
 
 def _photograph_prompt(
-    scene: Any, name: str, config: RenderConfig, generator: torch.Generator
+    raycaster: Raycaster, name: str, config: RenderConfig, generator: torch.Generator
 ) -> tuple[UInt8[np.ndarray, "height width 4"], Picture]:
     azimuth_deg = _uniform(config.prompt_azimuth_deg, generator)
     elevation_deg = _uniform(config.prompt_elevation_deg, generator)
@@ -285,7 +254,7 @@ def _photograph_prompt(
         cameras.framing_distance(relative_distance, fov),
     )
     # twice as large and without supersampling: preparing a prompt filters it anyway
-    pixels = scene.photograph(pose, fov, config.size * PROMPT_SCALE, light, supersample=1)[0]
+    pixels = _photographed(raycaster, pose, fov, config.size * PROMPT_SCALE, light, supersample=1)[0]
     return pixels, _picture(name, azimuth_deg, elevation_deg, fov_y_deg, pose[0], light)
 
 

@@ -90,7 +90,7 @@ class Sample:
     front_from: str = ""
     """Who said so: file type, option or toybox."""
     renderer: str = ""
-    """raycast or blender."""
+    """What drew the pictures."""
     cut_views: int = 0
     """Views in which the frame's edge cuts the object."""
     warnings: list[str] = field(default_factory=list)
