@@ -66,12 +66,12 @@ def fields(node: ast.ClassDef) -> list[tuple[str, str, str, str]]:
 
 
 def allowed(annotation: ast.expr) -> str:
-    """Which numbers an annotation allows; empty where it is not about numbers."""
+    """Which numbers or words an annotation allows; empty where it does not say."""
     try:
         kind = eval(ast.unparse(annotation), {**KINDS})
     except NameError:
         return ""
-    return words(kind) if ranges.speaks_of_numbers(kind) else ""
+    return words(kind) if ranges.limits(kind) else ""
 
 
 def words(kind: Any) -> str:

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import threestudio
-from imagedream.runs.ranges import speaks_of_numbers
+from imagedream.runs.ranges import limits
 from imagedream.runs.settings import flatten, read_settings
 from threestudio.utils.config import parse_structured
 
@@ -85,7 +85,7 @@ CLASSES = {
     "imagedream.memory_options": ["MemoryOptions"],
     "imagedream.workshop.training.train_config": [
         *("SampleConfig", "RenderedConfig", "PicturesConfig", "DataConfig", "OptimizerConfig", "LoraConfig"),
-        *("ConditioningConfig", "ObjectiveConfig", "AugmentationConfig", "TrainConfig"),
+        *("ConditioningConfig", "ObjectiveConfig", "TrainConfig"),
     ],
 }
 
@@ -95,7 +95,7 @@ CLASSES = {
 )
 def test_every_number_of_a_class_is_checked(extension, module, name):
     found = attrgetter(name)(import_module(module))
-    numbers = [field.name for field in fields(found) if speaks_of_numbers(field.type)]
+    numbers = [field.name for field in fields(found) if limits(field.type)]
     assert numbers
     for number in numbers:
         given = {"guidance_type": "x"} if name == "GuidanceEntry" else {}

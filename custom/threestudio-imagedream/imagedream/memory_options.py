@@ -15,14 +15,12 @@ from annotated_types import Interval, MultipleOf
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from imagedream.runs.ranges import check_ranges
+from imagedream.runs.ranges import OneOf, check_ranges
 
 if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamPipeline
 
-ENCODER = ("keep", "offload", "free")
 ATTENTION = {
-    "auto": None,
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -37,7 +35,7 @@ PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": to
 class MemoryOptions:
     """What `apply_memory_options` switches on."""
 
-    encoder: str = "keep"
+    encoder: Annotated[str, OneOf("keep", "offload", "free")] = "keep"
     """CLIP's text and image encoder: `keep` it on the device; `offload` its blocks to the CPU, from where they come one
     by one; or `free` it once a call of the pipeline has encoded its prompt."""
     vae_slicing: bool = False
@@ -48,20 +46,14 @@ class MemoryOptions:
     vae_checkpointing: bool = False
     """Encoding with gradient keeps little and computes the rest again in the backward pass; with slicing, one picture
     at a time."""
-    attention: str = "auto"
-    """Which of PyTorch's attention kernels the network uses, see `ATTENTION`."""
+    attention: Annotated[str, OneOf("auto", "flash", "efficient", "cudnn", "math")] = "auto"
+    """Which of PyTorch's attention kernels the network uses, see `ATTENTION`; `auto` leaves it to PyTorch."""
     channels_last: bool = False
     """Network and autoencoder keep channels next to each other in memory, which suits tensor cores."""
     compile: bool = False
     """`torch.compile` for network and autoencoder: minutes at the first step, less for each later one."""
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("encoder", self.encoder, ENCODER),
-            ("attention", self.attention, ATTENTION),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} is {value!r}, must be one of {', '.join(allowed)}")
         check_ranges(self)
 
 

@@ -74,16 +74,16 @@ def set_in(*path_and_value):
     [
         (lambda r: r["views"].pop(), r"here: cameras\.json lists 3 views, must be a multiple of 4"),
         (lambda r: r.pop("caption"), "has no caption"),
-        (set_in("caption", 3), r"caption is 3 \(int\), must be text"),
-        (set_in("size", "big"), "size is 'big', must be a whole number"),
-        (set_in("views", {}), "views is a dict, must be a list"),
-        (set_in("views", 1, 5), r"views\[1\] is a int, must be a dict"),
+        (set_in("caption", 3), "caption is 3, must be str"),
+        (set_in("size", "big"), "size is 'big', must be int"),
+        (set_in("views", {}), "views is {}, must be list"),
+        (set_in("views", 1, 5), r"views\[1\] is a int, must be an object"),
         (lambda r: r["views"][2].pop("fov_y_deg"), r"views\[2\] has no fov_y_deg"),
         (set_in("views", 1, "elevation_deg", math.nan), r"view_001\.png\): elevation_deg is nan, must be"),
         (set_in("views", 1, "azimuth_deg", "left"), "azimuth_deg is 'left'"),
         (
             set_in("views", 1, "camera_to_world", 0, [math.nan] * 4),
-            r"view_001\.png\): camera_to_world has 4 of 16",
+            r"view_001\.png\): camera_to_world is \[\[nan",
         ),
         (set_in("views", 1, "camera_to_world", [[1, 2], [3]]), "must be 4 rows of 4 numbers"),
         (

@@ -52,7 +52,7 @@ def test_pictures_with_their_captions(folder, tmp_path):
     assert batch["captions"] == ["a red one", "a green one", "a blue one"]
     assert batch["targets"].shape == (3, 1, 4, 8, 8)
     assert batch["prompts"].shape == (3, 4, 8, 8)
-    expected = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]])
+    expected = torch.tensor([[1.0, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]])
     for frames in (batch["targets"][:, 0], batch["prompts"]):
         torch.testing.assert_close(frames.mean((2, 3)), expected, atol=0.03, rtol=0)
     assert "azimuths_deg" not in batch

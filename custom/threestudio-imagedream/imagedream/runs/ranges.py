@@ -1,9 +1,10 @@
-"""Which numbers a setting may be: its annotation says so, for the check before anything loads and for docs/configuration.md.
+"""Which numbers and words a setting may be: its annotation says so, for the check before anything loads and for docs/configuration.md.
 
     size: Annotated[int, Ge(8)] = 256
     min_step_percent: Annotated[Any, Schedule(Fraction)] = 0.02
+    schedule: Annotated[str, OneOf("cosine", "constant")] = "cosine"
 
-Numbers are finite. What an annotation does not speak of (text, mappings, `Any`) is not looked at.
+Numbers are finite. What an annotation does not speak of (any text, mappings, `Any`) is not looked at.
 """
 
 import math
@@ -57,6 +58,20 @@ class Schedule(As):
         return f"{words(self.kind)}, or a schedule [first step, value, value, last step] of such"
 
 
+class OneOf(As):
+    """One of some words."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(words)
+
+    def fits(self, value: Any) -> bool:
+        """Whether it is one."""
+        return value in self.kind
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.kind)}"
+
+
 def ascending(numbers: Sequence[int | float]) -> bool:
     """Whether none of them is smaller than the one before."""
     return list(numbers) == sorted(numbers)
@@ -86,14 +101,14 @@ def check_ranges(settings: Any, section: str = "") -> None:
     """
     kinds = get_type_hints(type(settings), include_extras=True)
     for field in fields(settings):
-        if speaks_of_numbers(kinds[field.name]):
+        if limits(kinds[field.name]):
             name = f"{section}.{field.name}" if section else field.name
             check_value(name, getattr(settings, field.name), kinds[field.name])
 
 
-def speaks_of_numbers(kind: Any) -> bool:
-    """Whether an annotation says something of numbers."""
-    return kind in (int, float) or isinstance(kind, As) or any(map(speaks_of_numbers, get_args(kind)))
+def limits(kind: Any) -> bool:
+    """Whether an annotation says which numbers or words are allowed."""
+    return kind in (int, float) or isinstance(kind, As) or any(map(limits, get_args(kind)))
 
 
 def check_value(name: str, value: Any, kind: Any) -> Any:
@@ -151,7 +166,7 @@ def words(kind: Any) -> str:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         rules = ", ".join(map(_said, _flat(arguments[1:])))
-        return rules if arguments[0] is Any else f"{words(arguments[0])} {rules}"
+        return rules if arguments[0] in (Any, str) else f"{words(arguments[0])} {rules}"
     if origin in (Union, UnionType):
         return ", or ".join(map(words, arguments))
     if origin in (tuple, list):

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from imagedream.runs.ranges import (
     ElevationDeg,
     FieldOfViewDeg,
     Length,
+    OneOf,
     check_ranges,
 )
 from imagedream.toybox import make_toy
@@ -92,7 +93,6 @@ SINGLE_MESH: dict[str, Any] = {
     "lighting": "fixed",
 }
 """How a single mesh is rendered into a folder: for looking at, the whole object in the frame."""
-Lighting = Literal["random", "prompts", "fixed", "none"]
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class RenderConfig:
     """Of a prompt view."""
     prompt_relative_distance: Lengths = (0.7, 0.9)
     """Of a prompt view: far enough that the frame cuts nothing off."""
-    lighting: Lighting = "random"
+    lighting: Annotated[str, OneOf("random", "prompts", "fixed", "none")] = "random"
     """One random light a ring and one a prompt view; a random one for each prompt view alone, as of the toys; the same for
     all; or plain colours."""
     supersample: Count = 2
@@ -139,9 +139,6 @@ class RenderConfig:
 
     def __post_init__(self):
         check_ranges(self)
-        if self.lighting not in get_args(Lighting):
-            allowed = ", ".join(get_args(Lighting))
-            raise ValueError(f"lighting is {self.lighting!r}, must be one of {allowed}")
         if self.up != "auto" and self.front != "auto":
             FileAxes(self.up, self.front)
 

@@ -18,7 +18,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from imagedream import cameras
-from imagedream.runs.arguments import check_arguments
+from imagedream.runs.arguments import check_arguments, parse_object
 
 CAMERAS, CAPTION = "cameras.json", "caption.txt"
 
@@ -127,65 +127,36 @@ class Sample:
         """
         where = f"{where}: {CAMERAS}"
         try:
-            record = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise SampleError(f"{where} ({len(content)} bytes) is not JSON: {error}") from error
-        known = _known_fields(Sample, record, where)
-        if not isinstance(known["caption"], str):
-            raise SampleError(
-                f"{where}: caption is {known['caption']!r} ({type(known['caption']).__name__}), must be text"
-            )
-        if not isinstance(known["size"], int) or known["size"] < 1:
-            raise SampleError(f"{where}: size is {known['size']!r}, must be a whole number of pixels above 0")
-        for name in ("views", "prompts"):
-            pictures = known.get(name, [])
-            if not isinstance(pictures, list):
-                raise SampleError(f"{where}: {name} is a {type(pictures).__name__}, must be a list")
-            known[name] = [_picture(one, f"{where}: {name}[{index}]") for index, one in enumerate(pictures)]
-        _check_ring(known["views"], where)
-        _check_cameras([*known["views"], *known["prompts"]], where)
-        _check_types(Sample, known, where)
-        return Sample(**known)
+            record = parse_object(content, where)
+            for name in ("views", "prompts"):
+                if isinstance(record.get(name), list):
+                    record[name] = [
+                        _picture(one, f"{where}: {name}[{index}]") for index, one in enumerate(record[name])
+                    ]
+            sample = Sample(**_checked(Sample, record, where))
+            _check_ring(sample.views, where)
+            _check_cameras([*sample.views, *sample.prompts], where)
+        except ValueError as error:
+            raise SampleError(str(error)) from error
+        return sample
 
 
-def _known_fields(kind: type, record: Any, where: str) -> dict[str, Any]:
-    """What a dictionary from a file says of a dataclass's fields; others may be there and are ignored."""
+def _checked(kind: type, record: Any, where: str) -> dict[str, Any]:
+    """What an object from a file says of a dataclass's fields, of their types; others may be there and are ignored."""
     if not isinstance(record, dict):
-        raise SampleError(f"{where} is a {type(record).__name__}, must be a dict")
+        raise ValueError(f"{where} is a {type(record).__name__}, must be an object of names and values")
     known = {one.name: record[one.name] for one in fields(kind) if one.name in record}
-    required = [one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING]
-    missing = [name for name in required if name not in known]
-    if missing:
-        raise SampleError(f"{where} has no {' and no '.join(missing)}")
+    check_arguments(kind, known, where)
     return known
 
 
-def _check_types(kind: type, known: dict[str, Any], where: str) -> None:
-    try:
-        check_arguments(kind, known, where)
-    except ValueError as error:
-        raise SampleError(str(error)) from error
-
-
 def _picture(record: Any, where: str) -> Picture:
-    known = _known_fields(Picture, record, where)
-    if not isinstance(known["file"], str) or not known["file"]:
-        raise SampleError(f"{where}: file is {known['file']!r}, must be a name")
-    where = f"{where} ({known['file']})"
-    for name in ("azimuth_deg", "elevation_deg", "fov_y_deg"):
-        if not isinstance(known[name], int | float) or not np.isfinite(known[name]):
-            raise SampleError(f"{where}: {name} is {known[name]!r}, must be a finite number")
-    try:
-        matrix = np.array(known["camera_to_world"], dtype=np.float64)
-    except (ValueError, TypeError):
-        matrix = np.empty(0)
-    if matrix.shape != (4, 4):
-        raise SampleError(f"{where}: camera_to_world must be 4 rows of 4 numbers")
-    infinite = int((~np.isfinite(matrix)).sum())
-    if infinite:
-        raise SampleError(f"{where}: camera_to_world has {infinite} of 16 numbers that are not finite")
-    _check_types(Picture, known, where)
-    return Picture(**known)
+    if isinstance(record, dict):
+        where = f"{where} ({record.get('file')})"
+    picture = Picture(**_checked(Picture, record, where))
+    if [len(row) for row in picture.camera_to_world] != [4] * 4:
+        raise ValueError(f"{where}: camera_to_world must be 4 rows of 4 numbers")
+    return picture
 
 
 def _check_ring(views: list[Picture], where: str) -> None:

@@ -1,6 +1,5 @@
 """Everything a training run is made of, as dataclasses, and how a YAML file becomes one. No other file of the training is read here."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from imagedream.runs.ranges import (
     CountOrZero,
     Fraction,
     NotNegative,
+    OneOf,
     Positive,
     Rate,
     Seed,
@@ -28,16 +28,6 @@ from imagedream.toybox import FIRST_KINDS, KINDS
 
 VIEWS = 4
 """Target views of an object in a group, a quarter turn apart."""
-PARTS = ("encoder", "autoencoder", "diffusion")
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
-OPTIMIZERS = ("adamw", "muon")
-SCHEDULES = ("cosine", "linear", "constant")
-PROMPT_LIGHTS = ("random", "fixed")
-
-
-def _check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{option} is {value!r}, must be one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -66,7 +56,7 @@ class SampleConfig:
     """Prompt cameras."""
     prompt_fraction: Annotated[AscendingPair, Interval(gt=0, le=1)] = (0.8, 0.95)
     """The prompt object's longest side over the frame's; `imagedream.image_prompt` prepares pictures at 0.90."""
-    prompt_light: str = "random"
+    prompt_light: Annotated[str, OneOf("random", "fixed")] = "random"
     """`random`: each prompt view has a light of its own (ImageDream's future work, paper §5); `fixed`: all have the
     targets'."""
 
@@ -75,7 +65,6 @@ class SampleConfig:
         if unknown or not self.kinds:
             raise ValueError(f"kinds has unknown {sorted(unknown)}; the toybox knows {', '.join(KINDS)}")
         check_ranges(self, "data.sample")
-        _check_choice("data.sample.prompt_light", self.prompt_light, PROMPT_LIGHTS)
 
 
 @dataclass(frozen=True)
@@ -203,7 +192,7 @@ class DataConfig:
 class OptimizerConfig:
     """The optimiser, a warm-up and a decay of its learning rate, see `imagedream.workshop.training.optimizers`."""
 
-    kind: str = "adamw"
+    kind: Annotated[str, OneOf("adamw", "muon")] = "adamw"
     """`adamw` (Loshchilov and Hutter, arXiv 1711.05101; the paper's); or `muon` (matrices by their directions, the rest
     by AdamW), which keeps of a matrix one of its size instead of two."""
     learning_rate: Rate = 1e-4
@@ -212,17 +201,14 @@ class OptimizerConfig:
     """Of matrices and kernels; not for biases, norms and embeddings."""
     betas: Annotated[tuple[float, float], Interval(ge=0, lt=1)] = (0.9, 0.99)
     """AdamW's, and of what Muon leaves to it."""
-    schedule: str = "cosine"
-    """How the rate falls from its peak to `final_fraction` of it at the last step: `cosine`, `linear`, or `constant`, which
-    does not."""
+    schedule: Annotated[str, OneOf("cosine", "linear", "constant")] = "cosine"
+    """How the rate falls from its peak to `final_fraction` of it at the last step; `constant` does not."""
     warmup_steps: CountOrZero = 100
     """Linear warm-up."""
     final_fraction: Fraction = 0.02
     """Learning rate at the last step over the peak."""
 
     def __post_init__(self):
-        _check_choice("optimizer.kind", self.kind, OPTIMIZERS)
-        _check_choice("optimizer.schedule", self.schedule, SCHEDULES)
         check_ranges(self, "optimizer")
 
 
@@ -334,8 +320,10 @@ class TrainConfig:
     """Optimiser steps."""
     seed: Seed = 0
     """Of everything random."""
-    precision: str = "32-true"
-    """One of Lightning's, e.g. bf16-mixed; `auto` is bf16-mixed where the device computes in bfloat16, else 32-true."""
+    precision: Annotated[
+        str, OneOf("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+    ] = "32-true"
+    """Lightning's; `auto` is bf16-mixed where the device computes in bfloat16, else 32-true."""
     accumulate: Count = 1
     """Batches a step."""
     gradient_clip: NotNegative = 1.0
@@ -370,7 +358,6 @@ class TrainConfig:
     """`torch.compile` for the trained part."""
 
     def __post_init__(self):
-        _check_choice("precision", self.precision, PRECISIONS)
         check_ranges(self)
         check_finite({"model": self.model, "scheduler": self.scheduler})
         timesteps = self.scheduler.get("num_train_timesteps", 1000)
@@ -423,5 +410,5 @@ def read_config(path: str | Path, overrides: list[str] | None = None) -> TrainCo
         ) from error
     except TypeError as error:  # a list for a mapping
         raise ValueError(f"{path}: {error}") from error
-    _check_choice(f"{path}: part", config.part, PARTS)
+    check_value(f"{path}: part", config.part, Annotated[str, OneOf("encoder", "autoencoder", "diffusion")])
     return config
