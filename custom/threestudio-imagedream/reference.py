@@ -7,21 +7,20 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate, normalize
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 import threestudio
-from imagedream.image_prompt.prompt import open_picture
 from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.runs.ranges import (
     ElevationDeg,
     FieldOfViewDeg,
     Length,
     NotNegative,
+    OneOf,
     Size,
     check_ranges,
 )
 from threestudio.utils.base import BaseObject
-from threestudio.utils.config import parse_structured
 
 from .data import camera_batch, on_device
 from .prompt_processor import PromptOutput
@@ -29,7 +28,7 @@ from .prompt_processor import PromptOutput
 
 @threestudio.register("imagedream-reference-guidance")
 class ReferenceGuidance(BaseObject):
-    """Colour, silhouette and, where given, depth and normals of a picture, seen from where it was taken.
+    """Colour and silhouette of a picture, seen from where it was taken.
 
     It is a member of `system.guidances`: it brings its own camera and needs no network.
     """
@@ -40,7 +39,7 @@ class ReferenceGuidance(BaseObject):
 
         picture: Annotated[int, Ge(0)] = 0
         """Which of the prompt's pictures."""
-        camera: str = "given"
+        camera: Annotated[str, OneOf("given", "estimate")] = "given"
         """`given`: the next four keys say where the picture was taken from. `estimate`: that is found out at
         `system.prompt_camera.steps`; from the first of these on there are losses, times the estimate's certainty."""
         azimuth_deg: float | None = None
@@ -55,47 +54,11 @@ class ReferenceGuidance(BaseObject):
         """Of the mean squared difference of colours, the picture shown on the render's background."""
         mask_weight: NotNegative = 1.0
         """Of the mean squared difference between opacity and the picture's cut-out."""
-        depth_weight: NotNegative = 0.1
-        """Of 1 − correlation of depths inside the cut-out, where `depth_path` is given."""
-        depth_path: Any = None
-        """A grey picture of the same framing, the brighter the farther, in any unit."""
-        normal_weight: NotNegative = 0.1
-        """Of 1 − cosine of normals inside the cut-out, where `normal_path` is given."""
-        normal_path: Any = None
-        """A picture of the same framing: (normal + 1) / 2 as RGB; x right, y up, z towards the camera."""
 
         def __post_init__(self) -> None:
             check_ranges(self)
 
     cfg: Config
-
-    @classmethod
-    def preflight(cls, cfg: Any) -> None:
-        """Raise a ValueError that says what is wrong with the settings or the picture files."""
-        cfg = parse_structured(cls.Config, cfg)
-        if cfg.camera not in ("given", "estimate"):
-            raise ValueError(f"camera is {cfg.camera!r}, must be 'given' or 'estimate'")
-        for path in (cfg.depth_path, cfg.normal_path):
-            if path is not None:
-                open_picture(path)
-
-    def configure(self) -> None:
-        """Read the pictures of depth and normals."""
-        self.preflight(self.cfg)
-        self.depth, self.normals = None, None
-        if self.cfg.depth_path is not None:
-            self.depth = self._read(self.cfg.depth_path, "F")
-        if self.cfg.normal_path is not None:
-            self.normals = normalize(self._read(self.cfg.normal_path, "RGB") / 255 * 2 - 1, dim=-1)
-
-    def _read(self, path: str, mode: str) -> Tensor:
-        import numpy as np
-
-        picture = open_picture(path).convert(mode)
-        pixels = torch.from_numpy(np.array(picture, dtype=np.float32)).reshape(
-            1, picture.height, picture.width, -1
-        )
-        return self._resized(pixels.permute(0, 3, 1, 2))
 
     def _resized(self, pixels: Tensor) -> Tensor:
         """(1, channel, height, width) -> (1, size, size, channel)."""
@@ -140,7 +103,7 @@ class ReferenceGuidance(BaseObject):
         return grid_sample(pictures, places, align_corners=False)
 
     def __call__(
-        self, rgb: Tensor, prompt_utils: PromptOutput, render: dict[str, Tensor], c2w: Tensor, **kwargs: Any
+        self, rgb: Tensor, prompt_utils: PromptOutput, render: dict[str, Tensor], **kwargs: Any
     ) -> dict[str, Tensor]:
         """Differences between the render and the picture.
 
@@ -148,11 +111,10 @@ class ReferenceGuidance(BaseObject):
             rgb: the render `(1, size, size, 3)` from `camera_batch`.
             prompt_utils: what `imagedream-prompt-processor` returned.
             render: all that the renderer returned.
-            c2w: the camera's matrix `(1, 4, 4)`.
             **kwargs: the rest of the camera's batch, not needed.
 
         Returns:
-            `loss_color`, `loss_mask`, and `loss_depth` and `loss_normal` where there is a picture of them.
+            `loss_color` and `loss_mask`.
         """
         camera = self._camera(prompt_utils)
         rgba = prompt_utils.images[self.cfg.picture].rgba[None].float()
@@ -160,26 +122,10 @@ class ReferenceGuidance(BaseObject):
         rgba = self._resized(self._framed(premultiplied, camera))
         mask = rgba[..., 3:]
         target = rgba[..., :3] + render["comp_rgb_bg"].detach() * (1 - mask)
-        inside = mask[..., 0] > 0.5
         losses = {
             "loss_color": self.cfg.color_weight * (rgb - target).square().mean(),
             "loss_mask": self.cfg.mask_weight * (render["opacity"] - mask).square().mean(),
         }
-        if self.depth is not None:
-            depth = render["depth"] / render["opacity"].clamp_min(1e-5)
-            given = self._framed(self.depth.permute(0, 3, 1, 2), camera).permute(0, 2, 3, 1)
-            pair = torch.stack([depth[inside][:, 0], given[inside][:, 0]])
-            losses["loss_depth"] = self.cfg.depth_weight * (1 - torch.corrcoef(pair)[0, 1])
-        if self.normals is not None:
-            if "comp_normal" not in render:
-                raise ValueError(
-                    "normal_path needs rendered normals: a material with requires_normal (such as "
-                    "diffuse-with-point-light-material) and system.renderer.return_comp_normal=true"
-                )
-            normals = render["comp_normal"] / render["opacity"].clamp_min(1e-5) * 2 - 1
-            normals = normalize(normals, dim=-1) @ c2w[0, :3, :3].to(normals)
-            given = self._framed(self.normals.permute(0, 3, 1, 2), camera).permute(0, 2, 3, 1)
-            losses["loss_normal"] = self.cfg.normal_weight * (1 - (normals * given).sum(-1)[inside].mean())
         return {name: camera.certainty * loss for name, loss in losses.items()}
 
 
