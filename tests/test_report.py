@@ -30,6 +30,10 @@ def parts(tmp_path):
         "mesh": tmp_path / "model.glb",
         "mesh_record": {
             "warnings": ["the field is <hazy>"],
+            "picture_detail": [
+                {"refused": None, "psnr_db": [19.5, 21.125], "ssim": [0.868, 0.911]},
+                {"refused": "its camera is <30%> certain"},
+            ],
             "files": [
                 {"file": "model.glb", "psnr_db": 26.44, "solid": {"watertight": True}} | shape,
                 {"file": "<model>.stl", "psnr_db": None, "solid": {"watertight": False}} | shape,
@@ -59,6 +63,8 @@ def test_everything_is_inside(tmp_path, parts):
     assert "12.3 s" in page
     assert "3 min 20 s" in page
     assert "3 min 32 s" in page  # together
+    assert "from its camera PSNR 19.5 -&gt; 21.1 dB, SSIM 0.868 -&gt; 0.911" in page
+    assert "own pixels are not on the mesh" in page
     assert "system.guidance.weights" in page
     assert 'customElements.define("model-viewer"' in page
     assert 'class="missing"' not in page

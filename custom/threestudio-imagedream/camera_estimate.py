@@ -8,9 +8,12 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from imagedream import checkpoints
+from imagedream.image_prompt.picture_projection import LEAST_CERTAINTY, EmbedFunction
 from imagedream.image_prompt.prompt import ImagePrompt
 from imagedream.image_prompt.prompt_camera import PromptCamera, clip_features, estimate_prompt_camera
 from imagedream.mesh.field import ViewFunction
+from imagedream.metrics import clip_unavailable
 from imagedream.runs.ranges import FieldOfViewDeg, Length, check_ranges
 from threestudio.utils.config import parse_structured
 
@@ -99,6 +102,32 @@ def estimate_cameras(
         return [estimate_prompt_camera(image.rgba, views, distance, fov, features) for image in images]
     finally:
         system.train(training)
+
+
+def sharp_pictures(
+    processor: Any, cfg: Any, cameras: Sequence[PromptCamera], size: int
+) -> list[tuple[Tensor, PromptCamera]]:
+    """The prompt's pictures with up to `size` pixels a side and their cameras; none if no camera is certain enough to use them.
+
+    Args:
+        processor: class of the prompt processor.
+        cfg: its settings.
+        cameras: of the pictures, as estimated in the run; other pictures than the run's have none.
+        size: side in pixels.
+    """
+    certain = any(camera.certainty >= LEAST_CERTAINTY for camera in cameras)
+    if not certain or len(processor.given(cfg)) != len(cameras):
+        return []
+    return [(image.rgba, camera) for image, camera in zip(processor.read(cfg, size), cameras, strict=True)]
+
+
+def clip_embedding(weights: str, device: Any) -> EmbedFunction | None:
+    """The joint embedding of pictures by the encoder of a model; None where it has none."""
+    encoder, _ = checkpoints.load_part(weights, "encoder")
+    if clip_unavailable(encoder) is not None:
+        return None
+    encoder = encoder.to(device)
+    return lambda pictures: encoder.encode_image(pictures.to(device)).embedding
 
 
 def turned_warnings(cameras: Sequence[PromptCamera], given: Sequence[tuple[str, float | None]]) -> list[str]:

@@ -1,8 +1,9 @@
 """Mesh export for threestudio: upright, front forward, one sRGB base-colour texture, checked against the field."""
 
 import atexit
+import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ import trimesh
 from omegaconf import OmegaConf
 
 import threestudio
-from imagedream.mesh import MeshSettings, export, mesh_field, mesh_surface, summary
+from imagedream.image_prompt.picture_projection import EmbedFunction, add_picture_detail, told
+from imagedream.image_prompt.prompt_camera import PromptCamera
+from imagedream.mesh import MeshedField, MeshSettings, export, mesh_field, mesh_surface, summary
 from imagedream.mesh.writing import check_format, check_name, upward
 from imagedream.runs.locks import temporary_folder
 from threestudio.models.exporters.base import Exporter, ExporterOutput
@@ -36,9 +39,16 @@ class ImageDreamMeshExporter(Exporter):
         """File name without its ending."""
         up: str = "auto"
         """Up in obj, ply and stl files, which do not say it: +y (front at +z) or +z (front at +x); auto is +y for obj and +z for ply and stl."""
+        picture_detail: Any = "auto"
+        """auto: the side that a picture shows takes the picture's own pixels, where its camera is known well enough and the
+        mesh then looks more like it. off: it keeps the field's colours."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            if self.picture_detail not in ("auto", "off", False):  # YAML reads off as False
+                raise ValueError(
+                    f"system.exporter.picture_detail is {self.picture_detail!r}, must be 'auto' or 'off'"
+                )
             check_format(self.fmt)
             check_name(self.save_name)
             upward("obj", self.up)
@@ -62,6 +72,10 @@ class ImageDreamMeshExporter(Exporter):
         """What else the record shall say."""
         self.warnings: list[str] = []
         """What else to warn of."""
+        self.pictures: list[tuple[torch.Tensor, PromptCamera]] = []
+        """Pictures (4, size, size) of the object for `add_picture_detail`, and where they were taken from."""
+        self.embed: EmbedFunction | None = None
+        """What judges the sides that they do not show."""
         self.is_density = hasattr(geometry, "forward_density")
         if not self.is_density and not hasattr(geometry, "isosurface"):
             raise ValueError(
@@ -81,6 +95,15 @@ class ImageDreamMeshExporter(Exporter):
             )
         return exported["albedo"]
 
+    def _with_picture_detail(self, meshed: MeshedField) -> tuple[MeshedField, list[dict[str, Any]]]:
+        if self.cfg.picture_detail != "auto" or not self.pictures:
+            return meshed, []
+        start = time.perf_counter()
+        model, detail = add_picture_detail(meshed.model, *zip(*self.pictures, strict=True), self.embed)
+        painted = any(record["refused"] is None for record in detail)
+        seconds = meshed.seconds + time.perf_counter() - start
+        return replace(meshed, model=model, painted=painted, seconds=seconds), detail
+
     @torch.no_grad()
     def __call__(self) -> list[ExporterOutput]:
         """Mesh the field; raises `imagedream.mesh.EmptyFieldError` if there is nothing to see in it."""
@@ -93,13 +116,15 @@ class ImageDreamMeshExporter(Exporter):
             mesh = self.geometry.isosurface()
             surface = trimesh.Trimesh(mesh.v_pos.float().cpu().numpy(), mesh.t_pos_idx.cpu().numpy())
             meshed = mesh_surface(surface, self._albedo, settings, device)
+        meshed, detail = self._with_picture_detail(meshed)
         # the host copies files into its save folder after this call, so the originals wait until the process ends
         kept = ExitStack()
         folder = kept.enter_context(temporary_folder())
         atexit.register(kept.close)
         paths, record = export(meshed, folder, self.cfg.fmt, self.cfg.save_name, self.cfg.up)
-        record = {**record, **self.notes, "warnings": [*record["warnings"], *self.warnings]}
-        for line in summary(record):
+        warnings = [*record["warnings"], *self.warnings]
+        record = {**record, **self.notes, "picture_detail": detail, "warnings": warnings}
+        for line in [*summary(record), *map(told, detail)]:
             threestudio.info(line)
         for warning in record["warnings"]:
             threestudio.warn(warning)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import threestudio
 from imagedream.checkpoints import PUBLISHED
+from imagedream.image_prompt.prompt import ImagePrompt
 from threestudio.models.background.neural_environment_map_background import NeuralEnvironmentMapBackground
 
 from .background import random_color
@@ -204,6 +205,11 @@ class ForkPromptProcessor(ImageDreamPromptProcessor):
     def given(cls, cfg: Any) -> list[tuple[str, float | None]]:
         """The picture file, from wherever it was taken."""
         return super().given(PROMPT.values(cfg))
+
+    @classmethod
+    def read(cls, cfg: Any, size: int) -> tuple[ImagePrompt, ...]:
+        """The picture, cut out and framed."""
+        return ImageDreamPromptProcessor.read(PROMPT.values(cfg), size)
 
     def __init__(self, cfg: Any) -> None:
         super().__init__(PROMPT.values(cfg))

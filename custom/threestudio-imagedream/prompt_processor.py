@@ -106,17 +106,25 @@ class ImageDreamPromptProcessor(BaseObject):
         """The picture files, each with the azimuth it was taken from where that was said."""
         return cls._paths(parse_structured(cls.Config, cfg))
 
+    @classmethod
+    def read(cls, cfg: Any, size: int) -> tuple[ImagePrompt, ...]:
+        """The pictures, cut out and framed alike whatever their size in pixels."""
+        cfg = parse_structured(cls.Config, cfg)
+        images: list[ImagePrompt] = []
+        for path, azimuth_deg in cls._paths(cfg):
+            # a mask is that of image_path, which comes first
+            mask = None if images else cfg.mask_path
+            image = load_image_prompt(path, size, cfg.object_fraction, mask)
+            images.append(replace(image, azimuth_deg=azimuth_deg))
+        return tuple(images)
+
     def configure(self) -> None:
         """Read and prepare the prompts."""
         cfg = self.cfg
         ImageDreamPromptProcessor.preflight(cfg)
-        images = []
-        for path, azimuth_deg in self._paths(cfg):
-            # a mask is that of image_path, which comes first
-            mask = None if images else cfg.mask_path
-            image = load_image_prompt(path, cfg.image_size, cfg.object_fraction, mask)
-            images.append(replace(image, azimuth_deg=azimuth_deg))
-        self.output = PromptOutput(tuple(images), cfg.prompt, cfg.negative_prompt)
+        self.output = PromptOutput(
+            ImageDreamPromptProcessor.read(cfg, cfg.image_size), cfg.prompt, cfg.negative_prompt
+        )
 
     def __call__(self) -> PromptOutput:
         """The prepared prompts."""

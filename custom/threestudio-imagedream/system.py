@@ -29,7 +29,14 @@ from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import find_last_path
 
-from .camera_estimate import PromptCameraSettings, check_prompt_camera, estimate_cameras, turned_warnings
+from .camera_estimate import (
+    PromptCameraSettings,
+    check_prompt_camera,
+    clip_embedding,
+    estimate_cameras,
+    sharp_pictures,
+    turned_warnings,
+)
 from .chunked_rendering import first_images, render_in_chunks
 from .exporter import ImageDreamMeshExporter
 from .guidance import SMALL_MODEL_WARNING, DiffusionGuidance
@@ -360,6 +367,12 @@ class ImageDreamSystem(BaseLift3DSystem):
             self.exporter.notes = {"prompt_cameras": [camera.to_dict() for camera in cameras] or None}
             processor = threestudio.find(self.cfg.prompt_processor_type)
             self.exporter.warnings = turned_warnings(cameras, processor.given(self.cfg.prompt_processor))
+            if self.exporter.cfg.picture_detail == "auto":
+                self.exporter.pictures = sharp_pictures(
+                    processor, self.cfg.prompt_processor, cameras, self.exporter.cfg.texture_size
+                )
+                if self.exporter.pictures and "weights" in self.cfg.guidance:
+                    self.exporter.embed = clip_embedding(self.cfg.guidance.weights, self.device)
 
     def on_predict_end(self) -> None:
         """Report what is there, now with the mesh."""

@@ -1,14 +1,19 @@
 """The exporter in the embedded host, as a system uses it: density fields, and geometries that are surfaces."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import trimesh
 
 import threestudio
+from imagedream.image_prompt.picture_projection import Placement
+from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.mesh.isosurface import sample_density
+from imagedream.mesh.raycast import Raycaster
 from imagedream.mesh.surface import EmptyFieldError, extract_surface
 from tests import arrow
 from threestudio.models.geometry.base import BaseExplicitGeometry, BaseImplicitGeometry
@@ -119,6 +124,7 @@ WRONG = [
     ({"fmt": "fbx"}, "'fbx'; allowed: glb, obj, ply, stl, usdz"),
     ({"save_name": "../../model"}, "save_name is '../../model', must be a plain file name"),
     ({"bake_views": 1}, "bake_views is 1"),
+    ({"picture_detail": "on"}, "system.exporter.picture_detail is 'on', must be 'auto' or 'off'"),
 ]
 
 
@@ -141,6 +147,64 @@ def test_geometry_without_a_surface_and_material_without_albedo_are_errors(expor
         build(exporter_class, geometry=torch.nn.Linear(1, 1))
     with pytest.raises(ValueError, match="BaseMaterial exports nothing"):
         build(exporter_class, material=BaseMaterial({}))()
+
+
+def from_its_left(certainty):
+    """A picture of the arrow, shaded towards its rear as the field is not, and where it was taken from."""
+    surface = extract_surface(sample_density(arrow.density(), 40, radius=1.0), 50.0)
+    camera = PromptCamera(80.0, 10.0, 2.0, 40.0, (0.0, 0.0), certainty, 0.9, (0.5, 0.5))
+    pose, fov = Placement(camera).camera_to_world, torch.tensor([camera.fov_y_deg])
+    shaded = Raycaster(
+        surface, lambda points: arrow.colour(torch.from_numpy(points)).numpy() * (0.4 + points[:, :1])
+    )
+    return shaded.render(pose, fov, 128, light=None).rgba[0], camera
+
+
+@pytest.mark.slow
+def test_a_picture_lends_the_mesh_its_pixels_if_that_is_wanted(exporter_class, tmp_path, caplog):
+    exporter = build(exporter_class, isosurface_threshold=50.0)
+    plain = export(exporter, tmp_path / "plain")
+    exporter.pictures = [from_its_left(0.9)]
+    with caplog.at_level("INFO"):
+        detailed = export(exporter, tmp_path / "detailed")
+    record = json.loads((detailed / "model.json").read_text())
+    (detail,) = record["picture_detail"]
+    assert detail["refused"] is None
+    assert "own pixels are on the side of the mesh that it shows" in caplog.text
+    # the field is firm, and the file differs from it because it is to
+    assert not record["warnings"]
+    pixels, others = (
+        np.asarray(
+            trimesh.load_scene(folder / "model.glb").to_mesh().visual.material.baseColorTexture
+        ).astype(int)
+        for folder in (detailed, plain)
+    )
+    changed = (np.abs(pixels - others) > 8).any(-1).mean()
+    assert 0.1 < changed < 0.6
+    exporter.cfg.picture_detail = "off"
+    assert (export(exporter, tmp_path / "off") / "model.glb").read_bytes() == (
+        plain / "model.glb"
+    ).read_bytes()
+
+
+def test_why_a_picture_lends_nothing_is_said(exporter_class, tmp_path, caplog):
+    exporter = build(exporter_class, isosurface_threshold=50.0)
+    exporter.pictures = [from_its_left(0.3)]
+    with caplog.at_level("INFO"):
+        folder = export(exporter, tmp_path)
+    assert "own pixels are not on the mesh: its camera is 30% certain, needed are 50%" in caplog.text
+    assert json.loads((folder / "model.json").read_text())["picture_detail"][0]["certainty"] == 0.3
+
+
+def test_pictures_come_at_the_textures_size_if_a_camera_is_certain(extension, picture):
+    estimate = import_module("threestudio-imagedream.camera_estimate")
+    processor, cfg = threestudio.find("imagedream-prompt-processor"), {"image_path": picture}
+    certain, doubtful = (from_its_left(certainty)[1] for certainty in (0.9, 0.3))
+    ((pixels, camera),) = estimate.sharp_pictures(processor, cfg, [certain], 200)
+    assert pixels.shape == (4, 200, 200)
+    assert camera is certain
+    assert estimate.sharp_pictures(processor, cfg, [doubtful], 200) == []
+    assert estimate.sharp_pictures(processor, cfg, [certain, certain], 200) == []  # of other pictures
 
 
 def test_empty_field_writes_nothing(exporter_class, tmp_path):

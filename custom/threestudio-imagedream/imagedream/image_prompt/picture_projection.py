@@ -6,7 +6,7 @@ colours. A picture that does not pass the gates before and after changes nothing
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -133,6 +133,17 @@ def add_picture_detail(
                 model, total = painted, new_total
         records.append(record)
     return model, records
+
+
+def told(record: Mapping[str, Any]) -> str:
+    """A record of `add_picture_detail` as a sentence for people."""
+    if record["refused"] is not None:
+        return f"The picture's own pixels are not on the mesh: {record['refused']}"
+    (psnr_before, psnr_after), (ssim_before, ssim_after) = record["psnr_db"], record["ssim"]
+    return (
+        f"The picture's own pixels are on the side of the mesh that it shows: from its camera PSNR {psnr_before:.1f} -> "
+        f"{psnr_after:.1f} dB, SSIM {ssim_before:.3f} -> {ssim_after:.3f}"
+    )
 
 
 # ------------------------------------------------------------------------------------------ where the picture was taken

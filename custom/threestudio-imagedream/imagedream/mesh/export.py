@@ -64,6 +64,8 @@ def export(
     }
     worst = min((f for f in files if f["psnr_db"] is not None), key=lambda f: f["psnr_db"], default=None)
     poor = worst is not None and worst["psnr_db"] < GOOD_PSNR_DB
+    # a texture that shows more than the field is to differ from it; a hazy field is worth a word even so
+    poor = poor and not (meshed.painted and record["field_opacity"] >= _HAZY)
     record["warnings"] = [_warning(worst, record)] if poor else []
     return paths, record
 

@@ -85,6 +85,8 @@ class MeshedField:
     """Silhouette IoU by isosurface level, where one was looked for."""
     thumbnails: PIL.Image.Image | None = None
     """The chosen level and its runners-up."""
+    painted: bool = False
+    """The texture shows more than the field does: see `imagedream.image_prompt.picture_projection`."""
 
 
 def mesh_field(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import imagedream
 from imagedream.cameras import VIEW_NAMES
+from imagedream.image_prompt.picture_projection import told
 from imagedream.image_prompt.prompt import ImagePrompt
 from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.mesh.gltf import gltf_json
@@ -94,6 +95,7 @@ def write_report(
         for by, of_pictures in (prompt_cameras or {}).items()
         for camera in of_pictures
     ]
+    cameras += map(told, mesh_record.get("picture_detail", ()))
     model = _part(mesh, _model, "No mesh was exported; see the log.")
     return write_page(
         "report.html",
