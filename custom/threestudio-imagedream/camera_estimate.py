@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from imagedream import checkpoints
-from imagedream.image_prompt.picture_projection import LEAST_CERTAINTY, EmbedFunction
+from imagedream.image_prompt.picture_projection import EmbedFunction
 from imagedream.image_prompt.prompt import ImagePrompt
 from imagedream.image_prompt.prompt_camera import PromptCamera, clip_features, estimate_prompt_camera
 from imagedream.mesh.field import ViewFunction
@@ -107,16 +107,15 @@ def estimate_cameras(
 def sharp_pictures(
     processor: Any, cfg: Any, cameras: Sequence[PromptCamera], size: int
 ) -> list[tuple[Tensor, PromptCamera]]:
-    """The prompt's pictures with up to `size` pixels a side and their cameras; none if no camera is certain enough to use them.
+    """The prompt's pictures with more pixels, and their cameras; none if these are not known.
 
     Args:
         processor: class of the prompt processor.
         cfg: its settings.
-        cameras: of the pictures, as estimated in the run; other pictures than the run's have none.
+        cameras: as estimated in the run; they are of other pictures if there are not as many.
         size: side in pixels.
     """
-    certain = any(camera.certainty >= LEAST_CERTAINTY for camera in cameras)
-    if not certain or len(processor.given(cfg)) != len(cameras):
+    if not cameras or len(processor.given(cfg)) != len(cameras):
         return []
     return [(image.rgba, camera) for image, camera in zip(processor.read(cfg, size), cameras, strict=True)]
 

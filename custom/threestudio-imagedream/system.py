@@ -12,6 +12,7 @@ from annotated_types import Interval
 from torch import Tensor
 
 import threestudio
+from imagedream.image_prompt.picture_projection import LEAST_CERTAINTY
 from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.pictures import label_strip
 from imagedream.runs.atomic_checkpoints import Checkpoints
@@ -368,11 +369,18 @@ class ImageDreamSystem(BaseLift3DSystem):
             processor = threestudio.find(self.cfg.prompt_processor_type)
             self.exporter.warnings = turned_warnings(cameras, processor.given(self.cfg.prompt_processor))
             if self.exporter.cfg.picture_detail == "auto":
-                self.exporter.pictures = sharp_pictures(
-                    processor, self.cfg.prompt_processor, cameras, self.exporter.cfg.texture_size
-                )
-                if self.exporter.pictures and "weights" in self.cfg.guidance:
-                    self.exporter.embed = clip_embedding(self.cfg.guidance.weights, self.device)
+                self._give_pictures(processor, cameras)
+
+    def _give_pictures(self, processor: Any, cameras: Sequence[PromptCamera]) -> None:
+        """Let the exporter have the pictures' own pixels."""
+        size = self.exporter.cfg.texture_size
+        self.exporter.pictures = sharp_pictures(processor, self.cfg.prompt_processor, cameras, size)
+        if not self.exporter.pictures:
+            threestudio.info(
+                "The pictures' own pixels are not on the mesh: where they were taken from is not known"
+            )
+        elif "weights" in self.cfg.guidance and any(one.certainty >= LEAST_CERTAINTY for one in cameras):
+            self.exporter.embed = clip_embedding(self.cfg.guidance.weights, self.device)
 
     def on_predict_end(self) -> None:
         """Report what is there, now with the mesh."""

@@ -196,15 +196,15 @@ def test_why_a_picture_lends_nothing_is_said(exporter_class, tmp_path, caplog):
     assert json.loads((folder / "model.json").read_text())["picture_detail"][0]["certainty"] == 0.3
 
 
-def test_pictures_come_at_the_textures_size_if_a_camera_is_certain(extension, picture):
-    estimate = import_module("threestudio-imagedream.camera_estimate")
+def test_pictures_come_with_more_pixels_and_their_cameras(extension, picture):
+    sharp_pictures = import_module("threestudio-imagedream.camera_estimate").sharp_pictures
     processor, cfg = threestudio.find("imagedream-prompt-processor"), {"image_path": picture}
-    certain, doubtful = (from_its_left(certainty)[1] for certainty in (0.9, 0.3))
-    ((pixels, camera),) = estimate.sharp_pictures(processor, cfg, [certain], 200)
+    known = from_its_left(0.9)[1]
+    ((pixels, camera),) = sharp_pictures(processor, cfg, [known], 200)
     assert pixels.shape == (4, 200, 200)
-    assert camera is certain
-    assert estimate.sharp_pictures(processor, cfg, [doubtful], 200) == []
-    assert estimate.sharp_pictures(processor, cfg, [certain, certain], 200) == []  # of other pictures
+    assert camera is known
+    assert sharp_pictures(processor, cfg, [], 200) == []
+    assert sharp_pictures(processor, cfg, [known, known], 200) == []  # of other pictures
 
 
 def test_empty_field_writes_nothing(exporter_class, tmp_path):
