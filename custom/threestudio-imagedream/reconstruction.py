@@ -47,7 +47,8 @@ class ReconstructionGuidance(DiffusionGuidance):
 
         first_groups: Count = 2
         """Groups of four views that are sampled in the beginning, as `system.views` says, each turned into the gaps of those
-        before. The first is in front of white, further groups in front of random colours, as are those of the rounds."""
+        before. The first group, the third and so on are in front of white, the others in front of random colours, also those
+        of the rounds."""
         round_steps: Annotated[list[int], Ge(1), Predicate(ascending)] = field(default_factory=list)
         """Steps at which the model completes a group of views of the field as it is then."""
         min_step_percent: Annotated[Any, Schedule(Fraction)] = 0.3
@@ -64,8 +65,6 @@ class ReconstructionGuidance(DiffusionGuidance):
         """Half the frame's height at the object, in world units. The model is told of neither."""
         most_views: Count | None = None
         """That the field is fitted to, the newest; None is all."""
-        white_background: Fraction = 0.5
-        """Share of the groups after the first that have white behind them too."""
 
     cfg: Config
 
@@ -108,9 +107,9 @@ class ReconstructionGuidance(DiffusionGuidance):
             self.targets = reconstruction.TargetViews.from_arrays(stored)
 
     def _colour(self, group: int) -> tuple[float, ...]:
+        """White and random colours in turn, so that both white and coloured parts end somewhere."""
         generator = step_generator(torch.initial_seed(), group, STREAM)
-        coin, *colour = torch.rand(4, generator=generator).tolist()
-        return WHITE if coin < self.cfg.white_background else tuple(colour)
+        return tuple(torch.rand(3, generator=generator).tolist()) if group % 2 else WHITE
 
     def _targets(self, images: Tensor, azimuths_deg: Any, elevations_deg: Any, colour: Any, step: int) -> Any:
         from imagedream import reconstruction

@@ -34,14 +34,17 @@ def batch(patches=4, size=4):
 
 def test_patches_and_their_rays(weights, prompt):
     """Renders that are the pictures cost nothing, in front of whatever colour; the rays are those of the same pixels."""
-    made = guidance(weights, first_groups=3, white_background=0.0)
+    made = guidance(weights, first_groups=4)
     how = {"num_inference_steps": 1, "elevation_deg": 7.0}
     made.begin(prompt, made.sample_views(prompt, 5, **how), 5, **how)
     targets = made.targets
-    assert targets.azimuth_deg.tolist() == [a + t for t in (0, 45, 22.5) for a in (0, 90, 180, 270)]
-    assert targets.elevation_deg.tolist() == [7.0] * 12
-    assert (targets.background[:4] == 1).all()
-    assert len({tuple(colour) for colour in targets.background.tolist()}) == 3
+    assert targets.azimuth_deg.tolist() == [a + t for t in (0, 45, 22.5, 67.5) for a in (0, 90, 180, 270)]
+    assert targets.elevation_deg.tolist() == [7.0] * 16
+    first, second, third, fourth = targets.background.unflatten(0, (4, 4)).unbind()
+    assert (first == 1).all()
+    assert (third == 1).all()
+    assert (second == second[0]).all()
+    assert not torch.equal(second, fourth)
     assert not torch.equal(targets.images[:4], targets.images[4:8])
 
     cameras = made.camera_batch(prompt, batch(patches=8), render=None)
@@ -55,7 +58,7 @@ def test_patches_and_their_rays(weights, prompt):
     render = {"comp_rgb_fg": shown - (1 - opacity) * background, "opacity": opacity}
     answer = made(render["comp_rgb_fg"], render, **cameras)
     assert answer["loss_sds"].item() == pytest.approx(0, abs=1e-6)
-    assert answer["target_views"] == 12
+    assert answer["target_views"] == 16
     render["comp_rgb_fg"] = render["comp_rgb_fg"] + 0.1
     assert made(shown, render, **cameras)["loss_sds"].item() == pytest.approx(0.1, rel=1e-4)
 
