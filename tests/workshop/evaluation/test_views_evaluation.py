@@ -149,10 +149,10 @@ def test_a_network_with_relative_cameras_is_asked_for_the_same_views():
 
 def test_samples_beside_the_mean_prediction():
     cases = held_out_cases(1, 3, ["mug"], prompt_size=16)
-    scores = evaluate_views(tiny_pipeline(), cases, seed=3, samples=3).results[0].scores
+    scores = evaluate_views(tiny_pipeline(), cases, seed=3, steps=3, samples=3).results[0].scores
     assert list(scores)[:3] == [MODEL, MEAN, "best of 3"]
     assert scores["best of 3"]["psnr_db"] >= scores[MODEL]["psnr_db"]
-    alone = evaluate_views(tiny_pipeline(), cases, seed=3).results[0].scores
+    alone = evaluate_views(tiny_pipeline(), cases, seed=3, steps=3).results[0].scores
     assert alone[MODEL] == pytest.approx(scores[MODEL])
     assert alone[MEAN]["sharpness"] == pytest.approx(scores[MEAN]["sharpness"])
 
