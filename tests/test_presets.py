@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,9 @@ FIELD_BYTES = 4 * 4 * 12_600_000
 """The hash grid in single precision: weights, gradient, two moments."""
 
 
+@cache
 def config(name="imagedream", *presets, host="embedded"):
-    """A config that is changed by presets."""
+    """A config that is changed by presets; to be read only."""
     found, _ = apply_presets(
         read_with_bases(CONFIGS / f"{name}.yaml"), presets, CONFIGS / "presets", host, "0"
     )
