@@ -25,13 +25,13 @@ test-all: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PYTHONPATH=custom/threestudio-imagedream:embedded:custom $(BIN)/lint-imports --no-cache --no-logo
+	PYTHONPATH=custom/threestudio-imagedream:embedded:custom:. $(BIN)/lint-imports --no-cache --no-logo
 
 $(VENV)/.installed: pyproject.toml hatch_build.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --group dev \
-		--editable ".[heif,draco,guidance,lora,perceptual,tensorboard]"
+		--editable ".[app,heif,draco,guidance,lora,perceptual,tensorboard]"
 	touch $@
 
 clean:

@@ -9,7 +9,7 @@ EXTENSION = "custom/threestudio-imagedream"
 
 
 class WholeProduct(BuildHookInterface):
-    """Adds launcher, configs, embedded host and extension, laid out as here.
+    """Adds launcher, configs, embedded host, extension and page, laid out as here.
 
     They get a folder of their own, which is no package, so that no real `threestudio` is hidden.
     """
@@ -20,5 +20,6 @@ class WholeProduct(BuildHookInterface):
             return
         root = Path(self.root)
         modules = [f"{EXTENSION}/{path.name}" for path in sorted((root / EXTENSION).glob("*.py"))]
-        for place in ("launch.py", "configs", "embedded", *modules):
+        examples = [f"launch_examples/{name}.png" for name in ("car", "house", "mug", "robot")]
+        for place in ("launch.py", "configs", "embedded", "app", *examples, *modules):
             build_data["force_include"][str(root / place)] = f"threestudio_imagedream/{place}"

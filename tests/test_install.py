@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = {"imagedream", "threestudio", "real_threestudio"}
 EXTRAS = {  # what only an extra brings, as it is imported
+    "gradio": "app",
+    "starlette": "app",  # by gradio
     "pxr": "usdz",
     "rembg": "rembg",
     "onnxruntime": "rembg",
@@ -37,7 +39,12 @@ UNDECLARED = {"nerfacc", "tinycudann"}
 
 def imported_modules() -> set[str]:
     """Top-level names that the product imports anywhere, of others."""
-    files = [ROOT / "launch.py", *(ROOT / "custom").rglob("*.py"), *(ROOT / "embedded").rglob("*.py")]
+    files = [
+        ROOT / "launch.py",
+        *(ROOT / "custom").rglob("*.py"),
+        *(ROOT / "embedded").rglob("*.py"),
+        *(ROOT / "app").glob("*.py"),
+    ]
     names = set()
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

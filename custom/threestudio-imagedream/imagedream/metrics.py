@@ -264,3 +264,36 @@ def score_views(
         else:
             clip = float((encoder.embed_text([prompt]) @ views.T).float().mean())
     return ViewScores(clip, sum(view_hull) / len(view_hull), view_hull)
+
+
+def rank_seeds(
+    pipeline: Any,
+    seeds: Sequence[int],
+    prompts: Sequence[Any],
+    prompt: str = "",
+    background: tuple[float, float, float] = _WHITE,
+    **options: Any,
+) -> list[tuple[int, Any, ViewScores]]:
+    """The views of several seeds with their scores, the best first.
+
+    Args:
+        pipeline: an `ImageDreamPipeline`.
+        seeds: of the noise.
+        prompts: pictures of the object, as `ImagePrompt`.
+        prompt: what the object is.
+        background: colour behind the views.
+        options: further arguments of the pipeline's call.
+    """
+    results = []
+    for seed in seeds:
+        output = pipeline(
+            images=prompts,
+            prompt=prompt,
+            background=background,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="pt",
+            **options,
+        )
+        shown = [picture.rgba for picture in prompts]
+        results.append((seed, output, score_views(pipeline.encoder, output, shown, prompt, background)))
+    return sorted(results, key=lambda result: -result[2].total)

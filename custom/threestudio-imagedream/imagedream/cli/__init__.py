@@ -46,6 +46,7 @@ def _log(verb: Verb) -> Iterator[None]:
 
 VERBS = {
     "make": "imagedream.workshop.commands.make.Make",
+    "app": "imagedream.workshop.commands.app.App",
     "prepare": "imagedream.cli.prepare.Prepare",
     "views": "imagedream.cli.views.Views",
     "convert": "imagedream.cli.convert.Convert",

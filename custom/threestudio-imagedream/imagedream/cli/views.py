@@ -181,9 +181,7 @@ class Views(Verb):
         weights: Any,
     ) -> "list[tuple[int, ImageDreamOutput, ViewScores]]":
         """Views and scores of every seed, best first."""
-        import torch
-
-        from imagedream.metrics import score_views
+        from imagedream.metrics import rank_seeds
 
         named = (
             "negative_prompt",
@@ -193,25 +191,20 @@ class Views(Verb):
             "azimuths_deg",
             "prompt_temperature",
         )
-        background = self._background()
-        results = []
-        for seed in range(self.seed, self.seed + self.seeds):
-            output = pipeline(
-                images=prompts,
-                prompt=self.prompt,
-                num_inference_steps=settings["steps"],
-                elevation_deg=settings["elevations_deg"],
-                weights=weights,
-                background=background,
-                generator=torch.Generator().manual_seed(seed),
-                output_type="pt",
-                **{name: settings[name] for name in named},
-            )
-            shown = [prompt.rgba for prompt in prompts]
-            scores = score_views(pipeline.encoder, output, shown, self.prompt, background)
+        ranked = rank_seeds(
+            pipeline,
+            range(self.seed, self.seed + self.seeds),
+            prompts,
+            self.prompt,
+            self._background(),
+            num_inference_steps=settings["steps"],
+            elevation_deg=settings["elevations_deg"],
+            weights=weights,
+            **{name: settings[name] for name in named},
+        )
+        for seed, _, scores in ranked:
             logger.info(_heading(seed, scores))
-            results.append((seed, output, scores))
-        return sorted(results, key=lambda result: -result[2].total)
+        return ranked
 
     def _save(
         self,

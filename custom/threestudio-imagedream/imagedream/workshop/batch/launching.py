@@ -150,8 +150,8 @@ class Launch:
             sys.argv = [str(self.launcher), *command]
             code = load_launcher(self.launcher).main(command)
         if code:
-            raise ValueError(_reason(folder / "log.txt") or f"launch.py ended with code {code}")
-        if _record(folder / RUN / "save").get("interrupted"):
+            raise ValueError(last_error(folder / "log.txt") or f"launch.py ended with code {code}")
+        if run_record(folder).get("interrupted"):
             raise ValueError("it was told to stop before its last step")
         exported = exported_files(folder)
         if not exported:
@@ -164,7 +164,7 @@ class Launch:
 
 def exported_files(folder: Path) -> list[Path]:
     """What the runs in a picture's folder exported, the newest last."""
-    found = (folder / RUN / "save").glob("it*-export/*")
+    found = (folder / RUN / "save").glob("it*-export/[!.]*")  # without those that are being written
     return sorted(found, key=lambda path: path.stat().st_mtime_ns)
 
 
@@ -184,14 +184,15 @@ def _copied(picture: Path, folder: Path) -> Path:
     return copy
 
 
-def _record(save: Path) -> dict[str, Any]:
+def run_record(folder: Path) -> dict[str, Any]:
+    """What the run in a picture's folder has noted in `save/run.json` so far."""
     try:
-        return json.loads((save / "run.json").read_text(encoding="utf-8"))
+        return json.loads((folder / RUN / "save" / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
 
-def _reason(log: Path) -> str | None:
+def last_error(log: Path) -> str | None:
     """The last error that launch.py reported."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return next(

@@ -1,0 +1,285 @@
+"""What happens when something on the page is pressed: the endpoints of the page, for browsers and for programs."""
+
+import gc
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import PIL.Image
+import torch
+from markupsafe import escape
+
+from imagedream.cameras import VIEW_NAMES
+from imagedream.runs.out_of_memory import is_out_of_memory
+from imagedream.runs.user_errors import is_user_error, one_line
+
+from .jobs import Order, Run, Runs
+from .preview import MOST_SEEDS, Preview, cut_out, mended_mask, seen_by_the_model
+
+logger = logging.getLogger("imagedream.app")
+
+MOST_SHOWN = 24
+"""Earlier runs."""
+
+
+@dataclass
+class Actions:
+    """What the parts of the page do; a user's mistake becomes one sentence on it and in the log."""
+
+    runs: Runs
+    preview: Preview
+    recipes: Mapping[str, tuple[str, str | None, str]]
+
+    @contextmanager
+    def _said_plainly(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if is_user_error(error):
+                text = re.sub(rf"{re.escape(str(self.runs.folder))}/(\S+/)?", "", one_line(error))
+                logger.warning("%s", text)
+            else:
+                text = f"something went wrong ({type(error).__name__}); the server's log says more"
+                logger.exception("%s", text)
+            if is_out_of_memory(error):
+                _free_memory()
+            raise gr.Error(text[:1].upper() + text[1:], print_exception=False, duration=None) from None
+
+    def prepare(self, picture: str | None, mask: str | None) -> tuple[Any, str, Any]:
+        """What the model will see of a picture, what may spoil the result, and the picture to mend the cut-out on."""
+        if picture is None:
+            return None, "", None
+        with self._said_plainly():
+            prompt, dimmed = cut_out(Path(picture), _path(mask))
+        notes = "".join(f"\n- {warning}" for warning in prompt.warnings)
+        way = {"alpha": "the picture's own transparency", "mask": "your mask"}.get(
+            prompt.background_removal, "the background was removed"
+        )
+        said = f"Cut out: {way}." + (f" **Please check:**\n{notes}" if notes else " Nothing doubtful.")
+        return seen_by_the_model(prompt), said, {"background": dimmed, "layers": [], "composite": None}
+
+    def mend(self, picture: str | None, mask: str | None, editor: Mapping[str, Any] | None) -> str | None:
+        """The file of the mask with the brush strokes on it."""
+        layers = [layer for layer in (editor or {}).get("layers", ()) if layer is not None]
+        if picture is None or not layers:
+            return mask
+        with self._said_plainly():
+            mended = mended_mask(Path(picture), _path(mask), layers)
+            path = Path(picture).with_name(f"mask-{os.urandom(4).hex()}.png")
+            mended.save(path)
+        return str(path)
+
+    def views(
+        self,
+        picture: str | None,
+        mask: str | None,
+        caption: str,
+        recipe: str,
+        first_seed: float,
+        count: float,
+        *sides: Any,
+    ) -> tuple[list, int]:
+        """Labelled strips of four views by seed, the best first, and the best seed."""
+        with self._said_plainly():
+            config, preset, pictures = self._checked(picture, recipe, sides)
+            seed, count = (
+                _whole(first_seed, 0, 2**31, "the first seed"),
+                _whole(count, 1, MOST_SEEDS, "the number of seeds"),
+            )
+            ranked = self.preview.views(
+                pictures, caption, config, preset, range(seed, seed + count), _path(mask)
+            )
+        strips = [(strip, f"seed {seed}, score {score:.2f}") for seed, score, strip in ranked]
+        return strips, ranked[0][0]
+
+    def make(
+        self,
+        picture: str | None,
+        mask: str | None,
+        caption: str,
+        recipe: str,
+        seed: float,
+        *sides: Any,
+    ) -> str:
+        """Ask for a run; its name."""
+        with self._said_plainly():
+            config, preset, pictures = self._checked(picture, recipe, sides)
+            order = Order(config, preset, caption, _whole(seed, 0, 2**31 + MOST_SEEDS, "the seed"))
+            cut_out(pictures["picture"], _path(mask))  # says what is wrong now, not when its turn comes
+            return self.runs.submit(order, pictures.pop("picture"), _path(mask), pictures).key
+
+    def _checked(
+        self, picture: str | None, recipe: str, sides: Sequence[str | None]
+    ) -> tuple[str, str | None, dict[str, Path]]:
+        if picture is None:
+            raise ValueError("there is no picture yet; drop one first")
+        if recipe not in self.recipes:
+            raise ValueError(f"the way to make it is {recipe!r}, must be one of {', '.join(self.recipes)}")
+        named = zip(VIEW_NAMES, (*sides, *[None] * 4), strict=False)
+        pictures = {"picture": Path(picture), **{side: Path(path) for side, path in named if path}}
+        return *self.recipes[recipe][:2], pictures
+
+    def status(self, run: str) -> dict:
+        """How a run stands: state, words, and how far it is."""
+        with self._said_plainly():
+            found = self.runs.get(run)
+        progress = self.runs.progress(found)
+        return {
+            "run": found.key,
+            "state": found.state,
+            "words": self.words(found),
+            "phase": progress.phase if progress else None,
+            "done": progress.done if progress else None,
+            "total": progress.total if progress else None,
+            "left": progress.left if progress else None,
+        }
+
+    def words(self, run: Run) -> str:
+        """How a run stands, in a sentence."""
+        if run.state == "queued":
+            before = self.runs.waiting_before(run)
+            wait = f"{before} {'run comes' if before == 1 else 'runs come'} first" if before else "it is next"
+            return f"Waiting: {self.runs.problem or wait}."
+        if run.state == "running":
+            progress = self.runs.progress(run)
+            if run.stop_asked:
+                return "Stopping: what is there is being finished and exported. Stop again to end it at once."
+            if progress is None:
+                return "Starting: the model is being loaded."
+            if progress.done == progress.total and progress.phase != "Four views":
+                return (
+                    "The mesh is being exported."
+                    if progress.phase == "Rendering"
+                    else "A turntable is being rendered."
+                )
+            left = "" if "?" in progress.left else f", about {progress.left} left of this part"
+            return f"{progress.phase}: {progress.done} of {progress.total}{left}."
+        if run.state == "stopped":
+            return f"Stopped: {run.error or 'what was there was exported'}."
+        return {"done": "Done.", "cancelled": "Cancelled before it began."}.get(
+            run.state, f"Failed: {run.error}"
+        )
+
+    def show(self, key: str | None, shown: Any) -> list:
+        """How a run stands, as the page shows it; what is as it was is not sent again."""
+        if not key:
+            return [status_html("No run yet."), None, None, None, *_buttons(None), None]
+        with self._said_plainly():
+            run = self.runs.get(key)
+        progress = self.runs.progress(run) if run.state == "running" else None
+        snapshot, model = self.runs.snapshot(run), self.runs.model(run)
+        now = [key, run.state, run.stop_asked, _stamp(snapshot), _stamp(model)]
+        before = shown or [None] * 5
+        other = now[0] != before[0]
+        status = status_html(self.words(run), progress and (progress.done, progress.total))
+        parts: list[Any] = [gr.skip()] * 5
+        if other or now[3] != before[3]:
+            parts[0] = _colours(snapshot)
+        if other or now[4] != before[4]:
+            parts[1] = None if model is None else str(model)
+        if other or now[1] != before[1] or now[4] != before[4]:
+            parts[2] = [str(path) for path in self.runs.files(run)]
+        if other or now[1:3] != before[1:3]:
+            parts[3:] = _buttons(run)
+        return [status, *parts, now]
+
+    def files(self, run: str) -> list[str]:
+        """What can be taken home of a run by now."""
+        with self._said_plainly():
+            return [str(path) for path in self.runs.files(self.runs.get(run))]
+
+    def stop(self, run: str) -> str:
+        """Stop a run and keep what is there, or take it out of the queue; asked again, end it at once."""
+        with self._said_plainly():
+            return self.words(self.runs.stop(run))
+
+    def resume(self, run: str) -> str:
+        """Let a stopped or failed run go on."""
+        with self._said_plainly():
+            return self.words(self.runs.resume(run))
+
+    def earlier(self) -> tuple[list, list[str]]:
+        """Pictures with captions of the newest runs, and their names."""
+        runs = self.runs.all()[::-1][:MOST_SHOWN]
+        pictures = [
+            _colours(self.runs.snapshot(run)) or str(self.runs.path(run, run.order.picture)) for run in runs
+        ]
+        captions = [f"{run.key[:13]}: {run.order.caption or 'no caption'} ({run.state})" for run in runs]
+        return list(zip(pictures, captions, strict=True)), [run.key for run in runs]
+
+    def again(self, key: str) -> list:
+        """What a run was asked for, to be changed and asked for again."""
+        with self._said_plainly():
+            run = self.runs.get(key)
+        order = run.order
+        names = {(config, preset): name for name, (config, preset, _) in self.recipes.items()}
+        recipe = names.get((order.config, order.preset), gr.skip())
+        mask = str(self.runs.path(run, order.mask)) if order.mask else None
+        sides = [
+            str(self.runs.path(run, order.sides[side])) if side in order.sides else None
+            for side in VIEW_NAMES
+        ]
+        picture = str(self.runs.path(run, order.picture))
+        return [picture, mask, order.caption, recipe, order.seed, *sides]
+
+    def opened(self, request: gr.Request) -> str:
+        """The run that a page shows when it is opened: the one in its address, or the one that is at work."""
+        asked = request.query_params.get("run", "") if request else ""
+        runs = self.runs.all()
+        if asked in [run.key for run in runs]:
+            return asked
+        return next((run.key for run in runs[::-1] if run.state in ("running", "queued")), "")
+
+
+def _buttons(run: Run | None) -> list[Any]:
+    state = "" if run is None else run.state
+    words = "Take it out of the queue" if state == "queued" else "Stop and keep what is there"
+    if run is not None and run.stop_asked and state == "running":
+        words = "End it at once"
+    stop = gr.Button(words, interactive=state in ("queued", "running"))
+    return [stop, gr.Button(interactive=state in ("stopped", "failed", "cancelled"))]
+
+
+def status_html(words: str, progress: tuple[int, int] | None = None) -> str:
+    """A sentence that screen readers read out when it changes, and a bar."""
+    bar = ""
+    if progress:
+        bar = f'<progress aria-label="progress" value="{progress[0]}" max="{progress[1]}"></progress>'
+    return f'<p role="status">{escape(words)}</p>{bar}'
+
+
+def _colours(snapshot: Path | None) -> PIL.Image.Image | None:
+    """The leftmost of squares side by side."""
+    if snapshot is None:
+        return None
+    try:
+        with PIL.Image.open(snapshot, formats=["PNG"]) as picture:
+            return picture.convert("RGB").crop((0, 0, picture.height, picture.height))
+    except OSError:  # replaced just now
+        return None
+
+
+def _stamp(path: Path | None) -> list | None:
+    return None if path is None else [str(path), path.stat().st_mtime_ns]
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)
+
+
+def _whole(value: float, least: int, most: int, what: str) -> int:
+    if value is None or value != int(value) or not least <= value <= most:
+        raise ValueError(f"{what} is {value}, must be a whole number from {least} to {most}")
+    return int(value)
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
