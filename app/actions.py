@@ -83,11 +83,14 @@ class Actions:
         recipe: str,
         first_seed: float,
         count: float,
-        *sides: Any,
+        front: str | None = None,
+        left: str | None = None,
+        back: str | None = None,
+        right: str | None = None,
     ) -> tuple[list, int]:
         """Labelled strips of four views by seed, the best first, and the best seed."""
         with self._said_plainly():
-            config, preset, pictures = self._checked(picture, recipe, sides)
+            config, preset, pictures = self._checked(picture, recipe, (front, left, back, right))
             seed, count = (
                 _whole(first_seed, 0, 2**31, "the first seed"),
                 _whole(count, 1, MOST_SEEDS, "the number of seeds"),
@@ -105,11 +108,14 @@ class Actions:
         caption: str,
         recipe: str,
         seed: float,
-        *sides: Any,
+        front: str | None = None,
+        left: str | None = None,
+        back: str | None = None,
+        right: str | None = None,
     ) -> str:
         """Ask for a run; its name."""
         with self._said_plainly():
-            config, preset, pictures = self._checked(picture, recipe, sides)
+            config, preset, pictures = self._checked(picture, recipe, (front, left, back, right))
             order = Order(config, preset, caption, _whole(seed, 0, 2**31 + MOST_SEEDS, "the seed"))
             cut_out(pictures["picture"], _path(mask))  # says what is wrong now, not when its turn comes
             return self.runs.submit(order, pictures.pop("picture"), _path(mask), pictures).key
@@ -121,7 +127,7 @@ class Actions:
             raise ValueError("there is no picture yet; drop one first")
         if recipe not in self.recipes:
             raise ValueError(f"the way to make it is {recipe!r}, must be one of {', '.join(self.recipes)}")
-        named = zip(VIEW_NAMES, (*sides, *[None] * 4), strict=False)
+        named = zip(VIEW_NAMES, sides, strict=True)
         pictures = {"picture": Path(picture), **{side: Path(path) for side, path in named if path}}
         return *self.recipes[recipe][:2], pictures
 

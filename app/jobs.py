@@ -285,11 +285,10 @@ class Runs:
             self._wake.clear()
 
     def _start(self, run: Run) -> None:
-        run = self._note(
-            run, state="running", process=None
-        )  # a server that is killed now leaves no run to start twice
+        # noted before it begins, so that a server that is killed now leaves no run to start twice
+        run = self._note(run, state="running", process=None)
         log = self.folder / run.key / _LOG
-        with log.open("ab") as output:
+        with log.open("wb") as output:
             process = subprocess.Popen(
                 self.command(run),
                 cwd=log.parent,
@@ -324,9 +323,8 @@ class Runs:
             error = "it was stopped before there was a finished model"
             run = self._note(run, state="stopped", error=error, process=None)
         else:
-            ended = (
-                "its program was ended" if code is None or code < 0 else f"launch.py ended with code {code}"
-            )
+            killed = code is None or code < 0
+            ended = "its program was ended" if killed else f"launch.py ended with code {code}"
             error = last_error(folder / _LOG) or f"{ended}; see its log"
             run = self._note(run, state="failed", error=error, process=None)
         logger.info("%s: %s%s", run.key, run.state, f", {run.error}" if run.error else "")

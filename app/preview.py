@@ -143,7 +143,7 @@ def cut_out(path: Path, mask: Path | None) -> tuple[ImagePrompt, PIL.Image.Image
     Raises:
         ImagePromptError: names what is wrong with the picture.
     """
-    prompt = load_image_prompt(path, 512, mask=mask)
+    prompt = load_image_prompt(path, mask=mask)
     picture, alpha = _in_its_frame(path, mask)
     dim = np.asarray(picture.convert("RGB"), np.float32)
     kept = np.asarray(alpha, np.float32)[..., None] / 255

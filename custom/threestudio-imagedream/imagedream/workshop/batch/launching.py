@@ -193,7 +193,9 @@ def run_record(folder: Path) -> dict[str, Any]:
 
 
 def last_error(log: Path) -> str | None:
-    """The last error that launch.py reported."""
+    """The last error that launch.py reported; None also where there is no log yet."""
+    if not log.is_file():
+        return None
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return next(
         (line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None
