@@ -6,6 +6,7 @@ Screenshots go to $IMAGEDREAM_SCREENSHOTS if that is set (docs/pictures holds th
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -171,12 +172,13 @@ def test_the_views_of_the_run_are_those_that_were_picked(preview, tmp_path):
         path = site.runs.folder / key / "run" / "views.png"
         while not path.exists():
             assert site.runs.get(key).state in ("queued", "running")
+            time.sleep(0.5)
         with PIL.Image.open(path) as made:
             difference = np.abs(np.asarray(made, float) - np.asarray(strips[0][0], float))
         site.runs.stop(key)
         site.runs.stop(key)
         while site.runs.get(key).state == "running":
-            pass
+            time.sleep(0.5)
     assert difference.max() <= 2
 
 
