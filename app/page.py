@@ -178,6 +178,9 @@ def build(actions: Actions) -> gr.Blocks:
         heavy: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
         following = [status, snapshot, model, files, stop, resume, shown]
 
+        # before the buttons, which would take their names
+        for function in (actions.status, actions.files, actions.stop, actions.resume):
+            gr.api(function, api_name=function.__name__)
         # a new picture has no mask yet; that of a run that is used again comes with its own
         gr.on([picture.input, chosen.dataset.click], lambda: None, None, mask, **private)
         gr.on(
@@ -210,9 +213,6 @@ def build(actions: Actions) -> gr.Blocks:
         gallery.select(_chosen, names, key, **private)
         again.click(actions.again, key, [picture, mask, caption, recipe, seed, *sides], **private)
         blocks.load(actions.opened, None, key, **private)
-        for function in (actions.status, actions.stop, actions.resume):
-            gr.api(function, api_name=function.__name__)
-        gr.api(actions.files, api_name="files")
     return blocks
 
 
