@@ -200,7 +200,6 @@ def test_a_callback_sees_and_changes_the_latents_and_can_stop():
         ({"refine_strength": -0.1}, "refine_strength is -0.1, must be from 0 "),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"guidance_scale": -1.0}, "guidance_scale is -1.0"),
-        ({"prompt": 3}, "prompt and negative_prompt must be text, got int 3"),
         ({"eta": 1.5}, "eta is 1.5, must lie between 0 and 1"),
         ({"output_type": "jpg"}, "output_type is 'jpg', must be one of pil, np, pt, latent"),
         ({"generator": [seeded(0)] * 3}, "generator is a list of 3, must be one for each of 1 groups"),
@@ -225,6 +224,11 @@ def test_what_cannot_be_is_one_line(options, message):
     with pytest.raises((ValueError, TypeError), match=message) as error:
         views(**options)
     assert "\n" not in str(error.value)
+
+
+def test_prompts_are_text():
+    with pytest.raises(TypeError, match="prompt and negative_prompt must be text, got int 3"):
+        PIPELINE.check_inputs(["a ball", 3])
 
 
 def test_a_saved_folder_is_found_by_diffusers_itself(tmp_path):
