@@ -50,7 +50,7 @@ def find_recipes(weights: str, configs: Sequence[str] = ()) -> dict[str, tuple[s
         stem = bases[-1]
         recipes[stem] = (name, None, presets["default"].about)
         for preset, content in presets.items():
-            if preset != "default" and set(bases) & set(content.settings):
+            if any(content.settings.get(base) for base in bases):  # it changes something
                 recipes[f"{stem} {preset}"] = (name, preset, content.about)
     return recipes
 
