@@ -24,6 +24,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import trimesh  # noqa: E402
 import tyro  # noqa: E402
+from PIL import Image  # noqa: E402
 from scipy import ndimage  # noqa: E402
 
 from imagedream import checkpoints  # noqa: E402
@@ -41,7 +42,7 @@ from imagedream.mesh.texture import UnwrappedMesh  # noqa: E402
 from imagedream.mesh.writing import TexturedMesh  # noqa: E402
 from imagedream.metrics import psnr, ssim  # noqa: E402
 from imagedream.pictures import contact_sheet  # noqa: E402
-from imagedream.workshop.evaluation.held_out_toys import HeldOutCase, Orbit, held_out_cases  # noqa: E402
+from imagedream.workshop.evaluation.held_out_objects import HeldOutCase, Orbit, held_out_cases  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
 
 VIEWS = {"prompt's view": (0,), "±20°": (20, -20), "±40°": (40, -40), "other sides": (90, 180, 270)}
@@ -73,7 +74,7 @@ class Settings:
 
 def blurred_toy(case: HeldOutCase) -> TexturedMesh:
     """A toy's true shape; its colours, as lit, are means over about a twentieth of its size."""
-    mesh = case.toy.mesh
+    (mesh,) = case.object.mesh
     points, faces = trimesh.sample.sample_surface(mesh, 200_000, seed=0)
     colours = mesh.visual.face_colors[faces, :3] / 255 * Light().shade(mesh.face_normals[faces])[:, None]
     cells = ((points + SIDE) / (2 * SIDE) * CELLS).astype(int).clip(0, CELLS - 1)
@@ -124,7 +125,7 @@ def cases_of(case: HeldOutCase, settings: Settings, features):
 def measure(case: HeldOutCase, settings: Settings, encoder) -> tuple[list[dict], list[list]]:
     """Scores and pictures of a toy's meshes, before and after."""
     rows, pictures = [], []
-    toy = case.toy.mesh
+    toy = case.object.mesh
     seen = Orbit((case.prompt_azimuth_deg,), case.prompt_elevation_deg)
     picture = place(seen.views(toy, settings.pixels).rgba[0], settings.pixels, OBJECT_FRACTION)
     offsets = [offset for group in VIEWS.values() for offset in group]
@@ -157,8 +158,6 @@ def measure(case: HeldOutCase, settings: Settings, encoder) -> tuple[list[dict],
 def plain_views(model: TexturedMesh, orbit: Orbit) -> torch.Tensor:
     """Views on white in the mesh's own colours."""
     mesh = model.mesh
-    from PIL import Image
-
     material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(model.base_colour))
     visual = trimesh.visual.TextureVisuals(mesh.uv, material)
     return orbit.on_white(
