@@ -74,7 +74,7 @@ class Settings:
 
 def blurred_toy(case: HeldOutCase) -> TexturedMesh:
     """A toy's true shape; its colours, as lit, are means over about a twentieth of its size."""
-    (mesh,) = case.object.mesh
+    mesh = case.object.mesh  # of a toy, which is one part
     points, faces = trimesh.sample.sample_surface(mesh, 200_000, seed=0)
     colours = mesh.visual.face_colors[faces, :3] / 255 * Light().shade(mesh.face_normals[faces])[:, None]
     cells = ((points + SIDE) / (2 * SIDE) * CELLS).astype(int).clip(0, CELLS - 1)
