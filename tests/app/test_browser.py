@@ -1,6 +1,6 @@
 """The page as a person uses it, in Chromium: from a picture to a model, stopped, reloaded, on a narrow screen, by keyboard.
 
-Screenshots go to $IMAGEDREAM_SCREENSHOTS if that is set (docs/pictures holds three of them).
+Screenshots go to $IMAGEDREAM_SCREENSHOTS if that is set (docs/pictures/app.png is the upper part of `views`).
 """
 
 import os
