@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from imagedream.checkpoints import formats, key_maps
 from imagedream.checkpoints.official import official_state
 from imagedream.checkpoints.tensors import put_back
+from imagedream.encoders import ImageTextEncoder
+from imagedream.model import MultiViewUNet
 from imagedream.pipeline import ImageDreamPipeline
 from tests.tiny import tiny_scheduler
 
@@ -17,16 +19,13 @@ SCHEDULE = {name: torch.rand(1000) for name in ("betas", "alphas_cumprod", "sqrt
 """Buffers that the official files carry besides weights."""
 
 
-def reduced_pipeline(controllers: str = "pixel", seed: int = 0) -> ImageDreamPipeline:
-    """A small model that obeys the family's rules: heads of 64 channels, 32x32 latents."""
-    from imagedream.encoders import ImageTextEncoder
-    from imagedream.model import MultiViewUNet
-
+def reduced_network(controllers: str = "pixel", seed: int = 0) -> MultiViewUNet:
+    """A small network that obeys the family's rules: heads of 64 channels, 32x32 latents."""
     torch.manual_seed(seed)
     unet = dict(
         sample_size=32,
         block_out_channels=(64, 128),
-        layers_per_block=2,
+        layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         attention_head_dim=(1, 2),
@@ -36,19 +35,24 @@ def reduced_pipeline(controllers: str = "pixel", seed: int = 0) -> ImageDreamPip
     projection = dict(embed_dims=128, hidden_dims=64, depth=2, dim_head=64, heads=3, num_queries=5)
     if controllers == "global":
         projection = dict(image_embed_dim=64, num_image_text_embeds=4)
+    return MultiViewUNet(unet, controllers, None if controllers == "none" else projection)
+
+
+def reduced_pipeline(controllers: str = "pixel", seed: int = 0) -> ImageDreamPipeline:
+    """A small model of every part."""
+    network = reduced_network(controllers, seed)
     encoder = ImageTextEncoder(
         embed_dim=64,
         vision_cfg=None
         if controllers == "none"
         else dict(image_size=28, patch_size=14, width=128, layers=3, head_width=64),
-        text_cfg=dict(context_length=77, vocab_size=50, width=64, heads=1, layers=4),
+        text_cfg=dict(context_length=77, vocab_size=50, width=64, heads=1, layers=3),
     )
-    network = MultiViewUNet(unet, controllers, None if controllers == "none" else projection)
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(32, 32, 64),
-        layers_per_block=2,
+        layers_per_block=1,
         sample_size=128,
     )
     pipeline = ImageDreamPipeline(network, vae, encoder, tiny_scheduler("epsilon"))

@@ -1,6 +1,7 @@
 """CLIP's text and image encoder: captions to tokens, pictures to features."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import open_clip
@@ -46,6 +47,12 @@ class ImageFeatures(NamedTuple):
     """L2-normalised joint embedding: the global controller's input; None without the projection to it."""
     hidden: Float[Tensor, "batch patch feature"]
     """Class and patch tokens after the second-to-last block, before any final norm: the local controller's input."""
+
+
+@cache
+def _tokenizer(context_length: int) -> open_clip.SimpleTokenizer:
+    """CLIP's; to read its vocabulary takes longer than to make a small model."""
+    return open_clip.SimpleTokenizer(context_length=context_length)
 
 
 class ImageTextEncoder(ModelMixin, ConfigMixin):
@@ -101,7 +108,7 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
             self.clip.text_projection = self.clip.visual.proj = None
         if vision_cfg is None:
             del self.clip.visual
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=length)
+        self.tokenizer = _tokenizer(length)
 
     def offload(self, device: str | torch.device) -> None:
         """From now on the blocks of both transformers wait on the CPU and come to `device` one by one, as a call needs them.

@@ -42,9 +42,9 @@ def clip():
 
 
 def test_cases_follow_from_their_seed_and_take_kinds_in_turn():
-    cases = held_out_cases(3, seed=4)
+    cases = held_out_cases(3, seed=4, prompt_size=16)
     assert [case.object.kind for case in cases] == [FIRST_KINDS[4], FIRST_KINDS[5], FIRST_KINDS[6]]
-    again = held_out_cases(1, seed=5)[0]
+    again = held_out_cases(1, seed=5, prompt_size=16)[0]
     assert torch.equal(again.prompt, cases[1].prompt)
     assert again.orbit == cases[1].orbit
     for one in cases:
@@ -55,8 +55,9 @@ def test_cases_follow_from_their_seed_and_take_kinds_in_turn():
 
 
 def test_held_out_combinations_and_wider_prompts():
-    cases = held_out_cases(6, seed=4, combinations="heldout", largest_prompt_azimuth_deg=90.0)
-    for one, narrow in zip(cases, held_out_cases(6, seed=4), strict=True):
+    plain = held_out_cases(6, seed=4, prompt_size=16)
+    wide = {"combinations": "heldout", "largest_prompt_azimuth_deg": 90.0, "prompt_size": 16}
+    for one, narrow in zip(held_out_cases(6, seed=4, **wide), plain, strict=True):
         words = one.object.attributes
         assert is_held_out(one.object.kind, words["body"], words["accessory"])
         assert one.prompt_azimuth_deg == pytest.approx(3 * narrow.prompt_azimuth_deg)

@@ -8,36 +8,35 @@ import torch
 from safetensors.torch import save_file
 
 from imagedream import checkpoints
-from imagedream.model import MultiViewUNet, predict_noise
+from imagedream.model import predict_noise
 from imagedream.workshop.training.build import build_module
 from imagedream.workshop.training.optimizers import choose_learned
 from imagedream.workshop.training.train_config import TrainConfig
 from imagedream.workshop.training.weight_initialisation import start_network
 from tests.checkpoints.published import (
+    reduced_network,
     reduced_pipeline,
     write_diffusers,
     write_official,
     write_stable_diffusion,
 )
 from tests.tiny import tiny_encoder, tiny_unet, tiny_vae
+from tests.workshop.training.conftest import settings
 
 VIEWS = 2
 
 
-def settings(model):
-    return {name: value for name, value in model.config.items() if not name.startswith("_")}
-
-
-def network(controllers):
-    torch.manual_seed(3)
-    return MultiViewUNet(**settings(reduced_pipeline(controllers).unet))
+@pytest.fixture(scope="module")
+def captions():
+    """A model without image controllers."""
+    return reduced_pipeline("none")
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory):
+def sources(captions, tmp_path_factory):
     """Small models on disk: without image controllers in every form, and the parts of one with them."""
     root = tmp_path_factory.mktemp("sources")
-    captions, pixel = reduced_pipeline("none"), reduced_pipeline("pixel", seed=1)
+    pixel = reduced_pipeline("pixel", seed=1)
     pixel.unet.save_pretrained(root / "part")
     captions.save_pretrained(root / "folder")
     return {
@@ -71,7 +70,7 @@ def inputs(unet, seed=0):
 def test_new_controllers_begin_without_influence(networks, start):
     source, new = networks[start]
     for controllers in ("none", "global", "local", "pixel"):
-        model = network(controllers)
+        model = reduced_network(controllers)
         start_network(model, source, new)
         shared, features = inputs(model)
         expected = predict_noise(source, *shared)
@@ -79,7 +78,7 @@ def test_new_controllers_begin_without_influence(networks, start):
 
 
 def test_but_they_learn(networks):
-    model = network("local")
+    model = reduced_network("local")
     projection = model.image_projection.latents.clone()
     start_network(model, *networks["mvdream"])
     state = model.state_dict()
@@ -96,7 +95,7 @@ def test_but_they_learn(networks):
 
 @pytest.mark.parametrize("start", ["pixel", "part"])
 def test_a_trained_network_goes_on_as_it_was(networks, start):
-    model = network("local")  # local and pixel have the same weights
+    model = reduced_network("local")  # local and pixel have the same weights
     source, new = networks[start]
     assert not new
     start_network(model, source)
@@ -107,7 +106,7 @@ def test_a_trained_network_goes_on_as_it_was(networks, start):
 def test_what_was_taken_and_what_is_new_is_said(networks, caplog):
     source, new = networks["stable-diffusion"]
     assert {name.split(".")[1] for name in new} == {"class_embedding"}
-    model = network("local")
+    model = reduced_network("local")
     with caplog.at_level("INFO", logger="imagedream"):
         counts = start_network(model, source, new)
     for words in ("taken", "new camera layers", "new image projection", "new image keys and values"):
@@ -138,18 +137,16 @@ def test_controllers_of_another_kind(controllers, message):
 
 def test_a_network_of_another_size_is_named_by_its_shapes(networks):
     with pytest.raises(ValueError, match=r"of another shape: .* instead of .* and \d+ more"):
-        start_network(network("none"), tiny_unet("none"))
+        start_network(reduced_network("none"), tiny_unet("none"))
 
 
-def test_all_parts_from_one_file(sources):
-    file = str(sources["mvdream"])
-    model = settings(reduced_pipeline("none").unet)
+def test_all_parts_from_one_file(captions, sources):
+    file, model = str(sources["mvdream"]), settings(captions.unet)
     module = build_module(
         TrainConfig("diffusion", "nowhere", model, initial=file, autoencoder=file, encoder=file)
     )
-    whole = checkpoints.load(file)
     for part in ("unet", "vae", "encoder"):
-        ours, theirs = getattr(module.pipeline, part), getattr(whole, part)
+        ours, theirs = getattr(module.pipeline, part), getattr(captions, part)
         for name, tensor in theirs.state_dict().items():
             assert torch.equal(ours.state_dict()[name], tensor)
     assert not any(p.requires_grad for p in module.pipeline.vae.parameters())
@@ -196,11 +193,12 @@ def test_mistakes_are_named(tiny_parts, changed, message):
 
 
 def test_cameras_that_would_never_be_learned(sources, tiny_parts, tmp_path):
-    reduced_pipeline("local").encoder.save_pretrained(tmp_path / "encoder")
+    model = reduced_pipeline("local")
+    model.encoder.save_pretrained(tmp_path / "encoder")
     config = TrainConfig(
         "diffusion",
         "nowhere",
-        settings(reduced_pipeline("local").unet),
+        settings(model.unet),
         initial=str(sources["stable-diffusion"]),
         autoencoder=str(sources["mvdream"]),
         encoder=str(tmp_path / "encoder"),
