@@ -29,6 +29,18 @@ def composite(
     return alpha * rgba[..., :3, :, :] + (1 - alpha) * background[..., None, None]
 
 
+def on_white(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """The picture in front of white, RGB."""
+    page = PIL.Image.new("RGBA", picture.size, "white")
+    page.alpha_composite(picture.convert("RGBA"))
+    return page.convert("RGB")
+
+
+def leftmost_square(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Of squares side by side, as runs save what they see, the first: the colours."""
+    return picture.crop((0, 0, picture.height, picture.height))
+
+
 def to_pil(image: Float[Tensor, "channel height width"]) -> PIL.Image.Image:
     """Pixels in [0, 1] (3 channels RGB, 4 RGBA) as a picture of 8 bits a channel; values outside are clipped."""
     pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -55,6 +55,7 @@ VERBS = {
     "train": "imagedream.workshop.commands.train.Train",
     "assemble": "imagedream.workshop.commands.train.Assemble",
     "evaluate": "imagedream.workshop.commands.evaluate.Evaluate",
+    "compare": "imagedream.workshop.commands.compare.Compare",
     "doctor": "imagedream.cli.doctor.Doctor",
 }
 """Where each verb is. They are found by name, so that the core stands without the workshop."""

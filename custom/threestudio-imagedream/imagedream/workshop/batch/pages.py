@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 
 from imagedream.cameras import VIEW_NAMES
-from imagedream.pictures import contact_sheet
+from imagedream.pictures import contact_sheet, leftmost_square, on_white
 from imagedream.report import write_page
 from imagedream.runs.files import atomic_path
 from imagedream.workshop.batch.launching import RUN, Launch
@@ -79,9 +79,7 @@ def _pictures(folder: Path) -> list[PIL.Image.Image | None]:
 
 def _on_white(path: Path) -> PIL.Image.Image | None:
     with suppress(OSError), PIL.Image.open(path, formats=["PNG"]) as picture:
-        page = PIL.Image.new("RGBA", picture.size, "white")
-        page.alpha_composite(picture.convert("RGBA"))
-        return page.convert("RGB")
+        return on_white(picture)
     return None
 
 
@@ -95,5 +93,5 @@ def _turntable(save: Path) -> list[PIL.Image.Image | None]:
     for index, turn in enumerate(_TURNS_DEG if frames else ()):
         frame = frames[round(turn / 360 * len(frames)) % len(frames)]
         with suppress(OSError), PIL.Image.open(frame, formats=["PNG"]) as picture:
-            pictures[index] = picture.convert("RGB").crop((0, 0, picture.height, picture.height))
+            pictures[index] = leftmost_square(picture.convert("RGB"))
     return pictures
