@@ -1,12 +1,11 @@
 """What happens when something on the page is pressed: the endpoints of the page, for browsers and for programs."""
 
-import gc
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ import torch
 from markupsafe import escape
 
 from imagedream.cameras import VIEW_NAMES
+from imagedream.pictures import leftmost_square
 from imagedream.runs.out_of_memory import is_out_of_memory
 from imagedream.runs.user_errors import is_user_error, one_line
 
-from .jobs import Order, Run, Runs
+from .jobs import Order, Progress, Run, Runs
 from .preview import MOST_SEEDS, Preview, cut_out, mended_mask, seen_by_the_model
 
 logger = logging.getLogger("imagedream.app")
@@ -28,18 +28,13 @@ MOST_SHOWN = 24
 """Earlier runs."""
 
 
-@dataclass
-class Actions:
-    """What the parts of the page do; a user's mistake becomes one sentence on it and in the log."""
+def told_plainly(action: Callable[..., Any]) -> Callable[..., Any]:
+    """A user's mistake becomes one sentence on the page and in the log."""
 
-    runs: Runs
-    preview: Preview
-    recipes: Mapping[str, tuple[str, str | None, str]]
-
-    @contextmanager
-    def _said_plainly(self) -> Iterator[None]:
+    @wraps(action)
+    def safely(self: "Actions", *given: Any, **named: Any) -> Any:
         try:
-            yield
+            return action(self, *given, **named)
         except Exception as error:
             if is_user_error(error):
                 text = re.sub(rf"{re.escape(str(self.runs.folder))}/(\S+/)?", "", one_line(error))
@@ -47,16 +42,27 @@ class Actions:
             else:
                 text = f"something went wrong ({type(error).__name__}); the server's log says more"
                 logger.exception("%s", text)
-            if is_out_of_memory(error):
-                _free_memory()
+            if is_out_of_memory(error) and torch.cuda.is_available():
+                torch.cuda.empty_cache()
             raise gr.Error(text[:1].upper() + text[1:], print_exception=False, duration=None) from None
 
+    return safely
+
+
+@dataclass
+class Actions:
+    """What the parts of the page do."""
+
+    runs: Runs
+    preview: Preview
+    recipes: Mapping[str, tuple[str, str | None, str]]
+
+    @told_plainly
     def prepare(self, picture: str | None, mask: str | None) -> tuple[Any, str, Any]:
         """What the model will see of a picture, what may spoil the result, and the picture to mend the cut-out on."""
         if picture is None:
             return None, "", None
-        with self._said_plainly():
-            prompt, dimmed = cut_out(Path(picture), _path(mask))
+        prompt, dimmed = cut_out(Path(picture), _path(mask))
         notes = "".join(f"\n- {warning}" for warning in prompt.warnings)
         way = {"alpha": "the picture's own transparency", "mask": "your mask"}.get(
             prompt.background_removal, "the background was removed"
@@ -64,17 +70,18 @@ class Actions:
         said = f"Cut out: {way}." + (f" **Please check:**\n{notes}" if notes else " Nothing doubtful.")
         return seen_by_the_model(prompt), said, {"background": dimmed, "layers": [], "composite": None}
 
+    @told_plainly
     def mend(self, picture: str | None, mask: str | None, editor: Mapping[str, Any] | None) -> str | None:
         """The file of the mask with the brush strokes on it."""
         layers = [layer for layer in (editor or {}).get("layers", ()) if layer is not None]
         if picture is None or not layers:
             return mask
-        with self._said_plainly():
-            mended = mended_mask(Path(picture), _path(mask), layers)
-            path = Path(picture).with_name(f"mask-{os.urandom(4).hex()}.png")
-            mended.save(path)
+        mended = mended_mask(Path(picture), _path(mask), layers)
+        path = Path(picture).with_name(f"mask-{os.urandom(4).hex()}.png")
+        mended.save(path)
         return str(path)
 
+    @told_plainly
     def views(
         self,
         picture: str | None,
@@ -89,18 +96,16 @@ class Actions:
         right: str | None = None,
     ) -> tuple[list, int]:
         """Labelled strips of four views by seed, the best first, and the best seed."""
-        with self._said_plainly():
-            config, preset, pictures = self._checked(picture, recipe, (front, left, back, right))
-            seed, count = (
-                _whole(first_seed, 0, 2**31, "the first seed"),
-                _whole(count, 1, MOST_SEEDS, "the number of seeds"),
-            )
-            ranked = self.preview.views(
-                pictures, caption, config, preset, range(seed, seed + count), _path(mask)
-            )
+        config, preset, pictures = self._checked(picture, recipe, (front, left, back, right))
+        seed, count = (
+            _whole(first_seed, 0, 2**31, "the first seed"),
+            _whole(count, 1, MOST_SEEDS, "the number of seeds"),
+        )
+        ranked = self.preview.views(pictures, caption, config, preset, range(seed, seed + count), _path(mask))
         strips = [(strip, f"seed {seed}, score {score:.2f}") for seed, score, strip in ranked]
         return strips, ranked[0][0]
 
+    @told_plainly
     def make(
         self,
         picture: str | None,
@@ -114,11 +119,10 @@ class Actions:
         right: str | None = None,
     ) -> str:
         """Ask for a run; its name."""
-        with self._said_plainly():
-            config, preset, pictures = self._checked(picture, recipe, (front, left, back, right))
-            order = Order(config, preset, caption, _whole(seed, 0, 2**31 + MOST_SEEDS, "the seed"))
-            cut_out(pictures["picture"], _path(mask))  # says what is wrong now, not when its turn comes
-            return self.runs.submit(order, pictures.pop("picture"), _path(mask), pictures).key
+        config, preset, pictures = self._checked(picture, recipe, (front, left, back, right))
+        order = Order(config, preset, caption, _whole(seed, 0, 2**31 + MOST_SEEDS, "the seed"))
+        cut_out(pictures["picture"], _path(mask))  # says what is wrong now, not when its turn comes
+        return self.runs.submit(order, pictures.pop("picture"), _path(mask), pictures).key
 
     def _checked(
         self, picture: str | None, recipe: str, sides: Sequence[str | None]
@@ -131,20 +135,13 @@ class Actions:
         pictures = {"picture": Path(picture), **{side: Path(path) for side, path in named if path}}
         return *self.recipes[recipe][:2], pictures
 
+    @told_plainly
     def status(self, run: str) -> dict:
         """How a run stands: state, words, and how far it is."""
-        with self._said_plainly():
-            found = self.runs.get(run)
+        found = self.runs.get(run)
         progress = self.runs.progress(found)
-        return {
-            "run": found.key,
-            "state": found.state,
-            "words": self.words(found),
-            "phase": progress.phase if progress else None,
-            "done": progress.done if progress else None,
-            "total": progress.total if progress else None,
-            "left": progress.left if progress else None,
-        }
+        how_far = asdict(progress) if progress else dict.fromkeys(field.name for field in fields(Progress))
+        return {"run": found.key, "state": found.state, "words": self.words(found), **how_far}
 
     def words(self, run: Run) -> str:
         """How a run stands, in a sentence."""
@@ -172,12 +169,12 @@ class Actions:
             run.state, f"Failed: {run.error}"
         )
 
+    @told_plainly
     def show(self, key: str | None, shown: Any) -> list:
         """How a run stands, as the page shows it; what is as it was is not sent again."""
         if not key:
             return [status_html("No run yet."), None, None, None, *_buttons(None), None]
-        with self._said_plainly():
-            run = self.runs.get(key)
+        run = self.runs.get(key)
         progress = self.runs.progress(run) if run.state == "running" else None
         snapshot, model = self.runs.snapshot(run), self.runs.model(run)
         now = [key, run.state, run.stop_asked, _stamp(snapshot), _stamp(model)]
@@ -195,20 +192,20 @@ class Actions:
             parts[3:] = _buttons(run)
         return [status, *parts, now]
 
+    @told_plainly
     def files(self, run: str) -> list[str]:
         """What can be taken home of a run by now."""
-        with self._said_plainly():
-            return [str(path) for path in self.runs.files(self.runs.get(run))]
+        return [str(path) for path in self.runs.files(self.runs.get(run))]
 
+    @told_plainly
     def stop(self, run: str) -> str:
         """Stop a run and keep what is there, or take it out of the queue; asked again, end it at once."""
-        with self._said_plainly():
-            return self.words(self.runs.stop(run))
+        return self.words(self.runs.stop(run))
 
+    @told_plainly
     def resume(self, run: str) -> str:
         """Let a stopped or failed run go on."""
-        with self._said_plainly():
-            return self.words(self.runs.resume(run))
+        return self.words(self.runs.resume(run))
 
     def earlier(self) -> tuple[list, list[str]]:
         """Pictures with captions of the newest runs, and their names."""
@@ -219,10 +216,10 @@ class Actions:
         captions = [f"{run.key[:13]}: {run.order.caption or 'no caption'} ({run.state})" for run in runs]
         return list(zip(pictures, captions, strict=True)), [run.key for run in runs]
 
+    @told_plainly
     def again(self, key: str) -> list:
         """What a run was asked for, to be changed and asked for again."""
-        with self._said_plainly():
-            run = self.runs.get(key)
+        run = self.runs.get(key)
         order = run.order
         names = {(config, preset): name for name, (config, preset, _) in self.recipes.items()}
         recipe = names.get((order.config, order.preset), gr.skip())
@@ -266,7 +263,7 @@ def _colours(snapshot: Path | None) -> PIL.Image.Image | None:
         return None
     try:
         with PIL.Image.open(snapshot, formats=["PNG"]) as picture:
-            return picture.convert("RGB").crop((0, 0, picture.height, picture.height))
+            return leftmost_square(picture.convert("RGB"))
     except OSError:  # replaced just now
         return None
 
@@ -283,9 +280,3 @@ def _whole(value: float, least: int, most: int, what: str) -> int:
     if value is None or value != int(value) or not least <= value <= most:
         raise ValueError(f"{what} is {value}, must be a whole number from {least} to {most}")
     return int(value)
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -70,7 +70,7 @@ class Run:
     stop_asked: bool = False
     resume: bool = False
     """Go on from its last checkpoint."""
-    process: tuple[int, float] | None = None
+    process: Sequence[float] | None = None
     """Number of its program and when that began, since numbers are used again."""
 
 
@@ -151,7 +151,8 @@ class Runs:
             if run.state == "queued":
                 return self._note(run, state="cancelled")
             if run.state == "running":
-                self._signal(run, signal.SIGTERM if run.stop_asked else signal.SIGINT)
+                if process := _find(run.process):
+                    process.send_signal(signal.SIGTERM if run.stop_asked else signal.SIGINT)
                 return self._note(run, stop_asked=True)
             return run
 
@@ -176,8 +177,7 @@ class Runs:
         if _KEY.fullmatch(key):
             try:
                 content = json.loads((self.folder / key / _ASKED).read_text(encoding="utf-8"))
-                order = Order(**content.pop("order"))
-                return Run(key, order, **{**content, "process": _pair(content.get("process"))})
+                return Run(key, Order(**content.pop("order")), **content)
             except (OSError, ValueError, TypeError, KeyError, AttributeError):
                 pass
         raise ValueError(f"there is no run {key[:40]!r} here")
@@ -198,21 +198,17 @@ class Runs:
 
     def progress(self, run: Run) -> Progress | None:
         """The last that the log says; None while it says nothing."""
-        found = _PROGRESS.findall(self.log_tail(run).replace("\r", "\n"))
+        try:
+            with (self.folder / run.key / _LOG).open("rb") as file:
+                file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
+                tail = file.read().decode(errors="replace")
+        except OSError:
+            return None
+        found = _PROGRESS.findall(tail.replace("\r", "\n"))
         if not found:
             return None
         phase, done, total, left = found[-1]
         return Progress(phase, int(done), int(total), left)
-
-    def log_tail(self, run: Run) -> str:
-        """The end of the log."""
-        try:
-            with (self.folder / run.key / _LOG).open("rb") as file:
-                file.seek(0, os.SEEK_END)
-                file.seek(max(file.tell() - _TAIL_BYTES, 0))
-                return file.read().decode(errors="replace")
-        except OSError:
-            return ""
 
     def path(self, run: Run, name: str) -> Path:
         """A file of the run's own folder, as named in its order."""
@@ -347,11 +343,6 @@ class Runs:
         except OSError as error:
             logger.warning("%s: no %s: %s", folder.name, _OBJ, one_line(error))
 
-    def _signal(self, run: Run, number: signal.Signals) -> None:
-        process = _find(run.process)
-        if process is not None:
-            process.send_signal(number)
-
     def _note(self, run: Run, **changes: object) -> Run:
         run = replace(run, **changes)
         _write(self.folder / run.key, run)
@@ -364,16 +355,12 @@ def _write(folder: Path, run: Run) -> None:
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _pair(process: list | None) -> tuple[int, float] | None:
-    return None if process is None else (int(process[0]), float(process[1]))
-
-
-def _find(process: tuple[int, float] | None) -> psutil.Process | None:
+def _find(process: Sequence[float] | None) -> psutil.Process | None:
     """The program, unless it has ended."""
     if process is None:
         return None
     try:
-        found = psutil.Process(process[0])
+        found = psutil.Process(int(process[0]))
         same = abs(found.create_time() - process[1]) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return None

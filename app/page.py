@@ -37,7 +37,11 @@ _POLICY = (
     "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; frame-ancestors 'self'"
 )
 _FONTS = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
-_CSS = "progress { width: 100%; height: 1rem } .notes li { margin: 0.2rem 0 }"
+_CSS = """
+progress { width: 100%; height: 1rem } .notes li { margin: 0.2rem 0 }
+#strips .thumbnail-item { aspect-ratio: auto } #strips .grid-wrap { min-height: 0; max-height: none }
+#strips .caption-label { position: static; max-width: none; border: 0 }
+"""  # strips are no squares, and what is said of them stands below
 _REMEMBER_RUN = """(key) => {
     const address = new URL(window.location);
     if (key) { address.searchParams.set("run", key); } else { address.searchParams.delete("run"); }
@@ -64,21 +68,27 @@ class OwnThingsOnly:
 
 def picture_input(label: str, height: int, name: str | None = None) -> gr.Image:
     """Where a picture is dropped; whatever is in the file, since our own reader says better what is wrong with it."""
-    image = gr.Image(
-        label=label, type="filepath", sources=["upload", "clipboard"], height=height, elem_id=name
-    )
+    sources = ["upload", "clipboard"]
+    image = gr.Image(label=label, type="filepath", sources=sources, height=height, elem_id=name)
     image.preprocess = lambda upload: None if upload is None else upload.path
     return image
 
 
+def output(kind: type, label: str, name: str | None = None, **options: Any) -> Any:
+    """A part that only shows."""
+    if kind in (gr.Image, gr.Gallery):
+        options |= {"format": "png", "buttons": []}
+    if kind is gr.Gallery:
+        options |= {"height": "auto", "allow_preview": False}
+    return kind(label=label, interactive=False, elem_id=name, **options)
+
+
 def build(actions: Actions) -> gr.Blocks:
     """The parts of the page, and what they are wired to."""
-    recipes = [
-        (f"{name}: {about}" if about else name, name) for name, (_, _, about) in actions.recipes.items()
-    ]
-    brush = gr.Brush(colors=[_hex(KEEP), _hex(REMOVE)], default_color=_hex(KEEP), color_mode="fixed")
+    recipes = [(f"{name}: {about}", name) for name, (_, _, about) in actions.recipes.items()]
     folder = project_folder() / "launch_examples"
-    examples = {name: [str(folder / f"{name}.png"), caption] for name, caption in EXAMPLES.items()}
+    examples = [[str(folder / f"{name}.png"), caption] for name, caption in EXAMPLES.items()]
+    brush = gr.Brush(colors=[_hex(KEEP), _hex(REMOVE)], default_color=_hex(KEEP), color_mode="fixed")
     with gr.Blocks(title="ImageDream", analytics_enabled=False, delete_cache=(3600, 86400)) as blocks:
         mask, shown, names, nothing, sink = gr.State(), gr.State(), gr.State([]), gr.State(), gr.State()
         gr.Markdown("# ImageDream\nOne picture → four views → a textured 3D model.")
@@ -89,37 +99,22 @@ def build(actions: Actions) -> gr.Blocks:
                 caption = gr.Textbox(
                     label="Caption: what it is", max_length=MOST_CAPTION, placeholder="a red car"
                 )
+                private: dict[str, Any] = {"api_visibility": "private"}
                 chosen = gr.Examples(
-                    list(examples.values()),
+                    examples,
                     [picture, caption],
-                    example_labels=list(examples),
+                    example_labels=list(EXAMPLES),
                     cache_examples=False,
-                    api_visibility="private",
+                    **private,
                 )
-                seen = gr.Image(
-                    label="What the model will see",
-                    interactive=False,
-                    height=240,
-                    buttons=[],
-                    format="png",
-                    elem_id="seen",
-                )
+                seen = output(gr.Image, "What the model will see", "seen", height=240)
                 notes = gr.Markdown(elem_classes=["notes"])
                 with gr.Accordion("Mend the cut-out", open=False):
                     gr.Markdown(
                         "Paint green what belongs to the object, red what does not; what is pale is cut away now."
                     )
-                    editor = gr.ImageEditor(
-                        label="Cut-out",
-                        type="pil",
-                        format="png",
-                        sources=(),
-                        transforms=(),
-                        brush=brush,
-                        layers=False,
-                        buttons=[],
-                        height=420,
-                    )
+                    what = {"type": "pil", "format": "png", "sources": (), "transforms": (), "layers": False}
+                    editor = gr.ImageEditor(label="Cut-out", brush=brush, buttons=[], height=420, **what)
                     mend = gr.Button("Use the mended cut-out")
                 with gr.Accordion("More pictures of the same object", open=False):
                     sides = [picture_input(f"Its {side}", 140) for side in VIEW_NAMES]
@@ -130,88 +125,55 @@ def build(actions: Actions) -> gr.Blocks:
                     first = gr.Number(0, label="First seed", precision=0, minimum=0, min_width=120)
                     count = gr.Slider(1, MOST_SEEDS, 3, step=1, label="Seeds", min_width=120)
                 sample = gr.Button("Show the views", variant="primary")
-                strips = gr.Gallery(
-                    label="Four views of each seed: front, left, back, right. Press one to pick it",
-                    columns=1,
-                    height="auto",
-                    object_fit="contain",
-                    allow_preview=False,
-                    buttons=[],
-                    interactive=False,
-                    elem_id="strips",
-                    format="png",
+                strips = output(
+                    gr.Gallery, "Four views of each seed. Press one to pick it", "strips", columns=1
                 )
             with gr.Column(min_width=320):
                 gr.Markdown("## 3. Model")
-                seed = gr.Number(
-                    0, label="Seed: that of the views you picked", precision=0, minimum=0, elem_id="seed"
-                )
+                its = "Seed: that of the views you picked"
+                seed = gr.Number(0, label=its, precision=0, minimum=0, elem_id="seed")
                 make = gr.Button("Make the model", variant="primary")
                 status = gr.HTML(status_html("No run yet."), elem_id="status")
                 with gr.Row():
                     stop = gr.Button("Stop and keep what is there", interactive=False, min_width=140)
                     resume = gr.Button("Go on", interactive=False, min_width=100)
-                snapshot = gr.Image(label="Now", interactive=False, height=220, buttons=[], format="png")
-                model = gr.Model3D(
-                    label="Model",
-                    height=320,
-                    interactive=False,
-                    clear_color=(0.93, 0.93, 0.93, 1.0),
-                    elem_id="model",
-                )
-                files = gr.Files(label="To take home", interactive=False, elem_id="files")
-                key = gr.Textbox(label="Run", interactive=False, elem_id="run")
+                snapshot = output(gr.Image, "Now", height=220)
+                model = output(gr.Model3D, "Model", "model", height=320, clear_color=(0.93, 0.93, 0.93, 1.0))
+                files = output(gr.Files, "To take home", "files")
+                key = output(gr.Textbox, "Run", "run")
                 again = gr.Button("Use its picture and settings again")
         with gr.Accordion("Earlier runs on this machine", open=True):
-            gallery = gr.Gallery(
-                label="Earlier runs",
-                columns=6,
-                height="auto",
-                allow_preview=False,
-                buttons=[],
-                interactive=False,
-                elem_id="earlier",
-                format="png",
-            )
+            gallery = output(gr.Gallery, "Earlier runs", "earlier", columns=6)
 
-        private: dict[str, Any] = {"api_visibility": "private"}
-        heavy: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+        asked = [picture, mask, caption, recipe]
         following = [status, snapshot, model, files, stop, resume, shown]
-
+        silent: dict[str, Any] = {"show_progress": "hidden", **private}
         # before the buttons, which would take their names
         for function in (actions.status, actions.files, actions.stop, actions.resume):
             gr.api(function, api_name=function.__name__)
         # a new picture has no mask yet; that of a run that is used again comes with its own
         gr.on([picture.input, chosen.dataset.click], lambda: None, None, mask, **private)
+        preparing: dict[str, Any] = {"api_name": "prepare", "trigger_mode": "always_last"}
         gr.on(
             [picture.change, mask.change],
             actions.prepare,
             [picture, mask],
             [seen, notes, editor],
-            api_name="prepare",
-            trigger_mode="always_last",
+            **preparing,
         )
         mend.click(actions.mend, [picture, mask, editor], mask, **private)
-        sample.click(
-            actions.views,
-            [picture, mask, caption, recipe, first, count, *sides],
-            [strips, seed],
-            api_name="views",
-            **heavy,
-        )
+        heavy: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_name": "views"}
+        sample.click(actions.views, [*asked, first, count, *sides], [strips, seed], **heavy)
         strips.select(_picked, seed, seed, **private)
-        make.click(actions.make, [picture, mask, caption, recipe, seed, *sides], key, api_name="make")
-        key.change(actions.show, [key, nothing], following, show_progress="hidden", **private)
+        make.click(actions.make, [*asked, seed, *sides], key, api_name="make")
+        key.change(actions.show, [key, nothing], following, **silent)
         key.change(None, key, None, js=_REMEMBER_RUN)
-        key.change(actions.earlier, None, [gallery, names], show_progress="hidden", **private)
-        shown.change(actions.earlier, None, [gallery, names], show_progress="hidden", **private)
-        gr.Timer(REFRESH_SECONDS).tick(
-            actions.show, [key, shown], following, show_progress="hidden", **private
-        )
+        gr.on([key.change, shown.change], actions.earlier, None, [gallery, names], **silent)
+        gr.Timer(REFRESH_SECONDS).tick(actions.show, [key, shown], following, **silent)
         stop.click(actions.stop, key, sink, **private)
         resume.click(actions.resume, key, sink, **private)
         gallery.select(_chosen, names, key, **private)
-        again.click(actions.again, key, [picture, mask, caption, recipe, seed, *sides], **private)
+        again.click(actions.again, key, [*asked, seed, *sides], **private)
         blocks.load(actions.opened, None, key, **private)
     return blocks
 

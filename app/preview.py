@@ -19,7 +19,7 @@ from imagedream.image_prompt.prompt import (
     prepare_image_prompt,
 )
 from imagedream.metrics import rank_seeds
-from imagedream.pictures import label_strip, to_pil
+from imagedream.pictures import label_strip, on_white, to_pil
 from imagedream.runs.project import project_folder
 from imagedream.runs.settings import apply_presets, read_presets, read_with_bases
 
@@ -145,7 +145,7 @@ def cut_out(path: Path, mask: Path | None) -> tuple[ImagePrompt, PIL.Image.Image
     """
     prompt = load_image_prompt(path, mask=mask)
     picture, alpha = _in_its_frame(path, mask)
-    dim = np.asarray(picture.convert("RGB"), np.float32)
+    dim = np.asarray(picture, np.float32)
     kept = np.asarray(alpha, np.float32)[..., None] / 255
     return prompt, PIL.Image.fromarray((kept * dim + (1 - kept) * (0.25 * dim + 191)).astype(np.uint8))
 
@@ -177,7 +177,5 @@ def _in_its_frame(path: Path, mask: Path | None) -> tuple[PIL.Image.Image, PIL.I
     scale = side / max(picture.size)
     width, height = (max(round(length * scale), 1) for length in picture.size)
     left, top = (square.width - width) // 2, (square.height - height) // 2
-    shown = picture.convert("RGBA").resize((width, height))
-    page = PIL.Image.new("RGBA", shown.size, "white")
-    page.alpha_composite(shown)
-    return page, square.crop((left, top, left + width, top + height))
+    shown = on_white(picture.convert("RGBA").resize((width, height)))
+    return shown, square.crop((left, top, left + width, top + height))
