@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import imagedream
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = {"imagedream", "threestudio", "real_threestudio"}
@@ -81,6 +83,11 @@ def test_all_holds_every_extra_that_every_python_has():
     extras = PROJECT["optional-dependencies"]
     (everything,) = extras["all"]
     assert Requirement(everything).extras == set(extras) - {"all"}
+
+
+def test_a_space_wants_the_wheel_of_this_version():
+    lines = (ROOT / "app" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[1:] == [f"./imagedream-{imagedream.__version__}-py3-none-any.whl[app]"]
 
 
 def uv(*arguments: str) -> str:
