@@ -59,6 +59,7 @@ def compare(*arguments):
 
 def test_results_are_found_where_runs_leave_them(tmp_path):
     picture(tmp_path / "contact_sheet.png")
+    picture(tmp_path / ".uploads" / "views.png")
     picture(tmp_path / "hat" / "run" / "views.png")
     picture(tmp_path / "hat" / "run" / "save" / "prompt.png")
     picture(tmp_path / "hat" / "run" / "save" / "it4-0.png")

@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,17 +157,12 @@ class Preferences:
     def __str__(self) -> str:
         """The notes under a table."""
         rows = []
-        for method, share, won, lost, (low, high) in zip(
-            *(self.methods, self.shares, self.wins, zip(*self.wins, strict=True)),
-            self.intervals or [(None, None)] * len(self.methods),
-            strict=True,
-        ):
-            row = {"method": method, "preferred": f"{share:.0%}"}
-            row["95 %"] = None if low is None else f"{low:.0%} to {high:.0%}"
-            row |= {
-                f"over {other}": f"{a} of {a + b}" if a + b else None
-                for other, a, b in zip(self.methods, won, lost, strict=True)
-            }
+        for i, method in enumerate(self.methods):
+            row = {"method": method, "preferred": f"{self.shares[i]:.0%}"}
+            row["95 %"] = "{:.0%} to {:.0%}".format(*self.intervals[i]) if self.intervals else None
+            for j, other in enumerate(self.methods):
+                count = self.wins[i][j] + self.wins[j][i]
+                row[f"over {other}"] = f"{self.wins[i][j]} of {count}" if count else None
             rows.append(row)
         return "\n".join([markdown_table(rows), "", *self.notes])
 
@@ -181,39 +176,38 @@ def count_preferences(methods: Sequence[str], ballots: Sequence[Ballot]) -> Pref
     counted = [ballot for ballot in ballots if ballot.saw_ruins]
     if not counted:
         raise ValueError(f"of {len(ballots)} voters none preferred a sound result to a ruined one")
-    times = Counter(vote for ballot in counted for vote in ballot.votes)
-    prompts = sorted({vote.prompt for vote in times})
+    votes = [vote for ballot in counted for vote in ballot.votes]
+    if unseen := set(methods) - {method for vote in votes for method in (vote.winner, vote.loser)}:
+        raise ValueError(f"no vote is about {', '.join(sorted(unseen))} yet; more voters are needed")
+    prompts = sorted({vote.prompt for vote in votes})
     wins = np.zeros((len(prompts), len(methods), len(methods)))
-    for vote, count in times.items():
-        wins[prompts.index(vote.prompt), methods.index(vote.winner), methods.index(vote.loser)] = count
-    total = wins.sum(axis=0)
-    if unseen := [method for method, n in zip(methods, (total + total.T).sum(axis=1), strict=True) if not n]:
-        raise ValueError(f"no vote is about {', '.join(unseen)} yet; more voters are needed")
+    for vote in votes:
+        wins[prompts.index(vote.prompt), methods.index(vote.winner), methods.index(vote.loser)] += 1
+    order = np.argsort(-bradley_terry(wins.sum(axis=0)))
+    wins = wins[:, order][:, :, order]
     # which method counts as the first answer changes from prompt to prompt, so that agreement by chance is a half
-    rows, columns = np.triu_indices(len(methods), 1)
+    pairs = list(combinations(range(len(methods)), 2))
     agreement = krippendorff_alpha(
-        (int(one), int(other))[:: (-1) ** number]
+        (int(of_prompt[pair]), int(of_prompt[pair[::-1]]))[:: (-1) ** number]
         for number, of_prompt in enumerate(wins)
-        for one, other in zip(of_prompt[rows, columns], of_prompt[columns, rows], strict=True)
+        for pair in pairs
     )
+    intervals = share_intervals(wins)
     repeated = [ballot.repeated for ballot in counted if ballot.repeated is not None]
-    notes = [f"{len(counted)} voters, {times.total()} votes, {len(prompts)} prompts."]
+    notes = [f"{len(counted)} voters, {len(votes)} votes, {len(prompts)} prompts."]
     if ignored := [ballot.voter for ballot in ballots if not ballot.saw_ruins]:
         notes += [f"Left out, since they preferred a ruined result: {', '.join(ignored)}."]
     notes += [f"The repeated question got the same answer from {sum(repeated)} of {len(repeated)} voters."]
-    notes += [
-        "Agreement between voters (Krippendorff's alpha): "
-        + ("unknown." if agreement is None else f"{agreement:.2f}.")
-    ]
-    shares, intervals = bradley_terry(total), share_intervals(wins)
+    known = "unknown" if agreement is None else f"{agreement:.2f}"
+    notes += [f"Agreement between voters (Krippendorff's alpha): {known}."]
     if intervals is None:
         notes += ["Intervals need two prompts, and votes for and against every method."]
-    order = np.argsort(-shares)
+    total = wins.sum(axis=0)
     return Preferences(
-        tuple(methods[index] for index in order),
-        tuple(shares[order].tolist()),
-        None if intervals is None else tuple(map(tuple, intervals[order].tolist())),
-        tuple(map(tuple, total[order][:, order].astype(int).tolist())),
-        agreement,
-        tuple(notes),
+        methods=tuple(methods[index] for index in order),
+        shares=tuple(bradley_terry(total).tolist()),
+        intervals=None if intervals is None else tuple(map(tuple, intervals.tolist())),
+        wins=tuple(map(tuple, total.astype(int).tolist())),
+        agreement=agreement,
+        notes=tuple(notes),
     )

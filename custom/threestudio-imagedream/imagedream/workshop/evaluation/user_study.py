@@ -51,13 +51,14 @@ def find_results(folder: Path) -> Results:
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
     found: Results = {}
-    for path in sorted(folder.rglob("[!.]*"), key=lambda path: path.stat().st_mtime_ns):  # the newest counts
+    for path in sorted(folder.rglob("*.*"), key=lambda path: path.stat().st_mtime_ns):  # the newest counts
         first, *inner = path.relative_to(folder).parts
         ending = path.suffix.lower()
         kind = next((kind for kind, endings in _KINDS.items() if ending in endings), None)
         if inner and kind == "views":  # of the many pictures of a run
             kind = {"views": "views", "prompt": "picture"}.get(path.stem)
-        if kind is not None and first != SHEET:
+        hidden = any(part.startswith(".") for part in (first, *inner))  # uploads, and what is being written
+        if kind is not None and first != SHEET and not hidden:
             found.setdefault(first.partition("@")[0] if inner else path.stem, {})[kind] = path
     found = {prompt: files for prompt, files in sorted(found.items()) if files.keys() & _KINDS.keys()}
     if not found:
