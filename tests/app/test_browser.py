@@ -9,22 +9,16 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 import trimesh
 
-pytest.importorskip("gradio", reason="the page needs gradio: pip install 'imagedream[app]'")
-pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
-
-import torch
-from playwright import sync_api as sync
-
-from app.actions import Actions
 from app.jobs import Runs
-from app.page import launch
 from app.preview import Preview, find_recipes
 from tests.app.test_page import ROBOT, ROOT, free_port
 from tests.workshop.test_batch import DATA, EXPORT
@@ -33,6 +27,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
+    pytest.mark.skipif(
+        not find_spec("gradio"), reason="the page needs gradio: pip install 'imagedream[app]'"
+    ),
+    pytest.mark.skipif(not find_spec("playwright"), reason="needs playwright: pip install playwright"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
 ]
 SHORT = (  # a run of seconds
@@ -49,7 +47,9 @@ PATIENCE_MS = 600_000
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync.sync_playwright() as playwright:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--enable-unsafe-swiftshader"]
         )
@@ -61,11 +61,15 @@ class Site:
     """The page of a folder of runs, served as `imagedream app` does."""
 
     def __init__(self, folder: Path, preview: Preview, steps: int) -> None:
+        from app.actions import Actions
+
         self.runs = Runs(folder, ROOT / "launch.py", (*SHORT, f"trainer.max_steps={steps}"))
         self.actions = Actions(self.runs, preview, find_recipes("toybox"))
         self.port = free_port()
 
     def __enter__(self) -> "Site":
+        from app.page import launch
+
         self.closed = threading.Event()
         self.worker = threading.Thread(target=self.runs.serve, args=(self.closed,))
         self.blocks, self.url = launch(self.actions, "127.0.0.1", self.port, share=False, password=None)
@@ -123,6 +127,12 @@ def drop(page, path):
     page.locator("#picture input[type=file]").set_input_files(path)
 
 
+def expect(locator):
+    from playwright import sync_api
+
+    return sync_api.expect(locator)
+
+
 def status(page, text):
     page.locator("#status").get_by_text(text).wait_for()
 
@@ -139,7 +149,7 @@ def test_from_a_picture_to_a_model_and_home(tab, preview, tmp_path):
         page.locator("#strips button").nth(1).click()  # the second best
         picked = page.locator("#strips").get_by_text("score").nth(1).inner_text()
         seed = int(picked.split(",")[0].removeprefix("seed "))
-        sync.expect(page.locator("#seed input")).to_have_value(str(seed))
+        expect(page.locator("#seed input")).to_have_value(str(seed))
         page.get_by_role("button", name="Make the model").click()
         page.wait_for_url("**run=*")
 
@@ -199,7 +209,7 @@ def test_a_run_is_stopped_and_keeps_what_is_there(tab, preview, tmp_path):
         status(page, "Stopped: what was there was exported.")
         page.locator("#files a[download]").first.wait_for()
         page.get_by_role("button", name="Use its picture and settings again").click()
-        sync.expect(page.get_by_label("Caption: what it is")).to_have_value(
+        expect(page.get_by_label("Caption: what it is")).to_have_value(
             "a gray mug with a teal handle, a white label and a pink stripe"
         )
         keep(page, "stopped")
