@@ -1,5 +1,9 @@
 """What tests in several folders need."""
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.tiny import brick, tiny_pipeline
@@ -30,3 +34,20 @@ def stable_diffusion(tmp_path_factory):
 @pytest.fixture(scope="session")
 def zero123(tmp_path_factory):
     return save_tiny_zero123(tmp_path_factory.mktemp("models") / "zero123")
+
+
+@pytest.fixture(scope="session")
+def extension():
+    """The extension, loaded under its folder's name as threestudio's launcher does."""
+    name = "threestudio-imagedream"
+    if name not in sys.modules:
+        folder = Path(__file__).parents[1] / "custom" / name
+        spec = importlib.util.spec_from_file_location(name, folder / "__init__.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]

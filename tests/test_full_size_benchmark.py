@@ -1,30 +1,15 @@
 """benchmarks/full_size.py on the small model's architecture."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
+from benchmarks import full_size as benchmark
 from imagedream.workshop.training.architectures import published_architecture
-
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("full_size", ROOT / "benchmarks" / "full_size.py")
-    module = importlib.util.module_from_spec(spec)
-    path = list(sys.path)
-    sys.modules["full_size"] = module
-    spec.loader.exec_module(module)
-    sys.path[:] = path
-    return module
 
 
 @pytest.mark.slow
-def test_tables_and_records(benchmark, tmp_path, capsys):
+def test_tables_and_records(tmp_path, capsys):
     settings = benchmark.Settings(
         precisions=("float32",),
         options=(
@@ -64,7 +49,7 @@ def test_tables_and_records(benchmark, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_operations_of_the_full_size(benchmark):
+def test_operations_of_the_full_size():
     # 2 x 1.07, as counted beside the network itself; a group's encoding is 4 pictures there and back
     counted = benchmark.phase_operations(published_architecture(), (1, 2))
     assert counted["step"] / 1e12 == pytest.approx(2.14, abs=0.01)

@@ -1,15 +1,16 @@
 """The presets that ship: what they set, and that they fit in the memory they are made for, counted on the full-size model."""
 
-import importlib.util
-import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-import threestudio.utils.config  # noqa: F401 -- configs use its resolvers
+import threestudio
+import threestudio.utils.config  # configs use its resolvers
+from imagedream.cameras import orthogonal_azimuths
 from imagedream.cli import doctor
 from imagedream.memory_options import MemoryOptions
 from imagedream.model import predict_noise
@@ -176,22 +177,13 @@ def test_auto_on_cuda(free_gib, name):
 
 
 @pytest.mark.slow
-def test_renders_of_a_step_need_what_the_sum_says():
+def test_renders_of_a_step_need_what_the_sum_says(extension):
     """The embedded host's bytes of a sample, counted on the field that every object starts as."""
-    import threestudio
-    from tests.extension.conftest import NAME
-
-    if NAME not in sys.modules:
-        spec = importlib.util.spec_from_file_location(NAME, ROOT / "custom" / NAME / "__init__.py")
-        sys.modules[NAME] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[NAME])
-    from imagedream.cameras import orthogonal_azimuths
-
     torch.manual_seed(0)
     system = threestudio.find("imagedream-system")(config().system).train()
     for step in range(17):  # the occupancy grid is updated every 16 steps
         system.do_update_step(0, step)
-    camera_batch = sys.modules[f"{NAME}.data"].camera_batch
+    camera_batch = import_module("threestudio-imagedream.data").camera_batch
     ones = torch.ones(4)
 
     def render(side):

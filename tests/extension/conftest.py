@@ -1,13 +1,8 @@
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 from omegaconf import OmegaConf
 
 from tests.tiny import brick
 
-ROOT = Path(__file__).parents[2]
 FORK_CONFIG = """\
 # keys and values of the official fork's configs/imagedream-sd21-shading.yaml
 name: imagedream-sd21-shading
@@ -47,23 +42,6 @@ trainer: {max_steps: 12500, log_every_n_steps: 10, num_sanity_val_steps: 0, val_
   enable_progress_bar: true, precision: 16-mixed}
 checkpoint: {save_last: true, save_top_k: -1, every_n_train_steps: "${trainer.max_steps}"}
 """
-NAME = "threestudio-imagedream"
-
-
-@pytest.fixture(scope="session")
-def extension():
-    """The extension, loaded under its folder's name as threestudio's launcher does."""
-    if NAME not in sys.modules:
-        folder = ROOT / "custom" / NAME
-        spec = importlib.util.spec_from_file_location(NAME, folder / "__init__.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[NAME] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[NAME]
-            raise
-    return sys.modules[NAME]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import PIL.Image
 import pytest
 import torch
 
-from imagedream import checkpoints
 from imagedream.attention import MultiViewAttnProcessor
 from imagedream.distillation import image_prompt_score_distillation
 from imagedream.image_prompt.multi_image import angle_bias, with_azimuths
@@ -276,18 +275,3 @@ def test_distillation_follows_the_weights_of_each_group(controllers):
         alone = distil(row, biased.map(lambda tensor, row=row: tensor[row]))
         torch.testing.assert_close(alone / 2, both[row], atol=1e-5, rtol=1e-4)
     assert (distil(slice(0, 2), condition) - both).abs().max() > 1e-6
-
-
-def test_the_guidance_and_negative_prompt_that_suit_a_model_are_saved_with_it(tmp_path):
-    tiny = tiny_pipeline()
-    assert tiny.config.guidance_scale == 5.0  # the paper's
-    assert tiny.config.negative_prompt.startswith("uniform low no texture ugly")  # the released sampler's
-    parts = {name: getattr(tiny, name) for name in ("unet", "vae", "encoder", "scheduler")}
-    pipeline = ImageDreamPipeline(**parts, guidance_scale=1.5, negative_prompt="")
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.save_pretrained(tmp_path)
-    empty = sample(tiny, RED, guidance_scale=1.5, negative_prompt="")
-    assert torch.equal(sample(pipeline, RED), empty)
-    assert not torch.equal(sample(tiny, RED, guidance_scale=1.5), empty)
-    for loaded in (checkpoints.load(tmp_path), ImageDreamPipeline.from_pretrained(tmp_path)):
-        assert (loaded.config.guidance_scale, loaded.config.negative_prompt) == (1.5, "")

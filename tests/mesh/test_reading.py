@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from PIL import Image
 
 from imagedream.mesh.gltf import gltf_json
 from imagedream.mesh.reading import (
@@ -73,32 +72,6 @@ def test_the_same_object_in_any_axes_is_the_same_object(tmp_path):
         np.testing.assert_allclose(loaded.vertices, wedge.vertices, atol=1e-6)
 
 
-@pytest.mark.parametrize("others_textured", [True, False])
-def test_load_parts_keeps_the_colours_of_several_materials(tmp_path, others_textured):
-    from imagedream.mesh.raycast import render
-
-    scene = trimesh.Scene()
-    for index, colour in enumerate([(200, 0, 0), (0, 0, 200)]):
-        part = trimesh.creation.box((1, 1, 1))
-        if index == 0 or others_textured:
-            material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.new("RGB", (4, 4), colour))
-            part.visual = trimesh.visual.TextureVisuals(
-                uv=np.full((len(part.vertices), 2), 0.5), material=material
-            )
-        else:
-            part = box((*colour, 255), (1, 1, 1))
-        scene.add_geometry(part, transform=trimesh.transformations.translation_matrix([3 * index, 0, 0]))
-    scene.export(tmp_path / "two.glb")
-    parts = load_parts(tmp_path / "two.glb")  # they lie at world y = 0 and 3
-    pose = torch.eye(4).repeat(2, 1, 1)
-    pose[:, :3, :3] = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])  # looks down -x
-    pose[:, :3, 3] = torch.tensor([[5.0, 0.0, 0.0], [5.0, 3.0, 0.0]])
-    rgba = render(parts, pose, torch.full((2,), 10.0), 2, light=None).rgba.mean(dim=(2, 3))
-    # colours of vertices are linear in a GLB, and trimesh writes them as they are: sRGB of 200/255 is 229.1/255
-    expected = torch.tensor([[200, 0, 0, 255], [0, 0, 200 if others_textured else 229.1, 255]]) / 255
-    torch.testing.assert_close(rgba, expected, atol=0.02, rtol=0)
-
-
 def test_a_scene_keeps_its_transforms_and_is_normalised_as_one(tmp_path):
     scene = trimesh.Scene()
     for place in ([0, 0, 0], [0, 4, 0]):
@@ -111,54 +84,6 @@ def test_a_scene_keeps_its_transforms_and_is_normalised_as_one(tmp_path):
     # 5 high, so each is a fifth, the lower one from -0.5
     np.testing.assert_allclose(parts[0].bounds, [[-0.1, -0.1, -0.5], [0.1, 0.1, -0.3]], atol=1e-6)
     np.testing.assert_allclose(parts[1].bounds, [[-0.1, -0.1, 0.3], [0.1, 0.1, 0.5]], atol=1e-6)
-
-
-def striped(kind):
-    """A square in the file's xy plane, its left half (0, 80, 160), its right half (160, 80, 0)."""
-    colours = np.uint8([(0, 80, 160), (160, 80, 0)])
-    if kind == "texture":
-        square = trimesh.Trimesh(
-            [[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False
-        )
-        picture = Image.fromarray(colours[None]).resize((32, 32), Image.Resampling.NEAREST)
-        square.visual = trimesh.visual.TextureVisuals(
-            uv=[[0, 0], [1, 0], [1, 1], [0, 1]],
-            material=trimesh.visual.material.PBRMaterial(baseColorTexture=picture),
-        )
-        return square
-    halves = []
-    for side, colour in zip((-1, 0), colours, strict=True):
-        corners = [[side, -1, 0], [side + 1, -1, 0], [side + 1, 1, 0], [side, 1, 0]]
-        half = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], process=False)
-        half.visual = trimesh.visual.ColorVisuals(half, vertex_colors=np.tile([*colour, 255], (4, 1)))
-        halves.append(half)
-    return trimesh.util.concatenate(halves)
-
-
-@pytest.mark.parametrize(
-    ("kind", "suffix"),
-    [
-        *[("texture", suffix) for suffix in ("glb", "gltf", "obj")],
-        *[("vertex", suffix) for suffix in ("glb", "ply", "obj")],
-    ],
-)
-def test_colours_of_every_kind_of_file(tmp_path, kind, suffix):
-    from imagedream import cameras
-    from imagedream.mesh.raycast import render
-
-    mesh, path = striped(kind), tmp_path / f"square.{suffix}"
-    if suffix == "gltf":  # a file each for tree, numbers and pictures
-        for name, content in trimesh.exchange.gltf.export_gltf(trimesh.Scene([mesh])).items():
-            (tmp_path / (path.name if name == "model.gltf" else name)).write_bytes(content)
-    else:
-        mesh.export(path)
-    parts = load_parts(path, FileAxes("y", "+z"))  # the file's +z faces the camera, its +x is on the right
-    pose = cameras.look_at_origin(torch.zeros(1), torch.zeros(1), torch.tensor([4.0]))
-    rgba = render(parts, pose, torch.tensor([40.0]), 16, light=None).rgba[0]
-    # vertex colours are linear in a GLB, elsewhere sRGB: of 160/255 and 80/255 by IEC 61966-2-1
-    high, low = (207.5, 151.9) if (kind, suffix) == ("vertex", "glb") else (160, 80)
-    expected = torch.tensor([[0, low, high, 255], [high, low, 0, 255]]) / 255
-    torch.testing.assert_close(rgba[:, 8, [5, 10]].T, expected, atol=0.02, rtol=0)
 
 
 def test_normalise_fills_the_unit_cube_and_leaves_its_argument():

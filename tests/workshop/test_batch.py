@@ -52,10 +52,6 @@ def items_in(folder, known=None):
     return file_items(folder, SUFFIXES, "picture", known=known)
 
 
-def launch_into(out, **changed):
-    return Launch(ROOT / "launch.py", "imagedream-toybox.yaml", out, **changed)
-
-
 def run_here(function, tasks, jobs=0, attempts=1):
     return run_processes(function, tasks, jobs, attempts=attempts)
 

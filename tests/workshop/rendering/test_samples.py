@@ -42,17 +42,6 @@ def test_a_shard_is_read_with_any_tar_json_and_png_reader(files, tmp_path):
         assert (picture.mode, picture.size) == ("RGBA", (8, 8))
 
 
-# webdataset leaves its file to the garbage collector
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_webdataset_reads_it(files, tmp_path):
-    webdataset = pytest.importorskip("webdataset", reason="a reader of other people's; the format needs none")
-    write_tar([("toy_0", files), ("toy_1", files)], tmp_path / "shard.tar")
-    samples = list(webdataset.WebDataset(str(tmp_path / "shard.tar"), shardshuffle=False).decode("pilrgb"))
-    assert [sample["__key__"] for sample in samples] == ["toy_0", "toy_1"]
-    assert samples[0]["cameras.json"]["size"] == 8
-    assert samples[0]["view_003.png"].size == (8, 8)
-
-
 def test_pixels_come_back():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
     assert (decode_png(encode_png(pixels), 8, "picture") == pixels).all()
