@@ -106,6 +106,7 @@ def test_any_number_of_cameras_each_with_its_elevation():
     for matrix, azimuth, elevation in zip(output.camera_to_world, azimuths, elevations, strict=True):
         expected = look_at_origin(torch.tensor(elevation), torch.tensor(azimuth), torch.tensor(1.0))
         torch.testing.assert_close(matrix, expected)
+    assert views(azimuth_deg=20.0).azimuths_deg == (20.0, 110.0, 200.0, 290.0)
     four = [0.0, 90.0, 180.0, 270.0]
     close(views(azimuths_deg=four, elevation_deg=[5.0] * 4), views())
     assert len(views(azimuths_deg=[22.5 * number for number in range(16)]).images) == 16

@@ -97,7 +97,6 @@ def test_all_pictures_and_their_sides_are_prompts(model, bricks, tmp_path):
         record = run(model, tmp_path / f"{name}.png", *arguments, "--steps", "1")
         return record, np.asarray(PIL.Image.open(tmp_path / f"{name}.png")).astype(int)
 
-    _, one = sample("one", bricks["red"])
     record, both = sample("both", bricks["red"], bricks["green"])
     assert [entry["azimuth_deg"] for entry in record["pictures"]] == [None, None]
     record, named = sample("named", "--back", bricks["green"], "--front", bricks["red"])
@@ -108,7 +107,6 @@ def test_all_pictures_and_their_sides_are_prompts(model, bricks, tmp_path):
     _, level = sample(
         "level", "--back", bricks["green"], "--front", bricks["red"], "--prompt-temperature", "1e6"
     )
-    assert (one != both).any()
     assert (named != both).any()
     assert np.abs(level - both).max() <= 1  # a matter of rounding
 

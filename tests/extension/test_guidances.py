@@ -94,8 +94,14 @@ def test_the_gradient_is_the_weighted_sum(prompt):
         ],
     )
     rgb = torch.rand(8, 8, 8, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    loss, _ = call(mix, rgb)
+    batch = cameras()
+    before = batch["c2w"].clone()
+    loss, _ = call(mix, rgb, batch=batch)
     loss.backward()
+    assert torch.equal(batch["c2w"], before)
+    assert [member.guidance.seen for member in mix] == [
+        [((images, 8, 8, 3), (images,), 8)] for images in (8, 4, 1)
+    ]
     image, values = torch.arange(8).view(8, 1, 1, 1), rgb.detach()
     expected = 0.5 * values / 8 + 0.3 * (values - 1) / 4 * (image < 4) + 7.0 * (values - 0.5) * (image < 1)
     torch.testing.assert_close(rgb.grad, 6 * expected / (8 * 8 * 3))
@@ -135,16 +141,6 @@ def test_every_and_what_a_guidance_can_be_told(prompt):
         _, numbers = call(mix, rgb, step=step)
         assert numbers["2/loss_few"].item() == pytest.approx(rgb.mean().item())
     assert [len(member.guidance.seen) for member in list(mix)[:2]] == [7, 3]
-
-
-@pytest.mark.parametrize(("name", "images"), [("all", 8), ("group", 4), ("first", 1)])
-def test_cameras(prompt, name, images):
-    mix = make(prompt, [colour(cameras=name)])
-    batch = cameras()
-    before = batch["c2w"].clone()
-    call(mix, torch.rand(8, 8, 8, 3, requires_grad=True), batch=batch)
-    assert mix.members[0].guidance.seen == [((images, 8, 8, 3), (images,), 8)]
-    assert torch.equal(batch["c2w"], before)
 
 
 OURS = {"guidance_type": "imagedream-guidance", "cameras": "first"}

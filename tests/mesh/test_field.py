@@ -1,9 +1,7 @@
 import numpy as np
 import torch
-import trimesh
 
 from imagedream.mesh.field import render_field, sphere_views, spread_views
-from imagedream.mesh.field_to_mesh import render_surface
 from imagedream.mesh.isosurface import sample_density
 from tests.mesh.fields import ball, grey
 
@@ -35,20 +33,3 @@ def test_views_are_spread_over_the_whole_sphere():
     # 32 evenly spread caps of 4π / 32 have an angular radius of 20.4°; a square packing leaves √2 of that
     assert torch.rad2deg((probes @ towards.T).amax(1).min().acos()) < 32
     np.testing.assert_allclose(-pose[:, :3, 2], -towards, atol=1e-6)  # they look at the origin
-
-
-def test_surface_is_seen_with_the_colours_of_its_field():
-    sphere = trimesh.creation.icosphere(subdivisions=4, radius=0.4)
-    pose, fov = sphere_views(0.5, count=4)
-
-    def position_as_colour(points):
-        return points + 0.5
-
-    rgba = render_surface(sphere, position_as_colour, pose, fov, 33)
-    nearest = 0.4 * torch.nn.functional.normalize(pose[:, :3, 3], dim=-1) + 0.5
-    np.testing.assert_allclose(rgba[:, :3, 16, 16], nearest, atol=0.02)
-    # the disc of a sphere of radius r at distance d fills asin(r / d) of the view
-    distance = pose[0, :3, 3].norm()
-    radius_px = torch.tan(torch.asin(0.4 / distance)) / np.tan(np.deg2rad(20)) * 33 / 2
-    np.testing.assert_allclose(rgba[:, 3].sum((1, 2)), np.pi * radius_px**2, rtol=0.02)
-    assert rgba[:, :, 0, 0].max() == 0

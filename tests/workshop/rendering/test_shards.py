@@ -111,13 +111,8 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        pytest.param(partial(run_processes, jobs=2), id="processes"),
-        pytest.param(partial(run_ray, address="local"), id="ray", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [partial(run_processes, jobs=2), partial(run_ray, address="local")])
 def test_where_it_is_rendered_changes_nothing(folder, tmp_path, run):
     if run.func is run_ray:
         pytest.importorskip("ray", reason="the ray extra is not installed")
