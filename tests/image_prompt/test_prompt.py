@@ -88,18 +88,26 @@ def last_row(pixels):
     pixels[-1] = 0
 
 
-def rounded_corners(pixels):
-    height, width = pixels.shape[:2]
-    y, x = np.mgrid[0:height, 0:width]
-    near = np.maximum(0, 20 - np.minimum(y, height - 1 - y)), np.maximum(0, 20 - np.minimum(x, width - 1 - x))
-    pixels[np.hypot(*near) > 20] = 0
+def rounded_corners(pixels, radius=20):
+    y, x = (np.arange(side) for side in pixels.shape[:2])
+    near = [np.maximum(0, radius - np.minimum(axis, axis[::-1])) for axis in (y, x)]
+    pixels[np.hypot(near[0][:, None], near[1]) > radius] = 0
+
+
+def icon(pixels):
+    rounded_corners(pixels, 44)
 
 
 def bars(pixels):
     pixels[:8] = pixels[-8:] = 0
 
 
-@pytest.mark.parametrize("transparent", [one_pixel, last_row, rounded_corners, bars])
+def half(pixels):
+    pixels[..., 3] = 128
+    pixels[0] = 0
+
+
+@pytest.mark.parametrize("transparent", [one_pixel, last_row, rounded_corners, icon, bars, half])
 def test_transparency_that_cuts_nothing_out(transparent):
     prompt = prepare_image_prompt(framed(transparent), 64)
     assert prompt.background_removal == "grabcut"
@@ -154,13 +162,13 @@ def noisy(pixels):
     return PIL.Image.fromarray((pixels + noise).clip(0, 255).round().astype(np.uint8))
 
 
-@pytest.mark.parametrize("colour", [ORANGE, (120, 120, 122)])
-def test_a_soft_shadow_on_the_background_is_left_out(colour):
+@pytest.mark.parametrize(("colour", "blur_px"), [(ORANGE, 9), ((120, 120, 122), 9), (ORANGE, 3)])
+def test_a_soft_shadow_on_the_background_is_left_out(colour, blur_px):
     """Same hue as the backdrop and darker, but smooth; an object as grey as that has an edge."""
     pixels = np.full((320, 320, 3), 225.0)
     shadow = np.zeros((320, 320), np.float32)
     shadow[110:250, 130:230] = 0.6
-    pixels *= 1 - cv2.GaussianBlur(shadow, (0, 0), 9)[..., None]
+    pixels *= 1 - cv2.GaussianBlur(shadow, (0, 0), blur_px)[..., None]
     pixels[90:230, 100:200] = colour
     prompt = prepare_image_prompt(noisy(pixels), 100)
     assert warned(prompt, "shadow on the background was left out")

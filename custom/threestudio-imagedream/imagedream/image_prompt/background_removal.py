@@ -171,10 +171,14 @@ def _grabcut_alpha(
 def _unseen_outline(rgb: UInt8[ndarray, "height width 3"], found: Bool[ndarray, "height width"]) -> float:
     """The part of the outline along which object and background differ by less than one can see."""
     lab = cv2.GaussianBlur(cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), (0, 0), 1.0)
-    slope = np.hypot(cv2.Sobel(lab, -1, 1, 0, scale=1 / 8), cv2.Sobel(lab, -1, 0, 1, scale=1 / 8))
-    steepest = cv2.dilate(np.linalg.norm(slope, axis=-1), np.ones((3, 3), np.uint8))
+    steepest = cv2.dilate(np.linalg.norm(_slope(lab), axis=-1), np.ones((3, 3), np.uint8))
     outline = found & grown(~found, 1)
     return float((steepest[outline] < 2.5).mean()) if outline.any() else 0.0
+
+
+def _slope(values: Float[ndarray, "height width *channel"]) -> Float[ndarray, "height width *channel"]:
+    """By how much they change from pixel to pixel."""
+    return np.hypot(cv2.Sobel(values, -1, 1, 0, scale=1 / 8), cv2.Sobel(values, -1, 0, 1, scale=1 / 8))
 
 
 def _shrink(rgb: UInt8[ndarray, "height width 3"], side: int) -> UInt8[ndarray, "small_height small_width 3"]:
@@ -289,8 +293,11 @@ def _plain_seeds(backdrop: _Backdrop) -> tuple[UInt8[ndarray, "height width"] | 
     outside = reached(alike)
     holes, pale = _enclosed(backdrop, distance, outside)
     outside |= holes
-    shaded = _shaded(backdrop, outside)
-    if shaded.sum() > 0.8 * standing_out.sum():
+    for sharpness in (0.27, 0):
+        shaded = _shaded(backdrop, outside, sharpness)
+        if shaded.sum() <= 0.8 * standing_out.sum():
+            break  # otherwise it ran over into a grey object
+    else:
         shaded[:] = False
     in_shade = (shaded & standing_out).sum() > 0.03 * standing_out.sum()
     core = distance > (6 if in_shade else 4)  # the rim of a shadow stands out a little too
@@ -336,14 +343,21 @@ def _enclosed(
     return holes & (distance < 2), pale
 
 
-def _shaded(backdrop: _Backdrop, outside: Bool[ndarray, "height width"]) -> Bool[ndarray, "height width"]:
-    """Shadows on the background: its hue, only darker, and reached from it without crossing an edge."""
+def _shaded(
+    backdrop: _Backdrop, outside: Bool[ndarray, "height width"], sharpness: float
+) -> Bool[ndarray, "height width"]:
+    """Shadows on the background: its hue, only darker, and reached from it without crossing an edge.
+
+    The edge of a dark shadow is steep, but wide: less than an object's does the slope change for its steepness.
+    """
     lab = backdrop.surface + backdrop.residual
     # less light scales L + 16, a and b alike (the cube roots of which Lab is made)
     light = (lab[..., 0] + 16) / (backdrop.surface[..., 0] + 16)
     tint = np.linalg.norm(lab[..., 1:] - light[..., None] * backdrop.surface[..., 1:], axis=-1)
     darker = (light < 1) & (light > 0.4) & (tint < 2 * backdrop.spread + 2)
-    edges = np.abs(cv2.Laplacian(cv2.GaussianBlur(lab[..., 0], (0, 0), 1.5), -1)) > 0.28
+    lightness = cv2.GaussianBlur(lab[..., 0], (0, 0), 1.5)
+    bend, steepest = np.abs(cv2.Laplacian(lightness, -1)), cv2.dilate(_slope(lightness), np.ones((5, 5)))
+    edges = (bend > 0.28) & (bend > sharpness * steepest)
     passable = outside | (darker & ~edges)
     shaded = grown(reached(~grown(~passable, 1), outside), 1) & darker & ~outside
     # what an edge sets off from the background all along is a pale side of the object, into which the background ran

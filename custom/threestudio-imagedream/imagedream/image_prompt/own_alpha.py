@@ -26,7 +26,11 @@ def outline_shape(alpha: UInt8[ndarray, "height width"]) -> str:
         return "rectangle"
     inner = solid[box_of(solid & ~small_pieces(solid, SPECK, 0.0))]
     outside = reached(np.pad(~inner, 1, constant_values=True))[1:-1, 1:-1]
-    if outside.mean() < 0.08:
+    # corners of this radius, in pixels, leave out as much
+    radius = min((outside.sum() / (4 - np.pi)) ** 0.5, 0.4 * min(inner.shape))
+    y, x = (abs(np.linspace(-side / 2, side / 2, side)) - side / 2 + radius for side in inner.shape)
+    corners = np.hypot(y.clip(0)[:, None], x.clip(0)) > radius
+    if outside.mean() < 0.08 or (outside == corners).mean() > 0.97:
         return "rectangle"
     y, x = (np.linspace(-1, 1, side) for side in inner.shape)
     return "ellipse" if (outside == (y[:, None] ** 2 + x**2 > 1)).mean() > 0.97 else "object"

@@ -182,7 +182,7 @@ def _cut_out(
         )
     result = np.zeros_like(pixels)
     result[box] = found
-    result[..., 3] = np.minimum(result[..., 3], alpha)
+    result[..., 3] = np.minimum(result[..., 3], alpha * (255 / alpha.max()))
     return removal, result, list(doubts)
 
 
