@@ -191,6 +191,9 @@ def test_skins_hold_the_vertices_whatever_their_node_says(tmp_path):
     assert corners(path, distance=3.5) == FOUR
     (part,) = load_parts(path, FileAxes("y", "+z"))
     np.testing.assert_allclose(part.vertices[:, 0], 0.5, atol=1e-6)
+    scene.tree["skins"][0]["joints"] = [2, 3, 3]
+    with pytest.raises(MeshError, match="a skin has 3 joints and 2 inverseBindMatrices"):
+        load_parts(scene.write(path))
 
 
 def test_scene_transforms_instances_and_morph_targets(tmp_path):

@@ -1,5 +1,7 @@
 """OBJ and PLY files with what exporters write into them: names, options, colours beside the vertices."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,6 +105,7 @@ def test_a_picture_of_the_opacity_cuts_holes(tmp_path):
         ("Kd 1 0 0", {"library": ""}, ["material m is not there, shown without"]),
         ("Ks 1 1 1", {}, ["nothing in it says a colour, shown in grey"]),
         ("map_Kd some.mtl", {}, ["texture some.mtl cannot be read (none of PNG"]),
+        ("map_Kd", {}, ["nothing in it says a colour, shown in grey"]),
     ],
 )
 def test_what_is_not_there_is_named(material, options, said, tmp_path):
@@ -110,6 +113,13 @@ def test_what_is_not_there_is_named(material, options, said, tmp_path):
     assert corners(write(tmp_path, material, **options), warn=heard.append) == [(178, 178, 178)] * 4
     for sentence in said:
         assert any(f"square.obj: {sentence}" in one for one in heard), heard
+
+
+def test_a_texture_without_coordinates_is_named(tmp_path):
+    path, said = write(tmp_path, "Kd 1 0 0\nmap_Kd My Tex.png"), []
+    path.write_text(re.sub(r"/\d|vt .*\n", "", path.read_text()))
+    assert corners(path, warn=said.append) == [(255, 0, 0)] * 4
+    assert said == ["square.obj: texture My Tex.png has no coordinates to lie by, shown without"]
 
 
 @pytest.mark.parametrize(
@@ -122,12 +132,16 @@ def test_what_is_not_there_is_named(material, options, said, tmp_path):
     ],
 )
 def test_colours_of_ply_files_in_any_numbers(kind, values, tmp_path):
-    header = ["ply", "format ascii 1.0", "element vertex 4", *(f"property float {axis}" for axis in "xyz")]
+    write(tmp_path)
+    header = ["ply", "format ascii 1.0", "comment TextureFile My Tex.png", "element vertex 4"]
+    header += [f"property float {axis}" for axis in "xyz"]
     header += [*(f"property {kind} {name}" for name in ("red", "green", "blue")), "element face 2"]
     header += ["property list uchar int vertex_indices", "end_header"]
     points = [f"{x} {y} 0 {' '.join(map(str, values))}" for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
     (tmp_path / "square.ply").write_text("\n".join([*header, *points, "3 0 1 2", "3 0 2 3", ""]))
-    assert corners(tmp_path / "square.ply") == [(51, 128, 204)] * 4
+    said = []
+    assert corners(tmp_path / "square.ply", warn=said.append) == [(51, 128, 204)] * 4
+    assert said == ["square.ply: its texture has no coordinates to lie by, shown without"]
 
 
 @pytest.mark.parametrize("name", ["My Tex.png", "trap.png"])

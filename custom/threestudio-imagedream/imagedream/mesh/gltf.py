@@ -206,6 +206,8 @@ class _Gltf:
         matrices = np.stack([self._transforms[joint] for joint in joints])
         if "inverseBindMatrices" in skin:
             bind = self._accessor(skin["inverseBindMatrices"], "inverseBindMatrices").astype(np.float64)
+            if len(bind) < len(joints):
+                raise MeshError(f"a skin has {len(joints)} joints and {len(bind)} inverseBindMatrices")
             matrices = matrices @ bind[: len(joints)].reshape(-1, 4, 4).transpose(0, 2, 1)
         moved, total = np.zeros_like(points), np.zeros((len(points), 1))
         for number in range(sum(name.startswith("JOINTS_") for name in values)):
@@ -325,7 +327,7 @@ class _Gltf:
                 content = bytes(self._view(image["bufferView"], f"image {index}")[0])
                 self._pictures[index] = self._source.picture(image.get("name") or f"image {index}", content)
             else:
-                self._pictures[index] = self._source.picture(image["uri"])
+                self._pictures[index] = self._source.picture(image.get("uri", f"image {index}"))
         return self._pictures[index]
 
     # -------------------------------------------------------------------------------------------- numbers

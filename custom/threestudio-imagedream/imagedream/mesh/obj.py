@@ -114,7 +114,7 @@ class _Materials:
         )
 
     def _texture(self, line: str | None, uv: np.ndarray | None) -> Texture | None:
-        if line is None:
+        if not line:
             return None
         options: dict[str, list[str]] = {}
         while (option := line.split(None, 1)[0].lower()) in _OPTIONS and " " in line:
@@ -128,8 +128,10 @@ class _Materials:
         if line not in self._pictures:
             self._pictures[line] = self._source.picture(line)
         picture = self._pictures[line]
-        if picture is None or uv is None:
+        if picture is None:
             return None
+        if uv is None:
+            return self._source.warn(f"texture {line} has no coordinates to lie by, shown without")
         for option, apply in (("-s", np.multiply), ("-o", np.add)):
             values = np.array(options.get(option, ())[:2], np.float64)
             uv = np.concatenate([apply(uv[:, : len(values)], values), uv[:, len(values) :]], axis=1)

@@ -145,9 +145,11 @@ def _load_ply(source: MeshSource) -> list[trimesh.Trimesh]:
     raw, colours, texture = shape["metadata"]["_ply_raw"]["vertex"]["data"], None, None
     if shape.get("vertex_colors") is not None and len(shape["vertex_colors"]) == len(part.vertices):
         colours = guessed_range(np.column_stack([raw[name] for name in ("red", "green", "blue")]))
-    if named is not None and isinstance(part.visual, trimesh.visual.TextureVisuals):
-        picture = source.picture(named[1].decode("utf-8", errors="replace"))
-        texture = None if picture is None else Texture(picture, np.asarray(part.visual.uv))
+    if named is not None and (picture := source.picture(named[1].decode("utf-8", errors="replace"))):
+        if isinstance(part.visual, trimesh.visual.TextureVisuals):
+            texture = Texture(picture, np.asarray(part.visual.uv))
+        else:
+            source.warn("its texture has no coordinates to lie by, shown without")
     if texture is not None or colours is not None:
         part.visual = Surface(colours=colours, texture=texture, linear=False)
     return [part]
