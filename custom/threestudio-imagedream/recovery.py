@@ -203,7 +203,11 @@ class Recovery:
             ValueError: it holds something else.
         """
         self.most_rays, self.most_images = (
-            check_value(f"{name} of the checkpoint's recovery", dict(state)[name], Count | None)
+            check_value(
+                f"{name} of the checkpoint's recovery",
+                state[name] if isinstance(state, dict) else state,
+                Count | None,
+            )
             for name in ("most_rays", "most_images")
         )
 

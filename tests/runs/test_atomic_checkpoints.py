@@ -7,7 +7,7 @@ import zipfile
 import pytest
 import torch
 
-from imagedream.runs.atomic_checkpoints import newest_checkpoint, why_damaged
+from imagedream.runs.atomic_checkpoints import check_optimizers, newest_checkpoint, why_damaged
 
 WHOLE = {
     "epoch": 0,
@@ -42,6 +42,8 @@ def damaged(**changes):
         (damaged(**{"pytorch-lightning_version": "abc"}), "'abc'"),
         (damaged(optimizer_states=[]), "optimizer_states"),
         (damaged(optimizer_states=["x"]), "optimizer_states"),
+        (damaged(state_dict={"weight": torch.tensor([0, float("nan")])}), "its state_dict holds NaN"),
+        (damaged(optimizer_states=[{"param_groups": [{"lr": float("nan")}]}]), "optimizer_states holds NaN"),
         (damaged(extra=Trap()), "it holds more than tensors and plain values"),
         ([1], "it is no checkpoint of a run"),
     ],
@@ -55,6 +57,17 @@ def test_what_a_run_cannot_go_on_from(tmp_path, monkeypatch, caplog, checkpoint,
     assert newest_checkpoint(tmp_path) == older
     assert why_damaged(newer, training=None) is None  # its check sums are right
     assert not (tmp_path / "trap").exists()
+
+
+def test_an_optimisers_state_is_of_its_parameters():
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimizer.step()
+    check_optimizers([optimizer])
+    optimizer.state[weight]["exp_avg"] = torch.zeros(2)
+    with pytest.raises(ValueError, match=r"an exp_avg has the shape \(2,\), its parameter \(3,\)"):
+        check_optimizers([optimizer])
 
 
 @pytest.mark.parametrize("damage", ["cut short", "flipped", "empty"])

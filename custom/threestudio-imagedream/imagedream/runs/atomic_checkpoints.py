@@ -9,6 +9,7 @@ import re
 import time
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
+from torch.utils._pytree import tree_leaves
 
 from imagedream.runs.files import atomic_path
 from imagedream.runs.signals import any_process
@@ -89,6 +91,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count; there is nothing new to save yet."""
+        check_optimizers(trainer.optimizers)
         self._written_at, self.written_step = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -149,6 +152,16 @@ def why_damaged(path: str | Path, training: bool | None = True) -> str | None:
         return (str(error) or type(error).__name__).splitlines()[0]
 
 
+def check_optimizers(optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Raise ValueError if a state is that of other parameters, which torch does not look at when it loads one."""
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for name in {"exp_avg", "exp_avg_sq", "momentum_buffer"} & state.keys():
+                if state[name].shape != parameter.shape:
+                    shapes = f"{tuple(state[name].shape)}, its parameter {tuple(parameter.shape)}"
+                    raise ValueError(f"the checkpoint cannot be resumed: an {name} has the shape {shapes}")
+
+
 _CONTENTS = {"state_dict": dict, "epoch": int, "global_step": int, "pytorch-lightning_version": str}
 _OF_TRAINING = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict}
 
@@ -175,6 +188,10 @@ def _why_unfit(checkpoint: Any, training: bool) -> str | None:
         states and all(isinstance(state, dict) and "param_groups" in state for state in states)
     ):
         return "its optimizer_states are none"
+    for name in ("state_dict", "optimizer_states") if training else ("state_dict",):
+        leaves = [leaf for leaf in tree_leaves(checkpoint[name]) if isinstance(leaf, torch.Tensor | float)]
+        if any(torch.as_tensor(leaf).isnan().any() for leaf in leaves):
+            return f"its {name} holds NaN"
     return None
 
 
