@@ -58,7 +58,7 @@ def find_threestudio(folder: str | None) -> tuple[Path, str] | None:
         ("THREESTUDIO_ROOT", os.environ.get("THREESTUDIO_ROOT")),
     ):
         if named:
-            return Path(named).resolve(), f"{source}={named}"
+            return Path(os.path.expanduser(named)).resolve(), f"{source}={named}"
     if INSTALLED is None or INSTALLED.origin is None:
         return None
     found = Path(INSTALLED.origin).resolve().parents[1]

@@ -4,7 +4,7 @@ import atexit
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import trimesh
@@ -16,6 +16,7 @@ from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.mesh import MeshedField, MeshSettings, export, mesh_field, mesh_surface, summary
 from imagedream.mesh.writing import check_format, check_name, upward
 from imagedream.runs.locks import temporary_folder
+from imagedream.runs.ranges import OneOf
 from threestudio.models.exporters.base import Exporter, ExporterOutput
 from threestudio.utils.config import parse_structured
 
@@ -39,16 +40,12 @@ class ImageDreamMeshExporter(Exporter):
         """File name without its ending."""
         up: str = "auto"
         """Up in obj, ply and stl files, which do not say it: +y (front at +z) or +z (front at +x); auto is +y for obj and +z for ply and stl."""
-        picture_detail: Any = "auto"
+        picture_detail: Annotated[Any, OneOf("auto", "off")] = "auto"
         """auto: the side that a picture shows takes the picture's own pixels, where its camera is known well enough and the
         mesh then looks more like it. off: it keeps the field's colours."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.picture_detail not in ("auto", "off", False):  # YAML reads off as False
-                raise ValueError(
-                    f"system.exporter.picture_detail is {self.picture_detail!r}, must be 'auto' or 'off'"
-                )
             check_format(self.fmt)
             check_name(self.save_name)
             upward("obj", self.up)

@@ -124,7 +124,8 @@ WRONG = [
     ({"fmt": "fbx"}, "'fbx'; allowed: glb, obj, ply, stl, usdz"),
     ({"save_name": "../../model"}, "save_name is '../../model', must be a plain file name"),
     ({"bake_views": 1}, "bake_views is 1"),
-    ({"picture_detail": "on"}, "system.exporter.picture_detail is 'on', must be 'auto' or 'off'"),
+    ({"picture_detail": "on"}, "picture_detail is 'on', must be one of auto, off"),
+    ({"picture_detail": True}, "picture_detail is True, must"),
 ]
 
 
@@ -137,7 +138,7 @@ def test_wrong_settings_fail_before_anything_runs(exporter_class, settings, mess
 
 
 def test_preflight_accepts_what_is_right_and_no_unknown_keys(exporter_class):
-    exporter_class.preflight({"fmt": "glb+stl", "texture_size": 512})
+    exporter_class.preflight({"fmt": "glb+stl", "texture_size": 512, "picture_detail": False})  # YAML's off
     with pytest.raises(Exception, match="texture_sise"):
         exporter_class.preflight({"texture_sise": 512})
 

@@ -70,6 +70,12 @@ def test_bases_that_cannot_be(folder, name, complaint):
         read_with_bases(folder / f"{name}.yaml")
 
 
+def test_a_base_in_the_home_folder(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder / "presets"))
+    (folder / "presets" / "mine.yaml").write_text("base: ~/../first.yaml")
+    assert settings.read_settings(folder / "presets" / "mine.yaml").name == "first"
+
+
 def test_presets_are_for_a_config_and_what_is_based_on_it(folder):
     found, [(about, changes)] = applied(folder, "second", "small")
     assert (found.a.b, found.share, about, changes) == (0, 0, "small (as asked): less", {"a.b": 0})
@@ -172,6 +178,8 @@ def test_a_text_arrives_as_typed(key, text):
     ("override", "value"),
     [
         ("steps=1e4", 10000),
+        ("steps=2E3", 2000),
+        ("steps=010", 10),
         ("steps=-0.5e1", -5.0),
         ("weight=[0, 1.0, 0.5, 100]", [0, 1.0, 0.5, 100]),
         ("flag=true", True),

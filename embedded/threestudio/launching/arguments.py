@@ -76,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
 def find_config(name: str, project: Path = PROJECT) -> Path:
     """The config file of that path, or of that name in `configs/`; otherwise an error that lists those there are."""
     folder = project / "configs"
-    for path in (Path(name), folder / name, folder / f"{name}.yaml"):
+    for path in (Path(os.path.expanduser(name)), folder / name, folder / f"{name}.yaml"):
         if path.is_file():
             return path.resolve()
     kind = "is a folder" if Path(name).is_dir() else "not found"
@@ -181,6 +181,8 @@ def _check_overrides(overrides: list[str]) -> None:
             OmegaConf.from_dotlist([override])
         except Exception as error:
             raise UsageError(f"override {override!r} cannot be read: {str(error).splitlines()[0]}") from error
+        if value == "???":  # omegaconf would pass over it
+            raise UsageError(f"{override}: ??? stands for a value that is still to be given")
         names_a_file = key.endswith("_path") and not key.endswith(
             "_or_path"
         )  # the latter may name a hub's model

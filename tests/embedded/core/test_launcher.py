@@ -116,6 +116,7 @@ def test_train_then_resume_then_export(tmp_path, capsys):
         (["system.renderer.radius=.nan"], "system.renderer.radius is nan, must be finite"),
         (["seed={"], "override 'seed={' cannot be read"),
         (["seed"], "'seed' is not an override; write key=value"),
+        (["description=???"], "description=???: ??? stands for a value that is still to be given"),
         (["--fast"], "unknown flag --fast; flags: --config, --export, "),
         (["--train", "--test"], "not allowed with"),
         (["--config", "toi"], "configs: toy.yaml"),

@@ -31,7 +31,7 @@ from imagedream.mesh.raycast import Raycaster
 from imagedream.mesh.surface import clean_surface, close_gaps, extract_surface
 from imagedream.mesh.texture import Texels, UnwrappedMesh, texels, unwrap
 from imagedream.mesh.writing import TexturedMesh
-from imagedream.runs.ranges import As, Fraction, Positive, check_ranges
+from imagedream.runs.ranges import As, Fraction, OneOf, Positive, check_ranges
 
 
 @dataclass
@@ -40,7 +40,7 @@ class MeshSettings:
 
     resolution: Annotated[int, Interval(ge=8, le=512)] = 128
     """Density samples along the longest side of the object's box."""
-    isosurface_threshold: Annotated[Any, As(Positive | str)] = "auto"
+    isosurface_threshold: Annotated[Any, As(Positive | Annotated[str, OneOf("auto")])] = "auto"
     """Density of the surface; auto compares silhouettes with the field's rendered opacity and saves the runners-up as thumbnails."""
     target_faces: Annotated[int, Interval(ge=0, le=10**7)] = 10000
     """Faces at most after simplification, as the texture carries the detail; 0 keeps all of them."""
@@ -61,9 +61,6 @@ class MeshSettings:
         check_ranges(self)
         if 0 < self.target_faces < 4:
             raise ValueError(f"target_faces is {self.target_faces}, must be 0 (keep all) or at least 4")
-        level = self.isosurface_threshold
-        if isinstance(level, str) and level != "auto":
-            raise ValueError(f"isosurface_threshold is {level!r}, must be a positive number or 'auto'")
 
 
 @dataclass(frozen=True)

@@ -59,17 +59,17 @@ class Schedule(As):
 
 
 class OneOf(As):
-    """One of some words."""
+    """One of some words; YAML reads the word off as False."""
 
     def __init__(self, *words: str) -> None:
         super().__init__(words)
 
     def fits(self, value: Any) -> bool:
         """Whether it is one."""
-        return value in self.kind
+        return value in self.kind or (value is False and "off" in self.kind)
 
     def __str__(self) -> str:
-        return f"one of {', '.join(self.kind)}"
+        return f"one of {', '.join(self.kind)}" if len(self.kind) > 1 else self.kind[0]
 
 
 def ascending(numbers: Sequence[int | float]) -> bool:

@@ -39,7 +39,7 @@ def read_with_bases(path: str | Path) -> dict[Path, dict[str, Any]]:
         files = {path: content, **files}
         if name is None:
             return files
-        base = path.parent / str(name)
+        base = path.parent / os.path.expanduser(str(name))
         if not base.is_file():
             known = ", ".join(sorted(file.name for file in base.parent.glob("*.yaml"))) or "no YAML file"
             raise ValueError(f"{path}: base is {name}, but there is no {base}; in that folder: {known}")
@@ -164,8 +164,8 @@ def as_typed(override: str, declared: Any = None) -> str:
             raise ValueError(f"override {override!r} cannot be read: {problem}")
         return override
     number = isinstance(value, int | float) and ":" not in typed  # 1:30 is 90 in YAML
-    if number and re.fullmatch(r"\d+e\d+", typed):
-        return write_override(key, int(value))
+    if number and re.fullmatch(r"0\d+|\d+[eE]\d+", typed):  # 010 is 8 in YAML, and 1e4 no whole number
+        return write_override(key, int(float(typed)))
     return override if number or nothing or typed == "~" else write_override(key, with_home(typed))
 
 
