@@ -293,7 +293,7 @@ def _plain_seeds(backdrop: _Backdrop) -> tuple[UInt8[ndarray, "height width"] | 
     outside = reached(alike)
     holes, pale = _enclosed(backdrop, distance, outside)
     outside |= holes
-    for sharpness in (0.27, 0):
+    for sharpness in (0.27, 0.0):
         shaded = _shaded(backdrop, outside, sharpness)
         if shaded.sum() <= 0.8 * standing_out.sum():
             break  # otherwise it ran over into a grey object

@@ -165,7 +165,8 @@ def file_items(
         told = ", ".join(lacking[:3]) + (", …" if len(lacking) > 3 else "")
         raise ValueError(f"{captions} has no row for {len(lacking)} of {len(files)} {what}s: {told}")
     taken: set[str] = set()
-    keys = [_new_key(file.relative_to(folder), taken, known or {}) for file in files]
+    known = {key.casefold(): file for key, file in (known or {}).items()}
+    keys = [_new_key(file.relative_to(folder), taken, known) for file in files]
     return [Item(key, str(file), *caption) for key, file, caption in zip(keys, files, captioned, strict=True)]
 
 
@@ -173,7 +174,8 @@ def _new_key(path: Path, taken: set[str], known: Mapping[str, str]) -> str:
     """A name for a file that no other has: its path, with `_` for all but letters and digits."""
     plain = unicodedata.normalize("NFC", path.with_suffix("").as_posix())
     name = re.sub(r"[^\w-]+", "_", plain)
-    others = name in known and Path(known[name]).parts[-len(path.parts) :] != path.parts
+    earlier = known.get(name.casefold())
+    others = earlier is not None and Path(earlier).parts[-len(path.parts) :] != path.parts
     nameless = not any(map(str.isalnum, name))
     if others or nameless or len(name.encode()) > _LONGEST_KEY or name.casefold() in taken:
         name = with_digest(name, path.as_posix(), _LONGEST_KEY)
