@@ -39,8 +39,11 @@ _POLICY = (
 _FONTS = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
 _CSS = """
 progress { width: 100%; height: 1rem } .notes li { margin: 0.2rem 0 }
-#strips .thumbnail-item { aspect-ratio: auto } #strips .grid-wrap { min-height: 0; max-height: none }
-#strips .caption-label { position: static; max-width: none; border: 0 }
+.pictures .grid-wrap { min-height: 0; max-height: none; padding-top: 2rem }
+.pictures .grid-container { grid-template-rows: none; grid-auto-rows: auto; align-items: start }
+.pictures :is(.gallery-item, .thumbnail-item, img) { height: auto; aspect-ratio: auto }
+.pictures .caption-label { position: static; max-width: none; border: 0; white-space: normal }
+#earlier .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) }
 """  # strips are no squares, and what is said of them stands below
 _REMEMBER_RUN = """(key) => {
     const address = new URL(window.location);
@@ -79,7 +82,7 @@ def output(kind: type, label: str, name: str | None = None, **options: Any) -> A
     if kind in (gr.Image, gr.Gallery):
         options |= {"format": "png", "buttons": []}
     if kind is gr.Gallery:
-        options |= {"height": "auto", "allow_preview": False}
+        options |= {"height": "auto", "allow_preview": False, "elem_classes": ["pictures"]}
     return kind(label=label, interactive=False, elem_id=name, **options)
 
 
@@ -143,7 +146,7 @@ def build(actions: Actions) -> gr.Blocks:
                 key = output(gr.Textbox, "Run", "run")
                 again = gr.Button("Use its picture and settings again")
         with gr.Accordion("Earlier runs on this machine", open=True):
-            gallery = output(gr.Gallery, "Earlier runs", "earlier", columns=6)
+            gallery = output(gr.Gallery, "Earlier runs", "earlier")
 
         asked = [picture, mask, caption, recipe]
         following = [status, snapshot, model, files, stop, resume, shown]
