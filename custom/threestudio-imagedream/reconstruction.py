@@ -47,8 +47,8 @@ class ReconstructionGuidance(DiffusionGuidance):
 
         first_groups: Count = 2
         """Groups of four views that are sampled in the beginning, as `system.views` says, each turned into the gaps of those
-        before. The first group, the third and so on are in front of white, the others in front of random colours, also those
-        of the rounds."""
+        before. The first group, the third and so on are in front of white, the others in front of random colours that
+        the pictures do not have, also those of the rounds."""
         round_steps: Annotated[list[int], Ge(1), Predicate(ascending)] = field(default_factory=list)
         """Steps at which the model completes a group of views of the field as it is then."""
         min_step_percent: Annotated[Any, Schedule(Fraction)] = 0.3
@@ -73,6 +73,8 @@ class ReconstructionGuidance(DiffusionGuidance):
         super().configure()
         self.targets: Any = None
         """`TargetViews` that there are so far; a resumed run is given those that it had."""
+        self.has_new_targets = False
+        """Since whoever keeps them has set it to False."""
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         """Evaluate the schedules at a training step, and begin its random numbers."""
@@ -93,11 +95,11 @@ class ReconstructionGuidance(DiffusionGuidance):
 
         groups = [self._targets(output.images, output.azimuths_deg, output.elevations_deg, WHITE, 0)]
         for number in range(1, self.cfg.first_groups):
-            colour = self._colour(number)
+            colour = self._colour(prompt, number)
             turned = {**how, "azimuth_deg": reconstruction.turned_azimuth(number, self.cfg.n_view)}
             output = self.sample_views(prompt, seed + number, colour, **turned)
             groups.append(self._targets(output.images, output.azimuths_deg, output.elevations_deg, colour, 0))
-        self.targets = reconstruction.TargetViews.joined(groups)
+        self.targets, self.has_new_targets = reconstruction.TargetViews.joined(groups), True
 
     def read_targets(self, path: Path) -> None:
         """Take the target views of an earlier part of the run."""
@@ -106,10 +108,14 @@ class ReconstructionGuidance(DiffusionGuidance):
         with np.load(path, allow_pickle=False) as stored:
             self.targets = reconstruction.TargetViews.from_arrays(stored)
 
-    def _colour(self, group: int) -> tuple[float, ...]:
-        """White and random colours in turn, so that both white and coloured parts end somewhere."""
+    def _colour(self, prompt: PromptOutput, group: int) -> tuple[float, ...]:
+        """White and colours in turn, so that both white and coloured parts end somewhere."""
+        from imagedream.reconstruction import contrasting_colour
+
+        if group % 2 == 0:
+            return WHITE
         generator = step_generator(torch.initial_seed(), group, STREAM)
-        return tuple(torch.rand(3, generator=generator).tolist()) if group % 2 else WHITE
+        return tuple(contrasting_colour([image.rgba for image in prompt.images], generator).tolist())
 
     def _targets(self, images: Tensor, azimuths_deg: Any, elevations_deg: Any, colour: Any, step: int) -> Any:
         from imagedream import reconstruction
@@ -141,9 +147,9 @@ class ReconstructionGuidance(DiffusionGuidance):
             )
         for number, step in enumerate(self.cfg.round_steps):
             if step <= self.step and step not in self.targets.step:
-                self.targets = reconstruction.TargetViews.joined(
-                    [self.targets, self.complete_round(prompt, render, number, step)]
-                )
+                completed = self.complete_round(prompt, render, number, step)
+                self.targets = reconstruction.TargetViews.joined([self.targets, completed])
+                self.has_new_targets = True
         views = self.targets.at(self.step, self.cfg.most_views)
         count, height, width = batch["rays_o"].shape[:3]
         size = views.images.shape[1]
@@ -173,7 +179,7 @@ class ReconstructionGuidance(DiffusionGuidance):
         azimuth = orthogonal_azimuths(reconstruction.turned_azimuth(group, cfg.n_view), cfg.n_view)
         cameras = on_device(self.cameras(elevation, azimuth, self.pipeline.image_size), self.device)
         out = render(cameras)
-        colour = torch.tensor(self._colour(group), device=self.device)
+        colour = torch.tensor(self._colour(prompt, group), device=self.device)
         settings = reconstruction.ReconstructionSettings(
             guidance_scale=self.guidance_scale,
             inversion_steps=cfg.inversion_steps,

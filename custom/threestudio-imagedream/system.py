@@ -188,10 +188,11 @@ class ImageDreamSystem(BaseLift3DSystem):
         threestudio.info(f"The diffusion model's four views: {self.trial_dir / 'views.png'}")
 
     def save_targets(self) -> None:
-        """Keep the pictures that reconstruction fits to, for a run that goes on and for the report."""
+        """Keep new pictures that reconstruction fits to, for a run that goes on and for the report."""
         guidance = self.mix.members[0].guidance
-        if isinstance(guidance, ReconstructionGuidance):
+        if isinstance(guidance, ReconstructionGuidance) and guidance.has_new_targets:
             self.save_data("targets.npz", guidance.targets.to_arrays())
+            guidance.has_new_targets = False
 
     def read_targets(self) -> None:
         """Give a resumed run's reconstruction the pictures that it had."""
@@ -240,8 +241,7 @@ class ImageDreamSystem(BaseLift3DSystem):
             batch = first_images(batch, self.recovery.most_images, len(batch["c2w"]))
         self.last_terms = lambda: self.loss_terms(batch)[0]
         terms, numbers = self.loss_terms(batch)
-        if self.true_global_step in self.cfg.guidance.get("round_steps", ()):
-            self.save_targets()
+        self.save_targets()
         self.recovery.check_terms(terms)
         for name, value in numbers.items():
             self.log(f"train/{name}", value)
