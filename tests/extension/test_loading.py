@@ -45,10 +45,13 @@ for name in names:
 @pytest.mark.parametrize("loaded", ["custom/threestudio-imagedream", "."], ids=["extension", "clone"])
 def test_fresh_interpreter(loaded, tmp_path):
     """The extension's folder in `custom/`, and the repository as it is cloned there."""
+    folder = tmp_path / "custom" / "clone"
+    folder.parent.mkdir()
+    folder.symlink_to(ROOT / loaded)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["PYTHONPATH"] = str(ROOT / "embedded")
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(ROOT / "custom" / "threestudio-imagedream"), str(ROOT / loaded)],
+        [sys.executable, "-c", SCRIPT, str(ROOT / "custom" / "threestudio-imagedream"), str(folder)],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
