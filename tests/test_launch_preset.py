@@ -54,7 +54,7 @@ def test_presets_are_said_and_overrides_win_over_them(run, tmp_path):
     assert "system.exporter.normal_map=false" in lines[1]
     assert "trainer.max_steps" not in lines[1]
     assert "computed, not measured on a GPU" in lines[2]
-    assert "data.height=[64, 96, 96]" in lines[3]
+    assert "data.height=[64, 80, 80]" in lines[3]
     assert "batch_size" not in lines[3]
     assert code == 2
     assert "no weights at nowhere" in err
