@@ -1,11 +1,12 @@
 """The field by itself: fitted to true views of toys, with other samples along its rays.
 
     OMP_NUM_THREADS=2 python benchmarks/field_fit.py --out benchmarks/results/field_fit
-    OMP_NUM_THREADS=2 python benchmarks/field_fit.py --config imagedream-fast.yaml --pixels 256 --toys 1 --rays 1024
 
 No network: what limits the fit here is the field, its renderer and the steps. Each variant is the same fit with other
 settings of `system.renderer`. Samples are those of a step that are given a gradient; seconds are processor seconds, told
 as a ratio to the first variant of the same run. PSNR and IoU are of views that were not fitted to, all on white.
+
+A full-size field (`--config imagedream-fast.yaml --pixels 256`) takes more than ten minutes for 20 steps on a CPU.
 """
 
 import sys

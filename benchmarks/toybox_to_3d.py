@@ -42,7 +42,7 @@ from imagedream import checkpoints  # noqa: E402
 from imagedream.checkpoints import local_path  # noqa: E402
 from imagedream.mesh import load_exported  # noqa: E402
 from imagedream.metrics import chamfer_distance, image_scores  # noqa: E402
-from imagedream.pictures import composite, contact_sheet, to_pil  # noqa: E402
+from imagedream.pictures import composite, contact_sheet, leftmost_square, to_pil  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
 from imagedream.runs.settings import read_with_bases  # noqa: E402
 from imagedream.workshop.evaluation.bootstrap_intervals import FEWEST, Scores  # noqa: E402
@@ -228,10 +228,8 @@ def read_field_views(trial: Path, pixels: int) -> tuple[Orbit, torch.Tensor]:
     )
     pictures = []
     for index in chosen:
-        with Image.open(frames[index]) as frame:  # the colours are the leftmost of the squares side by side
-            pictures.append(
-                read_picture(frame.convert("RGB").crop((0, 0, frame.height, frame.height)), pixels)
-            )
+        with Image.open(frames[index]) as frame:
+            pictures.append(read_picture(leftmost_square(frame.convert("RGB")), pixels))
     return orbit, torch.stack(pictures)
 
 

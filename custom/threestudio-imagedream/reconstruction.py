@@ -110,12 +110,14 @@ class ReconstructionGuidance(DiffusionGuidance):
 
     def _colour(self, prompt: PromptOutput, group: int) -> tuple[float, ...]:
         """White and colours in turn, so that both white and coloured parts end somewhere."""
-        from imagedream.reconstruction import contrasting_colour
+        from imagedream import reconstruction
 
         if group % 2 == 0:
             return WHITE
         generator = step_generator(torch.initial_seed(), group, STREAM)
-        return tuple(contrasting_colour([image.rgba for image in prompt.images], generator).tolist())
+        return tuple(
+            reconstruction.contrasting_colour([image.rgba for image in prompt.images], generator).tolist()
+        )
 
     def _targets(self, images: Tensor, azimuths_deg: Any, elevations_deg: Any, colour: Any, step: int) -> Any:
         from imagedream import reconstruction
