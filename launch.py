@@ -41,6 +41,7 @@ from imagedream.runs.settings import (  # noqa: E402
     apply_presets,
     as_typed,
     read_override,
+    read_presets,
     read_with_bases,
     with_home,
     write_override,
@@ -121,7 +122,8 @@ def with_one_config(arguments, host: str, folder: Path):
     names = [] if arguments.preset is None else arguments.preset.split("+")
     if not names and len(files) == 1 and with_home(content := files[arguments.config]) == content:
         return arguments
-    settings, chosen = apply_presets(files, names, PROJECT / "configs" / "presets", host, arguments.gpu)
+    presets = read_presets(PROJECT / "configs" / "presets")
+    settings, chosen = apply_presets(files, names, presets, host, arguments.gpu)
     given = {override.partition("=")[0] for override in arguments.overrides}
     for about, changes in chosen:
         sys.stdout.write(f"preset: {about}\n")

@@ -123,8 +123,8 @@ class Preview:
 def system_settings(config: str, preset: str | None) -> Any:
     """The `system` part of a config with its bases and a preset."""
     folder = project_folder() / "configs"
-    names = [preset] if preset else []
-    settings, _ = apply_presets(read_with_bases(folder / config), names, folder / "presets", "embedded", "0")
+    names, presets = [preset] if preset else [], read_presets(folder / "presets")
+    settings, _ = apply_presets(read_with_bases(folder / config), names, presets, "embedded", "0")
     return settings.system
 
 

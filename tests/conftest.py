@@ -1,5 +1,6 @@
 """What tests in several folders need."""
 
+import gc
 import importlib.util
 import sys
 from pathlib import Path
@@ -8,6 +9,14 @@ import pytest
 
 from tests.tiny import brick, tiny_pipeline
 from tests.tiny_guidance import save_tiny_stable_diffusion, save_tiny_zero123
+
+gc.disable()  # the modules that collecting imports are millions of objects, which would be looked through again and again
+
+
+def pytest_collection_finish():
+    """From here on only what tests make is looked through."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

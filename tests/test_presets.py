@@ -40,11 +40,15 @@ FIELD_BYTES = 4 * 4 * 12_600_000
 
 
 @cache
+def files(name):
+    """A config and its bases."""
+    return read_with_bases(CONFIGS / f"{name}.yaml")
+
+
+@cache
 def config(name="imagedream", *presets, host="embedded"):
     """A config that is changed by presets; to be read only."""
-    found, _ = apply_presets(
-        read_with_bases(CONFIGS / f"{name}.yaml"), presets, CONFIGS / "presets", host, "0"
-    )
+    found, _ = apply_presets(files(name), presets, PRESETS, host, "0")
     given = [
         f"system.prompt_processor.{key}=a.png" for key in ("image_path", "front_path", "back_path", "prompt")
     ]

@@ -14,6 +14,7 @@ from imagedream.runs.settings import (
     as_typed,
     choose,
     cuda_memory,
+    read_presets,
     read_with_bases,
     with_home,
 )
@@ -46,7 +47,8 @@ def folder(tmp_path):
 
 
 def applied(folder, config, *names, host="embedded"):
-    return apply_presets(read_with_bases(folder / f"{config}.yaml"), names, folder / "presets", host, "0")
+    files, presets = read_with_bases(folder / f"{config}.yaml"), read_presets(folder / "presets")
+    return apply_presets(files, names, presets, host, "0")
 
 
 def test_a_config_is_a_change_of_its_base(folder):

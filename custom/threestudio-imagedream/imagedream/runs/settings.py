@@ -296,14 +296,18 @@ def choose(presets: Mapping[str, Preset], configs: Sequence[str], memory: FreeMe
 
 
 def apply_presets(
-    files: Mapping[Path, Mapping[str, Any]], names: Iterable[str], folder: Path, host: str, gpu: str
+    files: Mapping[Path, Mapping[str, Any]],
+    names: Iterable[str],
+    presets: Mapping[str, Preset],
+    host: str,
+    gpu: str,
 ) -> tuple[DictConfig, list[tuple[str, dict[str, Any]]]]:
     """A config, merged into its bases and changed by presets.
 
     Args:
         files: from `read_with_bases`.
         names: of presets, or `auto`; a later one wins.
-        folder: where the presets lie.
+        presets: all there are.
         host: `embedded` or `threestudio`.
         gpu: what `--gpu` names.
 
@@ -313,8 +317,7 @@ def apply_presets(
     Raises:
         ValueError: an unknown preset, or one that is not for this config.
     """
-    configs, presets = [file.stem for file in files], read_presets(folder)
-    settings, chosen = merge(files.values()), []
+    configs, settings, chosen = [file.stem for file in files], merge(files.values()), []
     plain = {config: merge(list(files.values())[: number + 1]) for number, config in enumerate(configs)}
     for name in names:
         name, reason = choose(presets, configs, free_memory(gpu)) if name == "auto" else (name, "as asked")
