@@ -30,11 +30,11 @@ import torch  # noqa: E402
 import tyro  # noqa: E402
 
 from imagedream.image_prompt import background_removal  # noqa: E402
-from imagedream.mesh.reading import load_parts, normalise_parts  # noqa: E402
 from imagedream.pictures import contact_sheet  # noqa: E402
 from imagedream.toybox import FIRST_KINDS, make_toy  # noqa: E402
 from imagedream.workshop.evaluation.held_out_objects import Orbit  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
+from imagedream.workshop.mesh_files.reading import load_parts, normalise_parts  # noqa: E402
 
 PHOTOS = ("coffee", "chelsea", "astronaut", "rocket")
 

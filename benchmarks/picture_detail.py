@@ -36,8 +36,8 @@ from imagedream.image_prompt.prompt_camera import (  # noqa: E402
     estimate_prompt_camera,
 )
 from imagedream.mesh import MeshSettings, mesh_surface  # noqa: E402
+from imagedream.mesh.gltf_axes import from_gltf_axes  # noqa: E402
 from imagedream.mesh.raycast import Light  # noqa: E402
-from imagedream.mesh.reading import from_gltf_axes  # noqa: E402
 from imagedream.mesh.texture import UnwrappedMesh  # noqa: E402
 from imagedream.mesh.writing import TexturedMesh  # noqa: E402
 from imagedream.metrics import psnr, ssim  # noqa: E402

@@ -24,9 +24,9 @@ from imagedream.cameras import (  # noqa: E402
     orthogonal_azimuths,
 )
 from imagedream.mesh.raycast import render  # noqa: E402
-from imagedream.mesh.reading import load_parts  # noqa: E402
 from imagedream.pictures import composite, to_pil  # noqa: E402
 from imagedream.toybox import make_toy  # noqa: E402
+from imagedream.workshop.mesh_files.reading import load_parts  # noqa: E402
 
 RED, GREEN, BLUE, GREY = "#c0392b", "#218c53", "#2458a6", "#555555"
 WHITE = torch.ones(3)

@@ -20,10 +20,11 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "custom" / "threestudio-imagedream"))
 
-from imagedream.mesh.reading import MeshError, load_parts, normalise_parts
+from imagedream.mesh.raycast import MeshError
 from imagedream.pictures import contact_sheet
 from imagedream.runs.files import atomic_path
 from imagedream.workshop.evaluation.held_out_objects import Orbit
+from imagedream.workshop.mesh_files.reading import load_parts, normalise_parts
 from imagedream.workshop.rendering.captioned_files import Item, find_items
 
 VARIANT = re.compile(

@@ -15,8 +15,8 @@ sys.path.insert(0, str(HERE.parent / "custom" / "threestudio-imagedream"))
 
 from imagedream.cameras import framing_distance, look_at_origin  # noqa: E402
 from imagedream.mesh.raycast import render  # noqa: E402
-from imagedream.mesh.reading import load_parts  # noqa: E402
 from imagedream.pictures import composite, to_pil  # noqa: E402
+from imagedream.workshop.mesh_files.reading import load_parts  # noqa: E402
 
 TILE = 192
 

@@ -1,5 +1,6 @@
 """What tests in several folders need."""
 
+import atexit
 import gc
 import importlib.util
 import sys
@@ -17,6 +18,7 @@ def pytest_collection_finish():
     """From here on only what tests make is looked through."""
     gc.freeze()
     gc.enable()
+    atexit.register(gc.unfreeze)  # libraries complain of what is left over
 
 
 @pytest.fixture(scope="session")

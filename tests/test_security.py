@@ -23,12 +23,12 @@ from omegaconf import OmegaConf
 from imagedream import checkpoints
 from imagedream.cli import main
 from imagedream.image_prompt.prompt import MAX_BYTES, ImagePromptError, load_image_prompt
-from imagedream.mesh import reading as meshes
-from imagedream.mesh import source as mesh_source
 from imagedream.report import write_report
+from imagedream.workshop.mesh_files import reading as meshes
+from imagedream.workshop.mesh_files import source as mesh_source
 from imagedream.workshop.rendering.captioned_files import Item
 from imagedream.workshop.rendering.samples import SampleError, decode_png
-from tests.mesh.squares import TEXTURED, Scene
+from tests.workshop.mesh_files.squares import TEXTURED, Scene
 
 ROOT = Path(__file__).parents[1]
 

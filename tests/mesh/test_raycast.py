@@ -8,7 +8,7 @@ from PIL import Image
 
 from imagedream import cameras
 from imagedream.mesh.raycast import Light, Raycaster, render
-from imagedream.mesh.reading import FileAxes, load_parts
+from imagedream.workshop.mesh_files.reading import FileAxes, load_parts
 
 
 def poses(azimuths_deg, elevation_deg=0.0, distance=3.0):

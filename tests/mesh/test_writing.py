@@ -8,8 +8,8 @@ import trimesh
 from PIL import Image
 
 from imagedream.mesh.export import load_exported
-from imagedream.mesh.gltf import gltf_json
 from imagedream.mesh.writing import FORMATS, TexturedMesh, check_format, save, to_files, upward
+from imagedream.workshop.mesh_files.gltf import gltf_json
 
 
 def texture_at(mesh, points):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks import toybox_to_3d as benchmark
 from benchmarks.watched_process import watch
-from imagedream.mesh.reading import to_gltf_axes
+from imagedream.mesh.gltf_axes import to_gltf_axes
 from imagedream.pictures import to_pil
 from imagedream.workshop.evaluation.held_out_objects import Orbit, ellipsoid, held_out_cases
 

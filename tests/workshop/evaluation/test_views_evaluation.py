@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import gaussian_blur
 
-from imagedream.mesh.reading import to_gltf_axes
+from imagedream.mesh.gltf_axes import to_gltf_axes
 from imagedream.pictures import composite
 from imagedream.toybox import FIRST_KINDS
 from imagedream.toybox.toys import is_held_out

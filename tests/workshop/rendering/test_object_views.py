@@ -9,8 +9,8 @@ import trimesh
 from PIL import Image
 
 from imagedream import cameras
+from imagedream.mesh.gltf_axes import to_gltf_axes
 from imagedream.mesh.raycast import Light
-from imagedream.mesh.reading import to_gltf_axes
 from imagedream.workshop.rendering.captioned_files import Item
 from imagedream.workshop.rendering.object_views import (
     SINGLE_MESH,

@@ -10,7 +10,7 @@ import trimesh
 
 from imagedream.mesh.agreement import VIEWS
 from imagedream.mesh.field_to_mesh import MeshedField
-from imagedream.mesh.reading import FileAxes, load_parts
+from imagedream.mesh.gltf_axes import from_gltf_axes
 from imagedream.mesh.surface import check_solid
 from imagedream.mesh.usdz import load_usdz
 from imagedream.mesh.writing import FORMATS, Up, save, to_files, upward
@@ -71,11 +71,13 @@ def export(
 
 
 def load_exported(path: str | Path, up: Up = "auto") -> trimesh.Trimesh:
-    """Read an exported file back, in world axes; `up` as it was written."""
+    """Read an exported file back as other programs do, in world axes; `up` as it was written."""
     kind = Path(path).suffix[1:].lower()
     if kind == "usdz":
         return load_usdz(path)
-    (mesh,) = load_parts(path, FileAxes.of(path, up=upward(kind, up)[1]))
+    (mesh,) = trimesh.load_scene(path, process=False).dump()
+    if upward(kind, up) == "+y":
+        mesh.vertices = from_gltf_axes(mesh.vertices)
     return mesh
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from imagedream import cameras
 from imagedream.mesh.materials import SurfaceColours
-from imagedream.mesh.reading import check_parts
 
 CREASE_DEG = 40.0
 """Faces that meet at less than this angle share a smooth normal, sharper edges stay hard."""
@@ -31,6 +30,34 @@ _SEE_THROUGH_LAYERS = 16  # cut-out leaves behind each other; what lies deeper i
 
 Meshes = trimesh.Trimesh | Sequence[trimesh.Trimesh]
 """A mesh, or the parts of one object, each with its own material."""
+
+
+class MeshError(ValueError):
+    """A file or mesh from which nothing can be rendered."""
+
+
+def check_parts(parts: Sequence[trimesh.Trimesh], name: str = "mesh") -> None:
+    """Raise MeshError unless the parts have faces, finite coordinates and, together, some extent."""
+    vertices = sum(len(part.vertices) for part in parts)
+    if not sum(len(part.faces) for part in parts):
+        raise MeshError(f"{name} has no faces ({vertices} vertices), at least one is needed")
+    broken = sum(int((~np.isfinite(part.vertices)).any(axis=1).sum()) for part in parts)
+    if broken:
+        raise MeshError(f"{name} has {broken} of {vertices} vertices with NaN or infinite coordinates")
+    for part in parts:
+        if len(part.faces) and not 0 <= part.faces.min() <= part.faces.max() < len(part.vertices):
+            raise MeshError(
+                f"{name} has a face with vertex {part.faces.max()}, there are only {len(part.vertices)} vertices"
+            )
+    low, high = bounds(parts)
+    if not (high - low).max() > 0:
+        raise MeshError(f"all of {name} lies in one point, its longest side must be larger than 0")
+
+
+def bounds(parts: Sequence[trimesh.Trimesh]) -> Float[np.ndarray, "2 3"]:
+    """Lowest and highest corner of the box around the faces of all parts."""
+    corners = np.concatenate([part.bounds for part in parts if len(part.faces)])
+    return np.stack([corners.min(axis=0), corners.max(axis=0)])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import trimesh
 from PIL import Image
 
-from imagedream.mesh.reading import from_gltf_axes, to_gltf_axes
+from imagedream.mesh.gltf_axes import from_gltf_axes, to_gltf_axes
 from imagedream.mesh.texture import UnwrappedMesh
 from imagedream.runs.locks import temporary_folder
 

@@ -14,8 +14,8 @@ from trimesh.exchange.gltf import export_glb
 from trimesh.visual.color import uv_to_interpolated_color
 
 import imagedream
+from imagedream.mesh.gltf_axes import to_gltf_axes
 from imagedream.mesh.normal_map import tangents
-from imagedream.mesh.reading import to_gltf_axes
 from imagedream.mesh.texture import UnwrappedMesh
 from imagedream.mesh.usdz import require_usd, to_usdz
 from imagedream.runs.files import atomic_path

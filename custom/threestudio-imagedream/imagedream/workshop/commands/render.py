@@ -66,7 +66,7 @@ class Render(Verb):
     """Objects in a tar file."""
 
     def run(self) -> None:  # noqa: D102
-        from imagedream.mesh.reading import MESH_SUFFIXES
+        from imagedream.workshop.mesh_files.reading import MESH_SUFFIXES
         from imagedream.workshop.rendering.captioned_files import TOYBOX, Item, find_items, read_names
         from imagedream.workshop.rendering.object_views import render_mesh_file
         from imagedream.workshop.rendering.shards import render_shards

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from imagedream import cameras, checkpoints
 from imagedream.image_prompt.prompt import OBJECT_FRACTION, place
-from imagedream.mesh.raycast import Light, Meshes, Views, render
-from imagedream.mesh.reading import bounds, load_parts, normalise_parts
+from imagedream.mesh.raycast import Light, Meshes, Views, bounds, render
 from imagedream.pictures import composite
 from imagedream.toybox import FIRST_KINDS, KINDS, Toy, make_toy
+from imagedream.workshop.mesh_files.reading import load_parts, normalise_parts
 from imagedream.workshop.rendering.captioned_files import Item
 
 TrainedOn = Sequence[Mapping[str, Any]]
@@ -170,7 +170,7 @@ def held_out_meshes(
 
     Raises:
         ValueError: there are fewer.
-        imagedream.mesh.reading.MeshError: one cannot be read.
+        imagedream.mesh.raycast.MeshError: one cannot be read.
     """
     if not 1 <= count <= len(items):
         raise ValueError(f"{count} objects are asked for, there are {len(items)}")

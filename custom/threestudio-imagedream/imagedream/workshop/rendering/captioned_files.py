@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagedream.mesh.reading import MESH_SUFFIXES
 from imagedream.runs.files import with_digest
+from imagedream.workshop.mesh_files.reading import MESH_SUFFIXES
 from imagedream.workshop.rendering.captions import find_captions
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from imagedream.mesh.gltf import gltf_json
+from imagedream.workshop.mesh_files.gltf import gltf_json
 
 logger = logging.getLogger(__name__)
 

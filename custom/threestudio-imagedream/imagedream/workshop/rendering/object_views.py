@@ -15,7 +15,6 @@ from torch import Tensor
 
 from imagedream import cameras
 from imagedream.mesh.raycast import Light, Raycaster
-from imagedream.mesh.reading import FileAxes, Front, Up, load_parts, normalise_parts
 from imagedream.runs.files import atomic_folder
 from imagedream.runs.ranges import (
     AscendingPair,
@@ -28,6 +27,7 @@ from imagedream.runs.ranges import (
     check_ranges,
 )
 from imagedream.toybox import make_toy
+from imagedream.workshop.mesh_files.reading import FileAxes, Front, Up, load_parts, normalise_parts
 from imagedream.workshop.rendering.captioned_files import TOYBOX, Item
 from imagedream.workshop.rendering.samples import (
     CAMERAS,
@@ -203,7 +203,7 @@ def object_samples(item: Item, config: RenderConfig) -> Iterator[tuple[Sample, F
 
     Raises:
         FileNotFoundError: there is no such mesh file.
-        imagedream.mesh.reading.MeshError: nothing in the file can be rendered.
+        imagedream.mesh.raycast.MeshError: nothing in the file can be rendered.
     """
     digest = hashlib.sha256(f"{config.seed}/{item.key}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
@@ -282,7 +282,7 @@ def render_mesh_file(item: Item, out: str | Path, config: RenderConfig) -> Path:
     Raises:
         FileNotFoundError: there is no such mesh file.
         FileExistsError: the folder holds something already.
-        imagedream.mesh.reading.MeshError: nothing in the file can be rendered.
+        imagedream.mesh.raycast.MeshError: nothing in the file can be rendered.
     """
     if config.rings != 1:
         raise ValueError(f"rings is {config.rings}: a folder of views holds 1, shards hold any number")

@@ -1,8 +1,4 @@
-"""Mesh files in and out of this project's world: +z up, front +x, in the unit cube.
-
-glTF is +y up with the front at +z, ours is +z up with the front at +x (`imagedream.cameras`), so a world point
-(x, y, z) is written as (y, z, x). The change of axes lives in this file only.
-"""
+"""Mesh files from anywhere into this project's world: +z up, front +x, in the unit cube."""
 
 import re
 from collections.abc import Sequence
@@ -13,13 +9,13 @@ from typing import Literal, get_args
 import numpy as np
 import trimesh
 from jaxtyping import Float
-from torch import Tensor
 
-from imagedream.mesh.gltf import load_gltf
 from imagedream.mesh.materials import Surface, Texture, guessed_range, surface_of
-from imagedream.mesh.obj import load_obj
-from imagedream.mesh.source import MeshError, MeshSource, Warn, logger
+from imagedream.mesh.raycast import MeshError, bounds, check_parts
 from imagedream.runs.user_errors import one_line
+from imagedream.workshop.mesh_files.gltf import load_gltf
+from imagedream.workshop.mesh_files.obj import load_obj
+from imagedream.workshop.mesh_files.source import MeshSource, Warn, logger
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 """File types that `load_parts` reads."""
@@ -35,22 +31,6 @@ Front = Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z"]
 
 DEFAULT_FRONT = {"x": "+y", "y": "+z", "z": "+x"}
 """The front that goes with each up axis: glTF's +z for y up, this project's +x for z up."""
-
-Points = Float[np.ndarray, "*batch 3"] | Float[Tensor, "*batch 3"]
-
-
-def to_gltf_axes(vertices: Points) -> Points:
-    """World axes (+z up, front +x) to glTF axes (+y up, front +z), a rotation.
-
-    >>> to_gltf_axes(np.array([1.0, 2.0, 3.0])).tolist()
-    [2.0, 3.0, 1.0]
-    """
-    return vertices[..., [1, 2, 0]]
-
-
-def from_gltf_axes(vertices: Points) -> Points:
-    """From glTF axes (+y up, front +z) to world axes (+z up, front +x), the inverse of `to_gltf_axes`."""
-    return vertices[..., [2, 0, 1]]
 
 
 @dataclass(frozen=True)
@@ -164,30 +144,6 @@ def _load_stl(source: MeshSource) -> list[trimesh.Trimesh]:
 
 
 _READERS = {".glb": load_gltf, ".gltf": load_gltf, ".obj": load_obj, ".ply": _load_ply, ".stl": _load_stl}
-
-
-def check_parts(parts: Sequence[trimesh.Trimesh], name: str = "mesh") -> None:
-    """Raise MeshError unless the parts have faces, finite coordinates and, together, some extent."""
-    vertices = sum(len(part.vertices) for part in parts)
-    if not sum(len(part.faces) for part in parts):
-        raise MeshError(f"{name} has no faces ({vertices} vertices), at least one is needed")
-    broken = sum(int((~np.isfinite(part.vertices)).any(axis=1).sum()) for part in parts)
-    if broken:
-        raise MeshError(f"{name} has {broken} of {vertices} vertices with NaN or infinite coordinates")
-    for part in parts:
-        if len(part.faces) and not 0 <= part.faces.min() <= part.faces.max() < len(part.vertices):
-            raise MeshError(
-                f"{name} has a face with vertex {part.faces.max()}, there are only {len(part.vertices)} vertices"
-            )
-    low, high = bounds(parts)
-    if not (high - low).max() > 0:
-        raise MeshError(f"all of {name} lies in one point, its longest side must be larger than 0")
-
-
-def bounds(parts: Sequence[trimesh.Trimesh]) -> Float[np.ndarray, "2 3"]:
-    """Lowest and highest corner of the box around the faces of all parts."""
-    corners = np.concatenate([part.bounds for part in parts if len(part.faces)])
-    return np.stack([corners.min(axis=0), corners.max(axis=0)])
 
 
 def normalise_parts(parts: Sequence[trimesh.Trimesh]) -> list[trimesh.Trimesh]:

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from imagedream.mesh.materials import surface_of
-from imagedream.mesh.reading import MeshError, load_parts
-from tests.mesh.squares import BLUE, FOUR, GREEN, RED, YELLOW, corners, picture
+from imagedream.mesh.raycast import MeshError
+from imagedream.workshop.mesh_files.reading import load_parts
+from tests.workshop.mesh_files.squares import BLUE, FOUR, GREEN, RED, YELLOW, corners, picture
 
 SHAPE = """v -1 -1 0{0}
 v 1 -1 0{0}
@@ -162,6 +163,6 @@ def test_a_ply_file_with_a_texture(name, tmp_path):
 
 
 def test_a_shape_of_too_many_vertices_is_refused_before_it_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr("imagedream.mesh.source.MAX_ELEMENTS", 6)
+    monkeypatch.setattr("imagedream.workshop.mesh_files.source.MAX_ELEMENTS", 6)
     with pytest.raises(MeshError, match="claims 7 vertices and indices, the limit is 6"):
         load_parts(write(tmp_path))

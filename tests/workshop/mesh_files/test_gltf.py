@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import trimesh
 
-from imagedream.mesh.raycast import Light
-from imagedream.mesh.reading import FileAxes, MeshError, load_parts
-from tests.mesh.squares import (
+from imagedream.mesh.raycast import Light, MeshError
+from imagedream.workshop.mesh_files.reading import FileAxes, load_parts
+from tests.workshop.mesh_files.squares import (
     BLUE,
     FACES,
     FOUR,

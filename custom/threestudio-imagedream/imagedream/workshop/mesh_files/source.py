@@ -10,6 +10,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 import PIL.Image
 
+from imagedream.mesh.raycast import MeshError
 from imagedream.pictures import FORMATS, MAX_PIXELS
 
 logger = logging.getLogger(__name__)
@@ -22,10 +23,6 @@ MAX_ELEMENTS = 30_000_000
 
 Warn = Callable[[str], None]
 """What is done with a sentence about something that is not shown as the file means it."""
-
-
-class MeshError(ValueError):
-    """A file or mesh from which nothing can be rendered."""
 
 
 class MeshSource:

@@ -17,8 +17,9 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from imagedream.mesh.materials import Surface, Texture, unit_range
-from imagedream.mesh.source import MeshError, MeshSource
+from imagedream.mesh.raycast import MeshError
 from imagedream.runs.arguments import parse_object
+from imagedream.workshop.mesh_files.source import MeshSource
 
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}

@@ -10,7 +10,7 @@ import trimesh
 from trimesh.exchange.obj import load_obj as read_shapes
 
 from imagedream.mesh.materials import PLAIN_GREY, Surface, Texture, guessed_range, to_linear
-from imagedream.mesh.source import MeshSource
+from imagedream.workshop.mesh_files.source import MeshSource
 
 _OPTIONS = {"-s": 3, "-o": 3, "-t": 3, "-mm": 2}
 _OPTIONS |= dict.fromkeys(
@@ -23,7 +23,7 @@ def load_obj(source: MeshSource) -> list[trimesh.Trimesh]:
     """The triangles of an OBJ file, a part a material; its colours are sRGB, those of vertices multiply the material's.
 
     Raises:
-        imagedream.mesh.source.MeshError: too many vertices and faces.
+        imagedream.mesh.raycast.MeshError: too many vertices and faces.
     """
     text = re.sub(r"\\\r?\n", " ", source.path.read_bytes().decode("utf-8-sig", errors="replace"))
     source.claim(sum(len(re.findall(rf"^{line}\s", text, re.MULTILINE)) for line in ("v", "f", "f", "f")))

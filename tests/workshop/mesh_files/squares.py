@@ -12,7 +12,7 @@ from PIL import Image
 
 from imagedream import cameras
 from imagedream.mesh.raycast import render
-from imagedream.mesh.reading import FileAxes, load_parts
+from imagedream.workshop.mesh_files.reading import FileAxes, load_parts
 
 RED, GREEN, BLUE, YELLOW = (230, 30, 30), (30, 200, 30), (30, 60, 230), (230, 210, 30)
 FOUR = [RED, GREEN, BLUE, YELLOW]

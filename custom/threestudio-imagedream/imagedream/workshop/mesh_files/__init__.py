@@ -1,0 +1,1 @@
+"""Mesh files from elsewhere become parts with surfaces: glTF, OBJ, PLY, STL."""
