@@ -1,4 +1,4 @@
-"""What tests in several folders need."""
+"""What tests in several folders need; the process that hands tests to others reads this too, and needs no torch for it."""
 
 import atexit
 import gc
@@ -7,9 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from tests.tiny import brick, tiny_pipeline
-from tests.tiny_guidance import save_tiny_stable_diffusion, save_tiny_zero123
 
 gc.disable()  # the modules that collecting imports are millions of objects, which would be looked through again and again
 
@@ -24,6 +21,8 @@ def pytest_collection_finish():
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A folder with the tiny model, to be read only."""
+    from tests.tiny import tiny_pipeline
+
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_pipeline().save_pretrained(folder)
     return folder
@@ -32,6 +31,8 @@ def tiny_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def bricks(tmp_path_factory):
     """Pictures of a red, a green and a blue brick: paths by colour."""
+    from tests.tiny import brick
+
     folder = tmp_path_factory.mktemp("bricks")
     colours = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
     return {name: str(brick(folder / f"{name}.png", colour)) for name, colour in colours.items()}
@@ -39,11 +40,15 @@ def bricks(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def stable_diffusion(tmp_path_factory):
+    from tests.tiny_guidance import save_tiny_stable_diffusion
+
     return save_tiny_stable_diffusion(tmp_path_factory.mktemp("models") / "sd")
 
 
 @pytest.fixture(scope="session")
 def zero123(tmp_path_factory):
+    from tests.tiny_guidance import save_tiny_zero123
+
     return save_tiny_zero123(tmp_path_factory.mktemp("models") / "zero123")
 
 
