@@ -9,7 +9,6 @@ from imagedream.reconstruction import (
     ReconstructionSettings,
     TargetViews,
     complete_views,
-    contrasting_colour,
     ddim,
     draw_patches,
     turned_azimuth,
@@ -127,25 +126,6 @@ def test_turned_groups():
     directions = sorted(turned_azimuth(number) + 90 * view for number in range(8) for view in range(4))
     assert directions == [11.25 * number for number in range(32)]
     assert turned_azimuth(1, views=8) == 22.5
-
-
-def test_a_colour_that_the_object_does_not_have():
-    """A yellow and a blue half and one odd pixel: the colour is far from both halves, though some of the draws are near."""
-    picture = torch.ones(4, 20, 20)
-    picture[2, :, :10] = 0
-    picture[:2, :, 10:] = 0
-    picture[:3, 0, 0] = 0.5
-    behind = picture.clone()
-    behind[3] = 0
-    halves = torch.tensor([[1.0, 1, 0], [0, 0, 1]])
-    nearest = {}
-    for draws in (1, 16):
-        generators = [torch.Generator().manual_seed(seed) for seed in range(20)]
-        colours = torch.stack([contrasting_colour([picture, behind], one, draws) for one in generators])
-        nearest[draws] = torch.cdist(colours, halves).min()
-    assert nearest[1] < 0.5
-    assert nearest[16] > 0.9
-    assert contrasting_colour([behind], torch.Generator().manual_seed(0)).shape == (3,)
 
 
 def views(count, step=0):

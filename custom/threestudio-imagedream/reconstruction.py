@@ -95,7 +95,7 @@ class ReconstructionGuidance(DiffusionGuidance):
 
         groups = [self._targets(output.images, output.azimuths_deg, output.elevations_deg, WHITE, 0)]
         for number in range(1, self.cfg.first_groups):
-            colour = self._colour(prompt, number)
+            colour = self._colour(number)
             turned = {**how, "azimuth_deg": reconstruction.turned_azimuth(number, self.cfg.n_view)}
             output = self.sample_views(prompt, seed + number, colour, **turned)
             groups.append(self._targets(output.images, output.azimuths_deg, output.elevations_deg, colour, 0))
@@ -108,16 +108,12 @@ class ReconstructionGuidance(DiffusionGuidance):
         with np.load(path, allow_pickle=False) as stored:
             self.targets = reconstruction.TargetViews.from_arrays(stored)
 
-    def _colour(self, prompt: PromptOutput, group: int) -> tuple[float, ...]:
-        """White and colours in turn, so that both white and coloured parts end somewhere."""
-        from imagedream import reconstruction
-
+    @staticmethod
+    def _colour(group: int) -> tuple[float, ...]:
+        """White and random colours in turn, so that both white and coloured parts end somewhere."""
         if group % 2 == 0:
             return WHITE
-        generator = step_generator(torch.initial_seed(), group, STREAM)
-        return tuple(
-            reconstruction.contrasting_colour([image.rgba for image in prompt.images], generator).tolist()
-        )
+        return tuple(torch.rand(3, generator=step_generator(torch.initial_seed(), group, STREAM)).tolist())
 
     def _targets(self, images: Tensor, azimuths_deg: Any, elevations_deg: Any, colour: Any, step: int) -> Any:
         from imagedream import reconstruction
@@ -181,7 +177,7 @@ class ReconstructionGuidance(DiffusionGuidance):
         azimuth = orthogonal_azimuths(reconstruction.turned_azimuth(group, cfg.n_view), cfg.n_view)
         cameras = on_device(self.cameras(elevation, azimuth, self.pipeline.image_size), self.device)
         out = render(cameras)
-        colour = torch.tensor(self._colour(prompt, group), device=self.device)
+        colour = torch.tensor(self._colour(group), device=self.device)
         settings = reconstruction.ReconstructionSettings(
             guidance_scale=self.guidance_scale,
             inversion_steps=cfg.inversion_steps,

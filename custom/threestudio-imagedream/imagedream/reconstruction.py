@@ -59,23 +59,6 @@ def turned_azimuth(number: int, views: int = 4) -> float:
     return fraction * 360 / views
 
 
-def contrasting_colour(
-    pictures: Sequence[Float[Tensor, "4 height width"]], generator: torch.Generator, draws: int = 16
-) -> Float[Tensor, " 3"]:
-    """A random colour that the object does not have, so that all of its outline is seen in front of it.
-
-    The one of some uniform draws that is farthest from the object's colours, but for the nearest 2 % of its pixels.
-
-    Args:
-        pictures: the object, straight alpha.
-        generator: of the draws.
-        draws: how many; with one the colour is uniform.
-    """
-    own = torch.cat([picture[:3, picture[3] > 0.5].t()[::8] for picture in pictures]).float().cpu()
-    drawn = torch.rand(draws, 3, generator=generator)
-    return drawn[torch.cdist(drawn, own).quantile(0.02, dim=1).argmax()] if len(own) else drawn[0]
-
-
 def ddim(
     network: Callable[[Tensor, Tensor], Tensor],
     scheduler: Any,

@@ -105,7 +105,7 @@ class DiffusionTraining(Training):
         self.conditioning = conditioning or ConditioningConfig()
         self.objective = objective or ObjectiveConfig()
         scheduler = DDIMScheduler(**scheduler_config)
-        check_scheduler(scheduler, self.objective)
+        check_scheduler(scheduler)
         channels, weights = base[0].config.latent_channels, self.objective.channel_weights
         if weights is not None and len(weights) != channels:
             raise ValueError(
@@ -185,7 +185,7 @@ class DiffusionTraining(Training):
         noisy = scheduler.add_noise(latents, noise, timesteps)
         output = predict_noise(self.model, noisy, timesteps, cameras, *condition.inputs)
         wanted = target(scheduler, latents, noise, timesteps)
-        return {"loss": weighted_loss(output, wanted, scheduler, timesteps, self.objective)}
+        return {"loss": weighted_loss(output, wanted, self.objective)}
 
     def finish(self) -> ImageDreamPipeline:
         """The whole model with the trained network."""

@@ -1,10 +1,9 @@
-"""What the network is trained to predict, and how much each noise level counts."""
+"""What the network is trained to predict at which noise levels, and how much each channel counts."""
 
 from collections.abc import Sequence
 
 import torch
 from diffusers import DDIMScheduler
-from diffusers.training_utils import compute_snr
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -14,8 +13,8 @@ from imagedream.workshop.training.train_config import ObjectiveConfig
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
-def check_scheduler(scheduler: DDIMScheduler, objective: ObjectiveConfig) -> None:
-    """Raise ValueError where a noise schedule does not go with its parametrisation or with the weights.
+def check_scheduler(scheduler: DDIMScheduler) -> None:
+    """Raise ValueError where a noise schedule does not go with its parametrisation.
 
     Zero terminal SNR (`scheduler.rescale_betas_zero_snr`, Lin et al., arXiv 2305.08891) makes the last level pure noise,
     as it is where sampling begins. There ε tells nothing of the picture, so the network must predict v or x₀, and the
@@ -37,11 +36,6 @@ def check_scheduler(scheduler: DDIMScheduler, objective: ObjectiveConfig) -> Non
             f"scheduler.rescale_betas_zero_snr is true, but scheduler.timestep_spacing is {config.timestep_spacing}, with "
             "which sampling never begins at the level without signal; use trailing"
         )
-    if objective.min_snr_gamma is not None:
-        raise ValueError(
-            "objective.min_snr_gamma gives the level without signal no weight at all, so with "
-            "scheduler.rescale_betas_zero_snr sampling would begin where nothing was learned; use one of the two"
-        )
 
 
 def target(
@@ -56,33 +50,16 @@ def target(
     return noise if scheduler.config.prediction_type == "epsilon" else latents
 
 
-def level_weights(
-    scheduler: DDIMScheduler, timesteps: Int[Tensor, " group"], gamma: float
-) -> Float[Tensor, " group"]:
-    """min-SNR-γ: what a squared error in the scheduler's parametrisation is multiplied with.
-
-    An error of x₀ is one of √SNR times its size in ε, and of √(SNR + 1) times in v.
-    """
-    snr = compute_snr(scheduler, timesteps)
-    of_x0 = snr.clamp(max=gamma)
-    return of_x0 / {"sample": 1, "epsilon": snr, "v_prediction": snr + 1}[scheduler.config.prediction_type]
-
-
 def weighted_loss(
     output: Float[Tensor, "group view c h w"],
     wanted: Float[Tensor, "group view c h w"],
-    scheduler: DDIMScheduler,
-    timesteps: Int[Tensor, " group"],
     objective: ObjectiveConfig,
 ) -> Float[Tensor, ""]:
-    """Mean squared error, each channel and each group's noise level with its weight."""
-    errors = mse_loss(output.float(), wanted, reduction="none").mean(dim=(1, 3, 4))
+    """Mean squared error, each channel with its weight."""
+    errors = mse_loss(output.float(), wanted, reduction="none").mean(dim=(0, 1, 3, 4))
     if objective.channel_weights is not None:
         weights = torch.tensor(objective.channel_weights, device=errors.device)
         errors = errors * (weights / weights.mean())
-    errors = errors.mean(dim=1)
-    if objective.min_snr_gamma is not None:
-        errors = errors * level_weights(scheduler, timesteps, objective.min_snr_gamma)
     return errors.mean()
 
 

@@ -266,12 +266,7 @@ class ConditioningConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Weights of the noise levels, see `imagedream.workshop.training.objectives`."""
-
-    min_snr_gamma: Positive | None = None
-    """min-SNR-γ weighting (Hang et al., arXiv 2303.09556; γ = 5 there): the loss, seen as one on x₀, counts
-    min(SNR, γ), so that the many easy, nearly clean levels do not outweigh the others. Null: all levels alike, as in the
-    paper."""
+    """Weights in the loss, see `imagedream.workshop.training.objectives`."""
 
     channel_weights: Annotated[list[float], Interval(gt=0)] | None = None
     """What the squared error of each latent channel is multiplied with, such as what a channel is worth in pixels; they
