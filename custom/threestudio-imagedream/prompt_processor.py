@@ -17,6 +17,7 @@ from imagedream.image_prompt.prompt import (
 )
 from imagedream.image_prompt.prompt_camera import PromptCamera
 from imagedream.runs.ranges import check_ranges
+from imagedream.runs.settings import as_written
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
 
@@ -123,7 +124,9 @@ class ImageDreamPromptProcessor(BaseObject):
         cfg = self.cfg
         ImageDreamPromptProcessor.preflight(cfg)
         self.output = PromptOutput(
-            ImageDreamPromptProcessor.read(cfg, cfg.image_size), cfg.prompt, cfg.negative_prompt
+            ImageDreamPromptProcessor.read(cfg, cfg.image_size),
+            as_written(cfg.prompt),
+            as_written(cfg.negative_prompt),
         )
 
     def __call__(self) -> PromptOutput:

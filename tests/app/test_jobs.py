@@ -75,7 +75,7 @@ def test_a_run_is_asked_for_made_and_found(runs, picture):
     assert asked.state == "queued"
     assert runs.path(asked, asked.order.picture).read_bytes() == b"picture"
     assert asked.order.picture == "picture.jpg"
-    assert "${" not in asked.order.caption
+    assert asked.order.caption == "a ${oc.env:HOME} car"
     done = steps_until(runs, asked.key, "done")
     assert (done.error, done.process) == ("", None)
     assert [path.name for path in runs.files(done)] == ["model.glb", "model-obj.zip", "log.txt"]

@@ -89,6 +89,9 @@ def test_settings_are_objects_of_a_bounded_size(changed, file, text, message):
         ("vae force_upcast", "no", "force_upcast is 'no', must be bool"),
         ("encoder embed_dim", [24], "embed_dim is .24., must be int"),
         ("index guidance_scale", float("inf"), "guidance_scale is inf, must be float"),
+        ("index guidance_scale", -5.0, "guidance_scale is -5.0, must be at least 0"),
+        ("index num_inference_steps", 10**6, "num_inference_steps is 1000000, .* at most 1000"),
+        ("index refine_strength", 3.0, "refine_strength is 3.0, must be from 0"),
         ("scheduler beta_start", "0", "beta_start is '0', must be float"),
         ("vae _class_name", "AutoencoderTiny", "is of a 'AutoencoderTiny', must be AutoencoderKL"),
         # numbers that make no model

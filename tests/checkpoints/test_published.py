@@ -118,7 +118,8 @@ def test_stable_diffusion_starts_without_influence_of_cameras(form, tmp_path):
 
 
 def test_missing_unexpected_and_misshapen_weights_stop_it_before_anything_is_read(tmp_path):
-    state = official_state(reduced_pipeline("pixel"))
+    whole = official_state(reduced_pipeline("pixel"))
+    state = dict(whole)
     for index in range(3):
         state[f"model.diffusion_model.surprise.{index}.weight"] = torch.zeros(2)
     del state["model.diffusion_model.out.2.bias"]
@@ -133,6 +134,10 @@ def test_missing_unexpected_and_misshapen_weights_stop_it_before_anything_is_rea
         "vae_model.quant_conv.bias (5,) instead of (8,)",
     ):
         assert part in str(error.value)
+    whole["clip_model.model.token_embedding.weight"] = torch.zeros(0, 64)
+    torch.save(whole, tmp_path / "m.pt")
+    with pytest.raises(checkpoints.CheckpointError, match="1 tensors hold nothing: clip_model"):
+        checkpoints.load(tmp_path / "m.pt")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from imagedream.runs.settings import (
     Preset,
     apply_presets,
     as_typed,
+    as_written,
     choose,
     cuda_memory,
     read_presets,
@@ -142,6 +143,7 @@ TEXTS = [
         "'x'",
     ),
     *("yes", "null", "~", "1984", "001", "1e5", "0,5", "a = b", "# no", "- no", "* no", "@no", "%no", "\\"),
+    *("${oc.env:HOME}", "$${a} \\${b}", "${", "{$}"),
     *(" robot ", "機器人 🤖 روبوت", "a\nb\x00\x1b\u2028", "~/robot", "?", "!x", "|", ">", "`x`", "$x"),
 ]
 
@@ -151,7 +153,7 @@ def test_a_caption_arrives_as_typed(text):
     found = OmegaConf.from_dotlist([as_typed(f"system.prompt_processor.prompt={text}")])
     for _ in range(3):  # the hosts read it over and over
         found = OmegaConf.create(OmegaConf.to_container(found, resolve=True))
-    assert found.system.prompt_processor.prompt == text
+    assert as_written(found.system.prompt_processor.prompt) == text
 
 
 HOME = str(Path.home())

@@ -105,6 +105,9 @@ class ImageDreamPipeline(DiffusionPipeline):
         refine_strength: likewise; 1 samples from noise, as the paper does. Below 1 the views are predicted in one step,
             noised again, and sampled from there: the share of the steps that is taken. One step says what is likely, without
             the sampler's errors, but blurred; a small network gains by beginning there.
+
+    Raises:
+        ValueError: one of these numbers is out of its range.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class ImageDreamPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             refine_strength=refine_strength,
         )
+        self.check_inputs((negative_prompt,), guidance_scale, num_inference_steps, refine_strength)
 
     model_cpu_offload_seq = "encoder->unet->vae"
     _callback_tensor_inputs = ("latents",)

@@ -384,7 +384,7 @@ def test_what_does_not_hold_together_is_one_line(damage, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_numbers_without_data_and_too_many_instances_are_refused_before_they_are_made(tmp_path):
+def test_numbers_without_data_and_too_many_instances_are_refused_before_they_are_made(tmp_path, monkeypatch):
     scene = Scene()
     del scene.tree["accessors"][0]["bufferView"]
     with pytest.raises(MeshError, match="POSITION has no data"):
@@ -393,4 +393,10 @@ def test_numbers_without_data_and_too_many_instances_are_refused_before_they_are
     scene.tree["accessors"].append({"count": 20_000_000, "componentType": 5126, "type": "VEC3", "sparse": {}})
     scene.tree["nodes"][0]["extensions"] = {"EXT_mesh_gpu_instancing": {"attributes": {"TRANSLATION": 3}}}
     with pytest.raises(MeshError, match="claims 60,000,000 vertices"):
+        load_parts(scene.write(tmp_path / "square.glb"))
+    scene = Scene()
+    scene.tree["nodes"] *= 3
+    scene.tree["scenes"] = [{"nodes": [0, 1, 2]}]
+    monkeypatch.setattr("imagedream.mesh.source.MAX_PARTS", 2)
+    with pytest.raises(MeshError, match="more than 2 parts"):
         load_parts(scene.write(tmp_path / "square.glb"))

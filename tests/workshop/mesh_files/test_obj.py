@@ -116,6 +116,12 @@ def test_what_is_not_there_is_named(material, options, said, tmp_path):
         assert any(f"square.obj: {sentence}" in one for one in heard), heard
 
 
+def test_a_texture_as_ambient_colour_alone_is_the_colour_and_named(tmp_path):
+    said = []
+    assert corners(write(tmp_path, "map_Ka My Tex.png"), warn=said.append) == FOUR
+    assert "(map_Ka), shown as its colour" in said[0]
+
+
 def test_a_texture_without_coordinates_is_named(tmp_path):
     path, said = write(tmp_path, "Kd 1 0 0\nmap_Kd My Tex.png"), []
     path.write_text(re.sub(r"/\d|vt .*\n", "", path.read_text()))
@@ -165,4 +171,8 @@ def test_a_ply_file_with_a_texture(name, tmp_path):
 def test_a_shape_of_too_many_vertices_is_refused_before_it_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr("imagedream.workshop.mesh_files.source.MAX_ELEMENTS", 6)
     with pytest.raises(MeshError, match="claims 7 vertices and indices, the limit is 6"):
+        load_parts(write(tmp_path))
+    monkeypatch.undo()
+    monkeypatch.setattr("imagedream.mesh.source.MAX_PARTS", 0)
+    with pytest.raises(MeshError, match="more than 0 parts"):
         load_parts(write(tmp_path))

@@ -117,10 +117,10 @@ def load(
     components = {**models, "scheduler": _scheduler(blueprint.scheduler, path), **blueprint.pipeline}
     with refusing(str(path)):
         check_arguments(ImageDreamPipeline, components, "model_index.json")
+        pipeline = ImageDreamPipeline(**components)
     logger.info("%s: %s", describe_source(source), blueprint.description)
     for part, model in models.items():
         _fill(model, blueprint.tensors, blueprint.parts[part].piece, dtype)
-    pipeline = ImageDreamPipeline(**components)
     if adapter is not None:
         merge_adapter(pipeline.unet, adapter, adapter_scale)
     return pipeline.to(device)
@@ -288,6 +288,9 @@ def _empty_models(blueprint: Blueprint, path: Path) -> dict[Part, Any]:
     problem = differences(expected, found, unexpected)
     if problem:
         raise CheckpointError(f"{path} looks like {blueprint.description}, but does not fit: {problem}")
+    empty = sorted(name for name in used if 0 in known.get(name, ()))
+    if empty:
+        raise CheckpointError(f"{path}: {len(empty)} tensors hold nothing: {', '.join(empty[:3])}")
     other = sorted(name for name in used if not blueprint.tensors.places[name].floating)
     if other:
         raise CheckpointError(

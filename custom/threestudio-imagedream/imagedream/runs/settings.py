@@ -117,6 +117,8 @@ def flatten(tree: Mapping[Any, Any], prefix: str = "", brackets: bool = False) -
 _CAPTION = re.compile(r"(negative_)?prompt|prompt_(front|side|back|overhead)|description")
 _TEXT = re.compile(r"(\w+_)?(name|tag|paths?|dir|weights|timestamp|resume)")
 """Last parts of keys whose type no dataclass declares, by threestudio's names."""
+_APART = "$\ufeff{"
+"""A `${` that omegaconf takes for text, however often it resolves a config; tokenizers pass over the mark in it."""
 _UNREADABLE = (yaml.YAMLError, OmegaConfBaseException)
 
 
@@ -143,7 +145,7 @@ def as_typed(override: str, declared: Any = None) -> str:
         raise ValueError(f"{override!r} is not an override; write key=value, for example tag=chair")
     kind, name = _declared_type(key, declared), (re.findall(r"[^.\[\]]*[^.\[\]\d]", key) or [""])[-1]
     if _CAPTION.fullmatch(name):
-        return write_override(key, typed)
+        return write_override(key, typed.replace("${", _APART))
     value, problem = None, ""
     try:
         _, value = read_override(override)
@@ -167,6 +169,15 @@ def as_typed(override: str, declared: Any = None) -> str:
     if number and re.fullmatch(r"0\d+|\d+[eE]\d+", typed):  # 010 is 8 in YAML, and 1e4 no whole number
         return write_override(key, int(float(typed)))
     return override if number or nothing or typed == "~" else write_override(key, with_home(typed))
+
+
+def as_written(caption: str) -> str:
+    """A caption from a config as it was typed: with `${`, which `as_typed` keeps from being an interpolation.
+
+    >>> as_written(as_typed("prompt=${5}").removeprefix("prompt="))
+    '${5}'
+    """
+    return caption.replace(_APART, "${")
 
 
 def _declared_type(key: str, declared: Any) -> Any:

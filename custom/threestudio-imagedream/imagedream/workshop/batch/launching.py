@@ -57,16 +57,8 @@ def check(launch: "Launch") -> None:
 
 
 def plain_text(caption: str) -> str:
-    """A caption without control characters and `${...}`.
-
-    omegaconf would replace the latter, with environment variables too, and does so several times over, so that it cannot be
-    escaped; it is broken up instead.
-
-    >>> plain_text("it's ${oc.env:HOME}: 1")
-    "it's $ {oc.env:HOME}: 1"
-    """
-    shown = "".join(character if character.isprintable() else " " for character in caption)
-    return shown.replace("${", "$ {")
+    """A caption on one line, without control characters."""
+    return "".join(character if character.isprintable() else " " for character in caption)
 
 
 @dataclass(frozen=True)

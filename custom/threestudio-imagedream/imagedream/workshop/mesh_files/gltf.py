@@ -170,7 +170,8 @@ class _Gltf:
         indices = (
             self._entry("accessors", primitive["indices"], "indices") if "indices" in primitive else vertices
         )
-        self._source.claim((_whole(vertices, "count") + _whole(indices, "count")) * len(instances))
+        elements = _whole(vertices, "count") + _whole(indices, "count")
+        self._source.claim(elements * len(instances), len(instances))
         packed = primitive.get("extensions", {}).get("KHR_draco_mesh_compression")
         values, index = ({}, None) if packed is None else self._draco(packed, attributes)
         for name in attributes:

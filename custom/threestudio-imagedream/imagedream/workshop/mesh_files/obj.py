@@ -27,6 +27,7 @@ def load_obj(source: MeshSource) -> list[trimesh.Trimesh]:
     """
     text = re.sub(r"\\\r?\n", " ", source.path.read_bytes().decode("utf-8-sig", errors="replace"))
     source.claim(sum(len(re.findall(rf"^{line}\s", text, re.MULTILINE)) for line in ("v", "f", "f", "f")))
+    source.claim(0, len(re.findall(r"^[ \t]*usemtl\s", text, re.MULTILINE)))
     materials = _Materials(source)
     for line in re.findall(r"^[ \t]*mtllib[ \t]+(.+)", text, re.MULTILINE):
         materials.read(line.strip())
@@ -82,6 +83,11 @@ class _Materials:
         if name and name not in self._lines:
             self._source.warn(f"material {name} is not there, shown without")
         lines = self._lines.get(name, {})
+        if lines.get("map_ka") and not lines.get("map_kd"):
+            self._source.warn(
+                f"material {name} has a texture as its ambient colour only (map_Ka), shown as its colour"
+            )
+            lines["map_kd"] = lines["map_ka"]
         base, holes, shining = (self._texture(lines.get(f"map_{what}"), uv) for what in ("kd", "d", "ke"))
         if base is not None and holes is not None:
             alpha = (

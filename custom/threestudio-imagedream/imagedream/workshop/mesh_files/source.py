@@ -21,6 +21,9 @@ MAX_BYTES = 2**30
 MAX_ELEMENTS = 30_000_000
 """Most vertices and indices that all parts of an object may have together; about 5 GB in memory when they are rendered."""
 
+MAX_PARTS = 10_000
+"""Most parts of an object: a part costs milliseconds however small it is."""
+
 Warn = Callable[[str], None]
 """What is done with a sentence about something that is not shown as the file means it."""
 
@@ -42,7 +45,7 @@ class MeshSource:
         if not self.path.is_file():
             raise FileNotFoundError(f"mesh file {path} does not exist or is no regular file")
         self._warn, self._said = warn, set[str]()
-        self._bytes = self._pixels = self._elements = 0
+        self._bytes = self._pixels = self._elements = self._parts = 0
         self._count(self.path)
 
     def warn(self, message: str) -> None:
@@ -51,12 +54,17 @@ class MeshSource:
             self._said.add(message)
             self._warn(f"{self.path.name}: {message}")
 
-    def claim(self, elements: int) -> None:
-        """Raise MeshError if the vertices and indices, with those of all calls before, are too many; called before they are made."""
+    def claim(self, elements: int, parts: int = 0) -> None:
+        """Raise MeshError if vertices and indices, or parts, are too many with those of all calls before; called before they are made."""
         self._elements += elements
+        self._parts += parts
         if self._elements > MAX_ELEMENTS:
             raise MeshError(
                 f"it claims {self._elements:,} vertices and indices, the limit is {MAX_ELEMENTS:,}"
+            )
+        if self._parts > MAX_PARTS:
+            raise MeshError(
+                f"it has more than {MAX_PARTS:,} parts (a part is a material of a mesh, each time it is shown), the limit; join them"
             )
 
     def claim_pixels(self, pixels: int) -> None:
