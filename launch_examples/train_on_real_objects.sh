@@ -7,9 +7,11 @@ meshes=$(realpath "$1") split=$(realpath "$2") captions=${3:-auto}
 cd "$(dirname "$0")/.."
 python -m imagedream render "$meshes" --captions "$captions" --only "$split:train" --out data/real/train \
     --size 64 --views 16 --rings 2 --elevation-deg 0 20 --fov-y-deg 45 50 --relative-distance 0.71 0.75 --light prompts
+python -m imagedream train --config configs/train/toybox-decoder.yaml
 python -m imagedream train --config configs/train/toybox-real.yaml
 # the mean with the weights that it started from keeps what they know of toys
 python -m imagedream assemble --network outputs/train/toybox-real --average toybox --out outputs/toybox-real \
+    --autoencoder outputs/train/toybox-decoder \
     --guidance-scale 1 --refine-strength 0.5 --num-inference-steps 10
 for weights in toybox outputs/toybox-real; do
     python -m imagedream evaluate views --weights "$weights" --n 32 --out "outputs/measured/$weights/toys"

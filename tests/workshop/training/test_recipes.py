@@ -90,6 +90,36 @@ def test_the_other_recipes_and_the_cameras_of_the_ablation(recipe, tmp_path, nam
     assert checkpoints.load(tmp_path / "model").unet.config.cameras == cameras
 
 
+def test_the_decoder_learns_alone(recipe, tmp_path):
+    overrides = [
+        f"out={tmp_path}",
+        f"data.rendered.folders=[{recipe / 'shards'}]",
+        "data.rendered.image_size=16",
+    ]
+    overrides += [
+        f"data.cache={recipe / 'cache'}",
+        "data.sample.image_size=16",
+        "data.objects=2",
+        "data.workers=1",
+    ]
+    overrides += [
+        "data.validation_objects=1",
+        "data.batch_size=1",
+        "data.loader_workers=0",
+        "precision=32-true",
+    ]
+    train(
+        CONFIGS / "toybox-decoder.yaml",
+        [*overrides, "devices=1", "steps=2", "validate_every=2", "log_every=1"],
+    )
+    before, after = (checkpoints.load_part(where, "vae")[0] for where in ("toybox", str(tmp_path / "model")))
+    assert after.config.scaling_factor == before.config.scaling_factor
+    trained = dict(after.named_parameters())
+    for name, value in before.named_parameters():
+        moved = not torch.allclose(trained[name], value.float(), atol=0)
+        assert moved == name.startswith(("decoder", "post_quant_conv")), name
+
+
 def test_the_papers_numbers():
     # paper §4: 60K steps, batch 256 with accumulation 2, prompt dropout 0.1, learning rates 1e-4 and 1e-5
     for name, rate, learn in (
