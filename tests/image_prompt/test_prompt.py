@@ -275,11 +275,40 @@ def test_the_endings_of_phones(tmp_path, name):
     assert_box_prompt(prompt, tolerance=12 / 255)
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
-    values = np.full((160, 120), 65535, np.uint16)
-    values[20:100, 30:70] = 20000  # 20000 / 65535 * 255 = 77.8
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path, bits, caplog):
+    white = 2**bits - 1
+    values = np.full((160, 120), white, np.uint16)
+    values[20:100, 30:70] = round(white * 0.3)  # 0.3 * 255 = 76.5
     prompt = load_image_prompt(saved(tmp_path, PIL.Image.fromarray(values), "16.png"), 64)
-    assert_box_prompt(prompt, colour=(78, 78, 78))
+    assert_box_prompt(prompt, colour=(77, 77, 77))
+    assert (f"no grey in it is more than {white} of 65535: taken for {bits} bits" in caplog.text) == (
+        bits < 16
+    )
+
+
+def test_a_layer_saved_half_transparent_is_made_opaque():
+    pixels = np.array(cut_out())
+    pixels[..., 3] //= 4
+    prompt = prepare_image_prompt(PIL.Image.fromarray(pixels, "RGBA"), 64)
+    assert_box_prompt(prompt)
+    assert warned(prompt, "no part of the picture is more than 25% opaque")
+
+
+def test_inverted_transparency_is_doubted():
+    pixels = np.array(cut_out())
+    pixels[..., 3] = 255 - pixels[..., 3]
+    pixels[::7, ::9, :3] = 90  # so that something stands out
+    prompt = prepare_image_prompt(PIL.Image.fromarray(pixels, "RGBA"), 64)
+    assert warned(prompt, "17% of the picture is a transparent hole: if the object is there")
+
+
+def test_a_small_object_in_a_large_picture_is_cut_out_closely():
+    picture = PIL.Image.new("RGB", (1400, 1300), "white")
+    picture.paste(PIL.Image.new("RGB", (30, 60), ORANGE), (800, 400))
+    prompt = prepare_image_prompt(picture, 64)
+    assert_box_prompt(prompt, tolerance=8 / 255)
+    assert warned(prompt, "the object is tiny")
 
 
 def test_half_transparent_colours_are_not_darkened():

@@ -13,7 +13,7 @@ import PIL.Image
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from imagedream.image_prompt.regions import grown, reached, small_pieces
+from imagedream.image_prompt.regions import box_of, grown, reached, small_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,27 @@ def _object_alpha(
     rgb: UInt8[ndarray, "height width 3"],
 ) -> tuple[str, UInt8[ndarray, "height width"], list[str]]:
     alpha = _rembg_alpha(rgb)
-    return ("rembg", alpha, []) if alpha is not None else ("grabcut", *_grabcut_alpha(rgb))
+    if alpha is not None:
+        return "rembg", alpha, []
+    alpha, doubts = _grabcut_alpha(rgb)
+    around = _around_small_object(alpha)
+    if around is not None:
+        closer, closer_doubts = _grabcut_alpha(rgb[around])
+        if closer.any():
+            alpha, doubts = np.zeros_like(alpha), closer_doubts
+            alpha[around] = closer
+    return "grabcut", alpha, doubts
+
+
+def _around_small_object(alpha: UInt8[ndarray, "height width"]) -> tuple[slice, slice] | None:
+    """Rows and columns of an object and half its length around it, where GrabCut sees more of it there; else None."""
+    found = alpha > 127
+    if not found.any() or max(alpha.shape) <= _CUT_SIDE:
+        return None
+    box = box_of(found)
+    margin = max(lines.stop - lines.start for lines in box) // 2 + 8
+    around = tuple(slice(max(0, lines.start - margin), lines.stop + margin) for lines in box)
+    return around if max(alpha[around].shape) < 0.6 * max(alpha.shape) else None
 
 
 def _within_bars(rgb: UInt8[ndarray, "height width 3"]) -> tuple[slice, slice] | None:

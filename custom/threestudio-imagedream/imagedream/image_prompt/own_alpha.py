@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from imagedream.image_prompt.regions import Pixels, grown, reached, small_pieces
+from imagedream.image_prompt.regions import Pixels, box_of, grown, reached, small_pieces
 
 VISIBLE_ALPHA = 0.05
 """From this opacity on a pixel counts as part of the object."""
@@ -36,12 +36,6 @@ def outline_shape(alpha: UInt8[ndarray, "height width"]) -> str:
     return "ellipse" if (outside == (y[:, None] ** 2 + x**2 > 1)).mean() > 0.97 else "object"
 
 
-def box_of(pixels: Pixels) -> tuple[slice, slice]:
-    """Rows and columns from the first to the last pixel."""
-    lines = (np.flatnonzero(pixels.any(axis)) for axis in (1, 0))
-    return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in lines)
-
-
 def without_specks(alpha: UInt8[ndarray, "height width"]) -> tuple[UInt8[ndarray, "height width"], list[str]]:
     """Alpha without specks, and what is to be said about it."""
     specks = small_pieces(visible(alpha), SPECK, 0.0)
@@ -49,6 +43,19 @@ def without_specks(alpha: UInt8[ndarray, "height width"]) -> tuple[UInt8[ndarray
         return alpha, []
     return np.where(grown(specks, 1) & ~(visible(alpha) & ~specks), 0, alpha), [
         f"specks of {specks.sum()} pixels were left out"
+    ]
+
+
+def fully_opaque(
+    rgba: UInt8[ndarray, "height width 4"],
+) -> tuple[UInt8[ndarray, "height width 4"], list[str]]:
+    """The picture with its most opaque pixel opaque, as where a layer was saved half transparent."""
+    most = int(rgba[..., 3].max())
+    if not VISIBLE_ALPHA * 255 < most < 250:
+        return rgba, []
+    rgba = np.dstack([rgba[..., :3], (rgba[..., 3] * (255 / most)).round().astype(np.uint8)])
+    return rgba, [
+        f"no part of the picture is more than {most / 255:.0%} opaque; all were made more so, up to 100%"
     ]
 
 

@@ -22,13 +22,13 @@ from imagedream.image_prompt.background_removal import clean_edges, remove_backg
 from imagedream.image_prompt.own_alpha import (
     SPECK,
     VISIBLE_ALPHA,
-    box_of,
+    fully_opaque,
     outline_shape,
     visible,
     without_shadow,
     without_specks,
 )
-from imagedream.image_prompt.regions import small_pieces
+from imagedream.image_prompt.regions import box_of, reached, small_pieces
 from imagedream.pictures import FORMATS, MAX_PIXELS
 from imagedream.runs.files import atomic_path
 
@@ -146,13 +146,15 @@ def _cut_out(
     A few transparent pixels, rounded corners, a margin: such transparency cuts no object out, so the background is removed
     from what it leaves.
     """
+    pixels, raised = fully_opaque(pixels)
     pixels, faint = without_shadow(pixels)
+    said = raised + faint
     alpha = pixels[..., 3]
     seen = visible(alpha)
     seen &= ~small_pieces(seen, SPECK, 0.0)
     shape = outline_shape(alpha) if seen.any() else "object"
     if shape == "object":
-        return "alpha", pixels, faint
+        return "alpha", pixels, said
     box = box_of(seen)
     beside_border = any(
         within.start < 2 or within.stop > side - 2 for within, side in zip(box, alpha.shape, strict=True)
@@ -164,7 +166,12 @@ def _cut_out(
     )
     if shape == "ellipse" or not beside_border:
         one_colour = np.ptp(pixels[alpha > 250][:, :3], axis=0).max(initial=0) < 40
-        return "alpha", pixels, faint + ([] if one_colour else kept)
+        return "alpha", pixels, said + ([] if one_colour else kept)
+    hole = float((~seen[box] & ~reached(~seen[box])).mean())
+    if hole > 0.05:
+        said.append(
+            f"{hole:.0%} of the picture is a transparent hole: if the object is there, its transparency is inverted"
+        )
     # what is transparent takes the colour of the nearest pixel that is not
     _, nearest = cv2.distanceTransformWithLabels(
         (~seen[box]).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
@@ -173,17 +180,17 @@ def _cut_out(
     colours[nearest[seen[box]]] = pixels[box][seen[box]][:, :3]
     removal, found, doubts = remove_background(colours[nearest])
     share = float(visible(found[..., 3]).mean())
-    if not seen.all() or (alpha < 128).any():
+    if not seen.all() or raised:
         if not 0.02 < share < 0.98:
-            return "alpha", pixels, faint + kept
+            return "alpha", pixels, said + kept
         doubts = (
             "the picture's transparency cuts no object out of it, so its background was removed",
             *doubts,
         )
     result = np.zeros_like(pixels)
     result[box] = found
-    result[..., 3] = np.minimum(result[..., 3], alpha * (255 / alpha.max()))
-    return removal, result, list(doubts)
+    result[..., 3] = np.minimum(result[..., 3], alpha)
+    return removal, result, [*said, *doubts]
 
 
 _REMOVAL_WORDS = {
@@ -345,7 +352,12 @@ def _to_rgba(image: PIL.Image.Image) -> UInt8[ndarray, "height width 4"]:
     """Any Pillow mode as straight 8-bit sRGB with alpha, at most `_WORKING_SIDE` pixels long."""
     if image.mode.startswith("I"):  # more than 8 bits of grey: Pillow would clip at 255, so scale
         values, key = np.asarray(image), image.info.get("transparency")
-        white = 65535 if values.max() <= 65535 else 2**31 - 1
+        bits = next(bits for bits in (8, 10, 12, 16, 31) if values.max() < 2**bits)
+        white = 2**bits - 1
+        if bits < 16:
+            logger.warning(
+                "picture: no grey in it is more than %d of %d: taken for %d bits", values.max(), 65535, bits
+            )
         grey = np.concatenate(
             [
                 (rows.clip(0, white) * (255 / white)).round().astype(np.uint8)

@@ -22,6 +22,12 @@ def reached(passable: Pixels, start: Pixels | None = None) -> Pixels:
     return np.isin(pieces, np.unique(pieces[start & passable])) & passable
 
 
+def box_of(pixels: Pixels) -> tuple[slice, slice]:
+    """Rows and columns from the first to the last pixel."""
+    lines = (np.flatnonzero(pixels.any(axis)) for axis in (1, 0))
+    return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in lines)
+
+
 def small_pieces(pixels: Pixels, fraction: float, of_picture: float = 0.05) -> Pixels:
     """The connected pieces smaller than `fraction` of the largest (or of `of_picture` of the picture, if that is more)."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)

@@ -2,8 +2,8 @@
 
 import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -98,7 +98,8 @@ def _fits(value: Any, annotation: Any) -> bool:
     if kind in (int, float):  # True is no number
         if kind is int and not (isinstance(value, int) and value >= 0):
             return False
-        return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and abs(value) <= sys.float_info.max  # also of whole numbers, which may be larger
     if kind in (list, tuple, Sequence):
         is_list = isinstance(value, list | tuple)
         return is_list and all(_fits(one, inside[0]) for one in value if inside)

@@ -9,6 +9,7 @@ Numbers are finite. What an annotation does not speak of (any text, mappings, `A
 
 import math
 import operator
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import NoneType, UnionType
@@ -141,7 +142,7 @@ def fits(value: Any, kind: Any) -> bool:
         return _is_list(value) and all(fits(item, arguments[0]) for item in value)
     if kind in (int, float):
         number = isinstance(value, kind | int) and not isinstance(value, bool)
-        return number and math.isfinite(value)
+        return number and abs(value) <= sys.float_info.max  # also of whole numbers, which may be larger
     return kind is Any or isinstance(value, kind)
 
 

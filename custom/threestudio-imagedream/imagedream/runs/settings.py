@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
+from decimal import Decimal
 from functools import reduce
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -166,8 +167,10 @@ def as_typed(override: str, declared: Any = None) -> str:
             raise ValueError(f"override {override!r} cannot be read: {problem}")
         return override
     number = isinstance(value, int | float) and ":" not in typed  # 1:30 is 90 in YAML
-    if number and re.fullmatch(r"0\d+|\d+[eE]\d+", typed):  # 010 is 8 in YAML, and 1e4 no whole number
-        return write_override(key, int(float(typed)))
+    if (
+        number and abs(value) < math.inf and re.fullmatch(r"0\d+|\d+[eE]\d+", typed)
+    ):  # 010 is 8 in YAML, and 1e4 no whole number
+        return write_override(key, int(Decimal(typed)))
     return override if number or nothing or typed == "~" else write_override(key, with_home(typed))
 
 
