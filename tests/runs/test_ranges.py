@@ -28,6 +28,7 @@ class Settings:
     sizes: Annotated[Any, PerStage, Interval(ge=1, le=64)] = 8
     weight: Annotated[Any, Schedule(Fraction)] = 0.5
     free: float = 0.0
+    flag: bool = False
     text: str = ""
 
     def __post_init__(self):
@@ -37,7 +38,7 @@ class Settings:
 @pytest.mark.parametrize(
     "values",
     [
-        {"count": 10**9, "limit": 2, "pair": (45, 45), "sizes": [1, 64], "free": -1e30, "text": 5},
+        {"count": 10**9, "limit": 2, "pair": (45, 45), "sizes": [1, 64], "free": -1e30, "flag": 1, "text": 5},
         {"weight": [1.0, 0.0, 100]},  # value, value, last step
         {"weight": [50, 0.0, 1.0, 100]},  # first step before them
         {"weight": [50, 0.0, 1.0, 100, 0.5, 300]},
@@ -73,6 +74,10 @@ def test_what_is_allowed(values):
         ({"weight": None}, "some.weight"),
         ({"free": math.inf}, "some.free is inf, must be a number"),
         ({"free": "0,5"}, "some.free is '0,5'"),
+        ({"free": 10**400}, "must be a number"),
+        ({"flag": "maybe"}, "some.flag is 'maybe', must be true or false"),
+        ({"flag": 2}, "some.flag is 2"),
+        ({"flag": [True]}, "some.flag"),
     ],
 )
 def test_what_is_not(values, message):
@@ -100,7 +105,9 @@ def test_no_number_is_infinite_or_none(tree, name):
         ("seed", [-1, 2**32, "abc"]),
         ("trainer.max_steps", [-1, "100k", None, 1e30]),
         ("trainer.accumulate_grad_batches", [0]),
-        ("trainer.val_check_interval", [0, []]),
+        ("trainer.val_check_interval", [0, [], "1,5"]),
+        ("trainer.enable_progress_bar", ["5%", 5, [True]]),
+        ("checkpoint.save_last", ["1,5", [[5]]]),
         ("trainer.gradient_clip_val", [-1, "nan"]),
         ("checkpoint.save_top_k", [-2, []]),
         ("data.n_test_views", [0, -1]),
@@ -109,7 +116,8 @@ def test_no_number_is_infinite_or_none(tree, name):
         ("system.optimizer.params.geometry.encoding.lr", [-1, "abc"]),
         ("system.optimizer.args.betas", [[0.9], [0.9, 1], "abc"]),
         ("system.renderer.num_samples_per_ray", [0, -5]),
-        ("system.renderer.radius", [0, math.nan]),
+        ("system.renderer.radius", [0, math.nan, {"a": 5}, 10**400]),
+        ("system.guidance.n_view", [0, "1+1", None, [5], {}]),
         ("system.geometry.pos_encoding_config.log2_hashmap_size", [64, 2.5]),
         ("system.background.random_aug_prob", [2, "inf"]),
         ("trainer.something.nobody.knows", [math.nan, [math.inf]]),

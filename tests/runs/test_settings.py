@@ -1,5 +1,6 @@
 """Bases and presets, with files made here; those that ship are in test_presets.py."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,8 @@ def test_a_text_arrives_as_typed(key, text):
         ("steps=2E3", 2000),
         ("steps=010", 10),
         ("steps=-0.5e1", -5.0),
+        ("steps=1e400", math.inf),
+        ("steps=1e30", 10**30),
         ("weight=[0, 1.0, 0.5, 100]", [0, 1.0, 0.5, 100]),
         ("flag=true", True),
         ("anything=null", None),

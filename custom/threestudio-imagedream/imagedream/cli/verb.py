@@ -1,5 +1,6 @@
 """What all verbs share."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,8 +60,8 @@ def check_ending(path: Path, allowed: Sequence[str]) -> None:
 
 
 def check_least(option: str, value: float | int | None, least: int, remark: str = "") -> None:
-    """Raise ValueError for a number that is given and below what is allowed."""
-    if value is not None and value < least:
+    """Raise ValueError for a number that is given and below what is allowed, or not finite."""
+    if value is not None and not least <= value < math.inf:
         raise ValueError(f"{option} is {value}, must be at least {least}{remark}")
 
 

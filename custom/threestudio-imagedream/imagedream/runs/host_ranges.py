@@ -1,10 +1,11 @@
 """Ranges of the keys that are threestudio's and Lightning's, whose own classes do not say them; the same in both hosts."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Interval, Predicate
 
 from imagedream.runs.ranges import (
     AscendingPair,
@@ -14,6 +15,7 @@ from imagedream.runs.ranges import (
     Fraction,
     Length,
     NotNegative,
+    OneOf,
     Positive,
     Rate,
     Schedule,
@@ -22,7 +24,12 @@ from imagedream.runs.ranges import (
     check_finite,
     check_value,
 )
-from imagedream.runs.settings import flatten
+
+
+def written_DD_HH_MM_SS(text: str) -> bool:
+    """Whether it is a time as Lightning takes it, 00:01:30:00 for example."""
+    return re.fullmatch(r"\d\d(:\d\d){3}", text) is not None
+
 
 HOST_RANGES: dict[str, Any] = {
     "seed": Seed,
@@ -32,7 +39,8 @@ HOST_RANGES: dict[str, Any] = {
     "trainer.min_epochs": CountOrZero | None,
     "trainer.accumulate_grad_batches": Count,
     "trainer.gradient_clip_val": NotNegative | None,
-    "trainer.val_check_interval": Positive | str | None,
+    "trainer.val_check_interval": Positive | Annotated[str, Predicate(written_DD_HH_MM_SS)] | None,
+    "trainer.enable_*": bool | None,
     "trainer.check_val_every_n_epoch": Count | None,
     "trainer.log_every_n_steps": CountOrZero | None,
     "trainer.num_sanity_val_steps": Annotated[int, Ge(-1)] | None,
@@ -42,6 +50,7 @@ HOST_RANGES: dict[str, Any] = {
     "trainer.reload_dataloaders_every_n_epochs": CountOrZero,
     "checkpoint.every_n_*": CountOrZero | None,
     "checkpoint.save_top_k": Annotated[int, Ge(-1)],
+    "checkpoint.save_last": Annotated[Any, OneOf("link")] | bool | None,
     "data.n_*": Size,
     "data.eval_height": Size,
     "data.eval_width": Size,
@@ -55,8 +64,10 @@ HOST_RANGES: dict[str, Any] = {
     "system.loss.lambda_*": Annotated[Any, Schedule(NotNegative)],
     "system.guidance*_step_percent": Annotated[Any, Schedule(Fraction)],
     "system.guidance*.guidance_scale": Annotated[Any, Schedule(NotNegative)],
+    "system.guidance*.n_view": Size,
     "system.optimizer.*lr": Rate,
     "system.optimizer.*eps": NotNegative,
+    "system.optimizer.*fused": bool | None,
     "system.optimizer.*weight_decay": Rate,
     "system.optimizer.*betas": Annotated[tuple[float, float], Interval(ge=0, lt=1)],
     "system.*.radius": Length,
@@ -92,7 +103,15 @@ def check_experiment(cfg: Mapping[str, Any]) -> None:
         cfg: as plain mappings, interpolations resolved.
     """
     check_finite(cfg)
-    for name, value in flatten(cfg).items():
+    for name, value in _named(cfg):
         for pattern, kind in HOST_RANGES.items():
             if fnmatchcase(name, pattern):
                 check_value(name, value, kind)
+
+
+def _named(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys with dots and what they hold, mappings too: one may stand where a number should."""
+    for key, value in tree.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, Mapping):
+            yield from _named(value, f"{prefix}{key}.")

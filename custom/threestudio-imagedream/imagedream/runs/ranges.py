@@ -109,7 +109,7 @@ def check_ranges(settings: Any, section: str = "") -> None:
 
 def limits(kind: Any) -> bool:
     """Whether an annotation says which numbers or words are allowed."""
-    return kind in (int, float) or isinstance(kind, As) or any(map(limits, get_args(kind)))
+    return kind in (int, float, bool) or isinstance(kind, As) or any(map(limits, get_args(kind)))
 
 
 def check_value(name: str, value: Any, kind: Any) -> Any:
@@ -140,6 +140,8 @@ def fits(value: Any, kind: Any) -> bool:
         return _is_list(value) and len(value) == len(arguments) and all(map(fits, value, arguments))
     if origin is list:
         return _is_list(value) and all(fits(item, arguments[0]) for item in value)
+    if kind is bool:
+        return isinstance(value, int) and value in (0, 1)
     if kind in (int, float):
         number = isinstance(value, kind | int) and not isinstance(value, bool)
         return number and abs(value) <= sys.float_info.max  # also of whole numbers, which may be larger
@@ -173,12 +175,14 @@ def words(kind: Any) -> str:
     if origin in (tuple, list):
         many = f"a list of {len(arguments)}" if origin is tuple else "a list of"
         return f"{many} {_PLURALS.get(arguments[0], 'such lists')}"
-    return {int: "a whole number", float: "a number", NoneType: "null", str: "text"}[kind]
+    return {int: "a whole number", float: "a number", bool: "true or false", NoneType: "null", str: "text"}[
+        kind
+    ]
 
 
 def _said(rule: Any) -> str:
     if isinstance(rule, Predicate):
-        return rule.func.__name__
+        return rule.func.__name__.replace("_", " ")
     return str(rule) if isinstance(rule, As) else f"{_COMPARISONS[type(rule)][1]} {_limit(rule):,}"
 
 
