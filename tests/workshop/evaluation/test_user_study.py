@@ -139,7 +139,7 @@ def test_films_and_meshes_are_shown_as_turns(tmp_path, small):
         (["one", "other"], "one, other have results of no prompt in common"),
         (["one", "broken"], "hat.png cannot be shown: cannot identify image file"),
         (["film", "film2"], "hat.mp4 cannot be shown"),
-        (["one", "two", "--questions", "0"], "--questions is 0, must be at least 1"),
+        (["one", "two", "--questions", "0"], "--questions is 0, must be a whole number of at least 1"),
         (["one", "two", "--pictures", "nowhere"], "nowhere: No such file or directory"),
         (["results", "--out", "nowhere"], "nowhere/key.json: No such file or directory"),
     ],

@@ -46,10 +46,13 @@ def test_values_that_cannot_be(config, values, message):
 @pytest.mark.parametrize(
     ("recipe", "override", "message"),
     [
-        ("toybox-encoder", "stepz=3", "stepz"),
-        ("toybox-encoder", "data.objectz=3", "objectz"),
+        ("toybox-encoder", "stepz=3", "stepz.* known are part, out, .*steps"),
+        ("toybox-encoder", "data.objectz=3", "objectz.* known are .*objects"),
+        ("toybox-encoder", "data.sample.elevation_deg=[]", r"^data.sample.elevation_deg=\[\]: "),
+        ("toybox-encoder", "lora.alpha=" + "9" * 400, "lora.alpha is 99999999999999999999... of 400 digits"),
+        ("toybox-encoder", "steps=" + "9" * 5000, "steps is 99999999999999999999... of 5000 digits"),
         ("toybox-encoder", "steps=many", "steps"),
-        ("toybox-diffusion", "model=[]", "toybox-diffusion.yaml: Cannot merge"),
+        ("toybox-diffusion", "model=[]", r"^model=\[\]: Cannot merge"),
         (
             "toybox-diffusion",
             "scheduler.num_train_timesteps=0",

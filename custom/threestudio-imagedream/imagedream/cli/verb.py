@@ -1,6 +1,5 @@
 """What all verbs share."""
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,12 +56,6 @@ def check_ending(path: Path, allowed: Sequence[str]) -> None:
     """Raise ValueError unless the file name of `--out` ends in one of `allowed`."""
     if path.suffix.lower() not in allowed:
         raise ValueError(f"--out is {path}, its name must end in {' or '.join(allowed)}")
-
-
-def check_least(option: str, value: float | int | None, least: int, remark: str = "") -> None:
-    """Raise ValueError for a number that is given and below what is allowed, or not finite."""
-    if value is not None and not least <= value < math.inf:
-        raise ValueError(f"{option} is {value}, must be at least {least}{remark}")
 
 
 def say(line: object) -> None:

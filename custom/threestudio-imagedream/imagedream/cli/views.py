@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from imagedream.cli.verb import OutPath, Verb, check_ending, check_least, choose_device, say
+from imagedream.cli.verb import OutPath, Verb, check_ending, choose_device, say
+from imagedream.runs.ranges import Count, NotNegative, Positive, Seed, Size, check_value
 
 if TYPE_CHECKING:
     from imagedream.image_prompt.prompt import ImagePrompt
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamOutput, ImageDreamPipeline
 
 logger = logging.getLogger(__name__)
+
+_NUMBERS = {
+    "seed": Seed,
+    "seeds": Size,
+    "steps": Count | None,
+    "guidance-scale": NotNegative | None,
+    "prompt-temperature": Positive | None,
+    "adapter-scale": float,
+}
 
 WEIGHTS = ("ip_weight", "pixel_weight", "caption_weight")
 
@@ -117,12 +127,8 @@ class Views(Verb):
 
     def _check_numbers(self) -> None:
         check_ending(self.out, (".png", ".jpg", ".jpeg", ".webp"))
-        check_least("--seed", self.seed, 0)
-        check_least("--seeds", self.seeds, 1)
-        check_least("--steps", self.steps, 1)
-        check_least("--guidance-scale", self.guidance_scale, 0, " (1 means no guidance)")
-        if self.prompt_temperature is not None and not self.prompt_temperature > 0:
-            raise ValueError(f"--prompt-temperature is {self.prompt_temperature}, must be greater than 0")
+        for option, kind in _NUMBERS.items():
+            check_value(f"--{option}", getattr(self, option.replace("-", "_")), kind)
         self._background()
         self._angles()
 

@@ -134,7 +134,7 @@ def as_typed(override: str, declared: Any = None) -> str:
         declared: a dataclass that says of which type the keys are, as far as it goes.
 
     Raises:
-        ValueError: it has no key, or is a list or mapping that is not well-formed.
+        ValueError: it has no key, is a list or mapping that is not well-formed, or a number of hundreds of digits.
 
     >>> as_typed("system.prompt_processor.prompt=C-3PO: a robot # 1")
     'system.prompt_processor.prompt="C-3PO: a robot # 1"'
@@ -152,6 +152,12 @@ def as_typed(override: str, declared: Any = None) -> str:
         _, value = read_override(override)
     except _UNREADABLE as error:
         problem = str(error).splitlines()[0]
+    except ValueError:  # more digits than Python reads
+        value = math.inf
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        value = math.inf
+    if value == math.inf and len(typed) > 300:
+        raise ValueError(f"{key} is {typed[:20]}... of {len(typed)} digits, no number may have so many")
     if isinstance(value, str) and typed[0] == typed[-1] and typed[0] in "'\"":
         return write_override(key, with_home(value))
     texts = get_origin(kind) is list and get_args(kind) == (str,)

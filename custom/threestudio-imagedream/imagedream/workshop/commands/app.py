@@ -8,9 +8,12 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from imagedream.cli.verb import Verb, check_least, choose_device, say
+from annotated_types import Interval
+
+from imagedream.cli.verb import Verb, choose_device, say
+from imagedream.runs.ranges import check_value
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ class App(Verb):
     """Of the views: `auto`, `cpu`, `cuda`, ..."""
 
     def run(self) -> None:  # noqa: D102
-        check_least("--port", self.port, 1)
+        check_value("--port", self.port, Annotated[int, Interval(ge=1, le=65535)])
         check_port(self.address, self.port)
         if importlib.util.find_spec("gradio") is None:
             raise ImportError("the page needs gradio: pip install 'imagedream[app]'")

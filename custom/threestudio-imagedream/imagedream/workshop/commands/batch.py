@@ -6,7 +6,8 @@ from pathlib import Path
 
 import tyro
 
-from imagedream.cli.verb import OutPath, Verb, check_least, say
+from imagedream.cli.verb import OutPath, Verb, say
+from imagedream.runs.ranges import Count, check_value
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Batch(Verb):
         wrong = [override for override in self.overrides if "=" not in override]
         if wrong:
             raise ValueError(f"{wrong[0]!r} is not an override of the form key=value")
-        check_least("--attempts", self.attempts, 1)
+        check_value("--attempts", self.attempts, Count)
         if "${" in str(self.out.resolve()):
             raise ValueError(f"--out is {self.out.resolve()}, must not hold ${{")
         if not self.pictures.exists():

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from imagedream.cli.verb import OutPath, Verb, check_least, say
+from imagedream.cli.verb import OutPath, Verb, say
+from imagedream.runs.ranges import Count, Seed, check_value
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Compare(Verb):
     """Of order, sides and names."""
 
     def run(self) -> None:  # noqa: D102
-        check_least("--questions", self.questions, 1)
-        check_least("--seed", self.seed, 0)
+        check_value("--questions", self.questions, Count)
+        check_value("--seed", self.seed, Seed)
         if self.paths[:1] == (Path("results"),):
             self._count()
             return

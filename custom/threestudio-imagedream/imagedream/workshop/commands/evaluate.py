@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from imagedream.cli.verb import Verb, check_least, choose_device, say
+from imagedream.cli.verb import Verb, choose_device, say
+from imagedream.runs.ranges import Count, NotNegative, Seed, check_value
 
 if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamPipeline
@@ -43,8 +44,9 @@ class Evaluation(Verb):
 
     def run(self) -> None:  # noqa: D102
         # whatever can be wrong is found before the weights are read
-        check_least("--steps", self.steps, 1)
-        check_least("--guidance-scale", self.guidance_scale, 0, " (1 means no guidance)")
+        check_value("--seed", self.seed, Seed)
+        check_value("--steps", self.steps, Count | None)
+        check_value("--guidance-scale", self.guidance_scale, NotNegative | None)
         evaluate = self.prepared()
         from imagedream import checkpoints
         from imagedream.metrics import clip_unavailable
@@ -103,7 +105,7 @@ class EvaluateViews(Evaluation):
 
     def prepared(self) -> Callable[..., Any]:  # noqa: D102
         for name in ("n", "samples"):
-            check_least(f"--{name}", getattr(self, name), 1)
+            check_value(f"--{name}", getattr(self, name), Count)
         from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence
         from imagedream.workshop.evaluation.perceptual_distance import PerceptualDistance
         from imagedream.workshop.evaluation.views_evaluation import evaluate_views, prompt_size

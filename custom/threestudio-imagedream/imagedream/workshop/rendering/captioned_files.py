@@ -58,8 +58,8 @@ def find_items(source: str, captions: str = "auto", only: Collection[str] | None
         raise ValueError("source is empty, must be a mesh file, a folder of them, or toybox:N")
     if source.startswith(TOYBOX):
         number = source.removeprefix(TOYBOX)
-        if not number.isdecimal() or int(number) < 1:
-            raise ValueError(f"source is {source!r}, must be toybox:N with N toys, at least 1")
+        if not re.fullmatch(r"\d{1,7}", number) or int(number) < 1:
+            raise ValueError(f"source is {source!r}, must be toybox:N with N toys, 1 to 9,999,999")
         caption = ("", "none") if captions == "none" else (None, "")
         items = [Item(f"toy-{seed:06d}", f"{TOYBOX}{seed}", *caption) for seed in range(int(number))]
         return [item for item in items if only is None or item.key in only]

@@ -1,12 +1,12 @@
 """Everything a training run is made of, as dataclasses, and how a YAML file becomes one. No other file of the training is read here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Interval
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from imagedream.runs.ranges import (
     AscendingPair,
@@ -395,15 +395,22 @@ def read_config(path: str | Path, overrides: list[str] | None = None) -> TrainCo
         raise ValueError(
             f"no training config at {path}" + (f"; there are {', '.join(known)}" if known else "")
         )
-    changes = OmegaConf.from_dotlist([as_typed(override, TrainConfig) for override in overrides or ()])
+    where = str(path)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), read_settings(path), changes)
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), read_settings(path))
+        for override in overrides or ():
+            where = override[:200]
+            change = OmegaConf.from_dotlist([as_typed(override, TrainConfig)])
+            merged = OmegaConf.merge(merged, change)
+        where = str(path)
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise ValueError(
-            f"{path}: {str(error).splitlines()[0]} (at {error.full_key or 'top level'})"
-        ) from error
-    except TypeError as error:  # a list for a mapping
-        raise ValueError(f"{path}: {error}") from error
+        at = f" (at {error.full_key})" if error.full_key else ""
+        known = ""
+        if isinstance(error, ConfigKeyError | ConfigAttributeError) and is_dataclass(error.object_type):
+            known = f"; known are {', '.join(key.name for key in fields(error.object_type))}"
+        raise ValueError(f"{where}: {str(error).splitlines()[0]}{at}{known}") from error
+    except (TypeError, OverflowError) as error:  # a list for a mapping; more digits than a fraction has
+        raise ValueError(f"{where}: {error}") from error
     check_value(f"{path}: part", config.part, Annotated[str, OneOf("encoder", "autoencoder", "diffusion")])
     return config
