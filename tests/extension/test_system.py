@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -13,15 +14,18 @@ import torch
 from omegaconf import OmegaConf
 
 import threestudio
+from imagedream.runs.settings import read_settings
 from tests.short_run import short_trainer
 from threestudio.models.renderers.nerf_volume_renderer import NeRFVolumeRenderer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def experiment(name, picture, weights, *overrides):
-    from imagedream.runs.settings import read_settings
+shipped = cache(read_settings)
+"""Reading YAML takes longer than a training step here."""
 
+
+def experiment(name, picture, weights, *overrides):
     small = [
         f"system.prompt_processor.image_path={picture}",
         f"system.guidance.weights={weights}",
@@ -33,7 +37,7 @@ def experiment(name, picture, weights, *overrides):
         "data.n_test_views=3",
         "system.renderer.num_samples_per_ray=24",
     ]
-    cfg = OmegaConf.merge(read_settings(CONFIGS / name), OmegaConf.from_cli([*small, *overrides]))
+    cfg = OmegaConf.merge(shipped(CONFIGS / name), OmegaConf.from_cli([*small, *overrides]))
     OmegaConf.resolve(cfg)
     return cfg
 
@@ -58,7 +62,11 @@ NO_CAMERA = "system.prompt_camera.enabled=false"
     [
         ("imagedream.yaml", (*PAPER_SMALL, NO_CAMERA)),
         ("imagedream-toybox.yaml", TOYBOX_SMALL),
-        ("imagedream-fast.yaml", (*PAPER_SMALL[:-1], NO_CAMERA, "system.guidance.round_steps=[1]")),
+        pytest.param(
+            "imagedream-fast.yaml",
+            (*PAPER_SMALL[:-1], NO_CAMERA, "system.guidance.round_steps=[1]"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_configs_take_two_steps(extension, tmp_path, picture, weights, caplog, name, overrides):

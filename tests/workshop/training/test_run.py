@@ -67,6 +67,7 @@ def test_the_parts_make_a_model(assembled):
     assert size < 40 * 2**20
 
 
+@pytest.mark.slow
 def test_models_are_averaged(trained, assembled, tiny_model, tmp_path):
     parts = trained / "diffusion", trained / "autoencoder"
     before, moved = checkpoints.load(assembled), checkpoints.load(assembled)
@@ -106,6 +107,7 @@ def test_a_resumed_autoencoder_keeps_its_encoder(trained, tmp_path):
     assert {key for key in before if key.startswith("encoder.")} <= same < before.keys()
 
 
+@pytest.mark.slow
 def test_training_starts_from_finished_weights(trained, tmp_path):
     common = [*SMALL, f"data.cache={trained / 'cache'}", "optimizer.learning_rate=0.0"]
     weights = trained / "encoder" / "model"
