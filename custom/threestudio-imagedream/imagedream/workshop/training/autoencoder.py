@@ -1,5 +1,6 @@
 """Training of the autoencoder: views -> latents -> views."""
 
+from collections.abc import Set
 from itertools import islice
 from typing import Any
 
@@ -60,10 +61,18 @@ class AutoencoderTraining(Training):
     ) -> None:
         super().__init__(optimizer, steps, seed)
         self.principal_encoder, self.kl_weight, self.blurred = principal_encoder, kl_weight, blurred
+        self.scaling_factor: float | None = None
+        """Of latents that networks know already."""
         self.model = AutoencoderKL(**config).to(memory_format=torch.channels_last)
         if principal_encoder:
             self.model.encoder.requires_grad_(False)
             self.model.quant_conv.requires_grad_(False)
+
+    def start_from(self, initial: torch.nn.Module, new: Set[str] = frozenset()) -> None:
+        """As `Training.start_from`; latents of an encoder that does not learn keep their scale."""
+        super().start_from(initial, new)
+        if self.principal_encoder:
+            self.scaling_factor = initial.config.scaling_factor
 
     def on_fit_start(self) -> None:
         """Principal components of the first batches, unless a checkpoint or initial weights brought an encoder."""
@@ -94,7 +103,10 @@ class AutoencoderTraining(Training):
 
     @torch.no_grad()
     def finish(self) -> AutoencoderKL:
-        """The trained autoencoder, its `scaling_factor` set so that latents have unit variance."""
+        """The trained autoencoder, its `scaling_factor` set so that latents have unit variance, unless they had one."""
+        if self.scaling_factor is not None:
+            self.model.register_to_config(scaling_factor=self.scaling_factor)
+            return self.model
         generator = step_generator(0, 0)
         batches = islice(self.trainer.datamodule.val_dataloader(), 4)
         latents = [self.model.encode(self.pictures(b, generator) * 2 - 1).latent_dist.mode() for b in batches]
