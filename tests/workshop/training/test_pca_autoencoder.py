@@ -2,6 +2,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from imagedream.workshop.training.autoencoder import edge_weights
 from imagedream.workshop.training.pca_autoencoder import lay_principal_components
 
 
@@ -66,3 +67,10 @@ def test_shapes_it_cannot_be_laid_into():
         lay_principal_components(autoencoder(12, norm_num_groups=8), smooth_pictures(4))
     with pytest.raises(ValueError, match="64 latent channels need more than 128"):
         lay_principal_components(autoencoder(64), smooth_pictures(4))
+
+
+def test_edges_of_pictures_count_more():
+    weights = edge_weights(4, 3, edge=6.0)
+    # rows: 36 6 36, twice 6 1 6, and again 36 6 36: their sum is 2 * 78 + 2 * 13 = 182
+    expected = torch.tensor([[36, 6, 36], [6, 1, 6], [6, 1, 6], [36, 6, 36]]) * 12 / 182
+    torch.testing.assert_close(weights, expected)
