@@ -169,7 +169,7 @@ def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, bri
         (["{red}", "--seed", "9" * 30], "must be a whole number of at least 0, up to 4,294,967,295"),
         (["{red}", "--steps", "0"], "--steps is 0, must be a whole number of at least 1"),
         (["{red}", "--guidance-scale", "nan"], "--guidance-scale is nan, must be a number of at least 0"),
-        (["{red}", "--guidance-scale", "-2"], "--guidance-scale is -2.0, must be at least 0"),
+        (["{red}", "--guidance-scale", "-2"], "--guidance-scale is -2.0, must be a number of at least 0"),
         (["{red}", "--prompt-temperature", "0"], "--prompt-temperature is 0.0, must be a number above 0"),
         (["{red}", "--elevation-deg", "90"], "elevation_deg is 90.0"),
         (["{red}", "--elevation-deg", "1", "2"], "2 elevations for 4 cameras"),
