@@ -36,7 +36,7 @@ class Compare(Verb):
     def run(self) -> None:  # noqa: D102
         check_value("--questions", self.questions, Count)
         check_value("--seed", self.seed, Seed)
-        if self.paths[:1] == (Path("results"),):
+        if self.paths[:1] == (Path("results"),) and not any(path.is_dir() for path in self.paths[1:]):
             self._count()
             return
         from imagedream.workshop.evaluation.user_study import PAGE, write_study
