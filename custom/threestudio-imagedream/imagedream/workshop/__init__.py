@@ -1,1 +1,1 @@
-"""What makes and measures a model: training, rendering of data, evaluation, batches. The core does not know it."""
+"""What makes and measures a model: training, reading and rendering of meshes, evaluation, batches. The core does not know it."""
