@@ -1,5 +1,6 @@
 """What every pipeline of diffusers takes and gives, with groups of views in the place of images."""
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -201,6 +202,7 @@ def test_a_callback_sees_and_changes_the_latents_and_can_stop():
         ({"refine_strength": -0.1}, "refine_strength is -0.1, must be from 0 "),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"guidance_scale": -1.0}, "guidance_scale is -1.0"),
+        ({"num_inference_steps": True}, "num_inference_steps is True"),
         ({"eta": 1.5}, "eta is 1.5, must lie between 0 and 1"),
         ({"output_type": "jpg"}, "output_type is 'jpg', must be one of pil, np, pt, latent"),
         ({"generator": [seeded(0)] * 3}, "generator is a list of 3, must be one for each of 1 groups"),
@@ -217,6 +219,8 @@ def test_a_callback_sees_and_changes_the_latents_and_can_stop():
         ({"background": (2.0, 0.0, 0.0)}, "background is"),
         ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "allowed is"),
         ({"image": torch.full((3, 8, 8), 7.0)}, r"pixels from 7 to 7, must lie in \[0, 1\]"),
+        ({"image": torch.full((4, 8, 8), math.nan)}, r"pixels from nan to nan, must lie in \[0, 1\]"),
+        ({"image": torch.full((4, 8, 8), 300)}, "pixels are int64, must be uint8 or floating"),
         ({"image": np.zeros((8, 8, 5), np.uint8)}, "must be height x width with 1, 3 or 4 channels"),
         ({"image": np.zeros((8, 8, 3), np.int64)}, "pixels are int64, must be uint8 or floating"),
     ],

@@ -7,8 +7,10 @@ views of one object from several cameras.
 import inspect
 import logging
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from pydoc import locate
 from typing import Any, Literal, get_args
@@ -296,19 +298,19 @@ class ImageDreamPipeline(DiffusionPipeline):
                 raise TypeError(
                     f"prompt and negative_prompt must be text, got {type(text).__name__} {text!r}"
                 )
-        if not 0 <= guidance_scale < math.inf:
+        if not _within(guidance_scale, sys.float_info.max):
             raise ValueError(f"guidance_scale is {guidance_scale}, must be at least 0 (1 means no guidance)")
         trained = self.scheduler.config.num_train_timesteps
         for name, count, most in (
             ("num_inference_steps", num_inference_steps, trained),
             ("num_images_per_prompt", num_images_per_prompt, math.inf),
         ):
-            if not (isinstance(count, int) and 1 <= count <= most):
+            if not (isinstance(count, int) and _within(count, most) and count):
                 raise ValueError(
                     f"{name} is {count}, must be a whole number, at least 1"
                     + (f" and at most {most}" if most < math.inf else "")
                 )
-        if not 0 <= refine_strength <= 1:
+        if not _within(refine_strength, 1):
             raise ValueError(
                 f"refine_strength is {refine_strength}, must be from 0 (the prediction in one step) to 1 (sampling from noise)"
             )
@@ -323,7 +325,7 @@ class ImageDreamPipeline(DiffusionPipeline):
                 raise ValueError(
                     f"{name} is {side}, but this model makes views of {self.image_size} x {self.image_size} pixels only"
                 )
-        if not 0 <= eta <= 1:
+        if not _within(eta, 1):
             raise ValueError(f"eta is {eta}, must lie between 0 and 1")
         if eta and "eta" not in self._step_arguments:
             raise ValueError(f"eta is {eta}, but {type(self.scheduler).__name__} has none; DDIM has")
@@ -620,7 +622,8 @@ class ImageDreamPipeline(DiffusionPipeline):
     def _as_prompt(self, picture: Any, azimuth_deg: float | None) -> tuple[Tensor, float | None]:
         """RGBA pixels of anything that may be a prompt, and the azimuth it was taken from."""
         if isinstance(picture, Tensor) and len(picture) == 4:
-            return picture, azimuth_deg
+            from_pixels(picture)  # says what is wrong with shape and values
+            return (picture if picture.is_floating_point() else picture / 255), azimuth_deg
         if not isinstance(picture, ImagePrompt):
             size = max(self.image_size, self.encoder.image_size)
             if isinstance(picture, Tensor | np.ndarray):
@@ -639,6 +642,11 @@ class ImageDreamPipeline(DiffusionPipeline):
         if output_type == "np":
             return images.permute(0, 2, 3, 1).cpu().numpy()
         return images if output_type == "pt" else [to_pil(image) for image in images]
+
+
+def _within(value: Any, most: float | int) -> bool:
+    """Whether it is a number from 0 to `most`; a truth value is none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def _of_each_object(**given: Any) -> list[list[Any]]:

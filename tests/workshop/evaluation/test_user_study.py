@@ -142,6 +142,7 @@ def test_films_and_meshes_are_shown_as_turns(tmp_path, small):
         (["one", "two", "--questions", "0"], "--questions is 0, must be a whole number of at least 1"),
         (["one", "two", "--pictures", "nowhere"], "nowhere: No such file or directory"),
         (["results", "--out", "nowhere"], "nowhere/key.json: No such file or directory"),
+        (["results", "one"], "results: no such folder"),  # of a method, since the other is one
     ],
 )
 def test_a_mistake_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):

@@ -101,6 +101,7 @@ def test_running_out_of_memory_says_what_needs_less(recipe):
         ("autoencoder=no data.rendered.folders=[nowhere]", "data.rendered.folders: nowhere does not exist"),
         ("autoencoder=no data.pictures.folders=[nowhere]", "data.pictures.folders: nowhere does not exist"),
         ("autoencoder=no data.rendered.own_prompts=2", "own_prompts is 2.0"),
+        ("autoencoder=no data.rendered.image_size=64", "1 of 1 shards were rendered smaller"),
         ("autoencoder=no out={folder}/file", "the run folder {folder}/file cannot be made: {folder}/file is"),
         # what the parts or the machine do not allow
         ("data.rendered.image_size=15", "data.rendered.image_size is 15, must be divisible by 4"),

@@ -58,6 +58,8 @@ def train(path: str | Path, overrides: list[str] | None = None) -> Path:
     check_folder(out)
     first = rank_zero_only.rank == 0
     with memory_advice(config), locked(out, "training") if first else nullcontext():
+        if first:
+            data.prepare_data()  # what is wrong with samples is noticed before weights load, too
         module = build_module(config)
         check_image_size(config, module)
         check_space(out, module, config.keep_checkpoints)
