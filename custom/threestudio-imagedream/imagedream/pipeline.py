@@ -125,6 +125,8 @@ class ImageDreamPipeline(DiffusionPipeline):
         refine_strength: float = 1.0,
     ) -> None:
         super().__init__()
+        if num_inference_steps == DEFAULT_STEPS["ddim"]:  # a schedule may have fewer
+            num_inference_steps = min(num_inference_steps, scheduler.config.num_train_timesteps)
         self.register_modules(unet=unet, vae=vae, encoder=encoder, scheduler=scheduler)
         self.register_to_config(
             guidance_scale=guidance_scale,
