@@ -5,6 +5,7 @@ import io
 import json
 import math
 import struct
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class Scene:
         if indices is not None:
             primitive["indices"] = self.add(indices.reshape(-1, 1))
         if material is not None:
-            primitive["material"], self.tree["materials"] = 0, [material]
+            primitive["material"], self.tree["materials"] = 0, [deepcopy(material)]
             view = self.view(picture() if image is None else image)
             self.tree |= {"images": [{"bufferView": view}], "textures": [{"source": 0, "sampler": 0}]}
             self.tree["samplers"] = [{"magFilter": 9728}]

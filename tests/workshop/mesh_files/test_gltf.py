@@ -397,6 +397,6 @@ def test_numbers_without_data_and_too_many_instances_are_refused_before_they_are
     scene = Scene()
     scene.tree["nodes"] *= 3
     scene.tree["scenes"] = [{"nodes": [0, 1, 2]}]
-    monkeypatch.setattr("imagedream.mesh.source.MAX_PARTS", 2)
+    monkeypatch.setattr("imagedream.workshop.mesh_files.source.MAX_PARTS", 2)
     with pytest.raises(MeshError, match="more than 2 parts"):
         load_parts(scene.write(tmp_path / "square.glb"))

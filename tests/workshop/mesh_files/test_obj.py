@@ -173,6 +173,6 @@ def test_a_shape_of_too_many_vertices_is_refused_before_it_is_made(tmp_path, mon
     with pytest.raises(MeshError, match="claims 7 vertices and indices, the limit is 6"):
         load_parts(write(tmp_path))
     monkeypatch.undo()
-    monkeypatch.setattr("imagedream.mesh.source.MAX_PARTS", 0)
+    monkeypatch.setattr("imagedream.workshop.mesh_files.source.MAX_PARTS", 0)
     with pytest.raises(MeshError, match="more than 0 parts"):
         load_parts(write(tmp_path))

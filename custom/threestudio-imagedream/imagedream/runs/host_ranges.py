@@ -109,7 +109,7 @@ def check_experiment(cfg: Mapping[str, Any]) -> None:
                 check_value(name, value, kind)
 
 
-def _named(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _named(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Keys with dots and what they hold, mappings too: one may stand where a number should."""
     for key, value in tree.items():
         yield f"{prefix}{key}", value
