@@ -220,6 +220,7 @@ def test_a_callback_sees_and_changes_the_latents_and_can_stop():
         ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "allowed is"),
         ({"image": torch.full((3, 8, 8), 7.0)}, r"pixels from 7 to 7, must lie in \[0, 1\]"),
         ({"image": torch.full((4, 8, 8), math.nan)}, r"pixels from nan to nan, must lie in \[0, 1\]"),
+        ({"image": torch.zeros(4, 8, 8)}, "no object found: every pixel is transparent"),
         ({"image": torch.full((4, 8, 8), 300)}, "pixels are int64, must be uint8 or floating"),
         ({"image": np.zeros((8, 8, 5), np.uint8)}, "must be height x width with 1, 3 or 4 channels"),
         ({"image": np.zeros((8, 8, 3), np.int64)}, "pixels are int64, must be uint8 or floating"),
@@ -253,6 +254,9 @@ def test_an_adapter_is_merged_and_taken_out_again(tmp_path):
     before, width = weight.clone(), len(weight)
     pair = {f"{name}.lora_A.weight": torch.ones(1, width), f"{name}.lora_B.weight": torch.ones(width, 1)}
     save_file(pair, tmp_path / "adapter.safetensors")
+    for wrong in (math.nan, -math.inf):
+        with pytest.raises(ValueError, match=f"adapter_scale is {wrong}, must be a finite number"):
+            pipeline.load_lora_weights(tmp_path / "adapter.safetensors", adapter_scale=wrong)
     pipeline.load_lora_weights(tmp_path / "adapter.safetensors", adapter_scale=0.5)
     torch.testing.assert_close(weight, before + 0.5)
     pipeline.load_lora_weights(str(tmp_path), weight_name="adapter.safetensors", adapter_scale=-0.5)

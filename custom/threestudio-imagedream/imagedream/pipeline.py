@@ -31,7 +31,13 @@ from imagedream.cameras import camera_angles, camera_condition, look_at_origin, 
 from imagedream.controller_weights import AS_TRAINED, ControllerWeights
 from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE, angle_bias, with_azimuths
-from imagedream.image_prompt.prompt import ImagePrompt, load_image_prompt, prepare_image_prompt
+from imagedream.image_prompt.prompt import (
+    VISIBLE_ALPHA,
+    ImagePrompt,
+    ImagePromptError,
+    load_image_prompt,
+    prepare_image_prompt,
+)
 from imagedream.model import Condition, MultiViewUNet, concatenate_conditions, predict_noise, to_original
 from imagedream.pictures import composite, from_pixels, to_pil
 
@@ -625,7 +631,10 @@ class ImageDreamPipeline(DiffusionPipeline):
         """RGBA pixels of anything that may be a prompt, and the azimuth it was taken from."""
         if isinstance(picture, Tensor) and len(picture) == 4:
             from_pixels(picture)  # says what is wrong with shape and values
-            return (picture if picture.is_floating_point() else picture / 255), azimuth_deg
+            rgba = picture if picture.is_floating_point() else picture / 255
+            if not (rgba[3] > VISIBLE_ALPHA).any():
+                raise ImagePromptError("no object found: every pixel is transparent")
+            return rgba, azimuth_deg
         if not isinstance(picture, ImagePrompt):
             size = max(self.image_size, self.encoder.image_size)
             if isinstance(picture, Tensor | np.ndarray):

@@ -10,6 +10,7 @@ strict (matrices of modules that are not there are passed over with a warning) a
 
 import logging
 from math import isfinite
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,10 @@ def merge_adapter(model: "MultiViewUNet", path: str | Path, scale: float = 1.0) 
 
     Raises:
         CheckpointError: it is no adapter, or of another network; then nothing has been changed.
+        ValueError: a scale that is not a finite number.
     """
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not isfinite(scale):
+        raise ValueError(f"adapter_scale is {scale!r}, must be a finite number")
     check_adapter(path)
     tensors, alpha = load_file(path), _rank_and_alpha(Path(path))[1]
     places, wrong = {}, []
