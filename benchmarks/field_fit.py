@@ -1,6 +1,6 @@
 """The field by itself: fitted to true views of toys, with other samples along its rays.
 
-    OMP_NUM_THREADS=2 python benchmarks/field_fit.py --out benchmarks/results/field_fit
+    OMP_NUM_THREADS=1 python benchmarks/field_fit.py --out benchmarks/results/field_fit
 
 No network: what limits the fit here is the field, its renderer and the steps. Each variant is the same fit with other
 settings of `system.renderer`. Samples are those of a step that are given a gradient; seconds are processor seconds, told
@@ -46,7 +46,7 @@ class Settings:
 
     config: str = "imagedream-toybox-fast.yaml"
     """Whose field and renderer."""
-    variants: tuple[str, ...] = ("num_samples_per_ray=96", "num_samples_per_ray=64", "num_samples_per_ray=48")
+    variants: tuple[str, ...] = tuple(f"num_samples_per_ray={count}" for count in (96, 80, 64, 48, 32))
     """Settings of `system.renderer`, several joined by commas; the first is what the others are compared with."""
     toys: int = 4
     pixels: int = 64

@@ -5,10 +5,10 @@
 
 Each object is given the picture that it was asked for with, at `--pixels` instead of the small model's 64. Three kinds of meshes:
 *blurred toy* and *blurred mesh*, the true shape with a texture without detail, which tests the projection alone, its camera
-estimated from that mesh; and *run*, the GLB of a toy's finished run of `benchmarks/toybox_to_3d.py ... system.exporter.picture_detail=off`,
-with the camera that the run estimated. Views are scored on white from true cameras: the prompt's own azimuth and others counted from it. As a run's shape does
-not lie exactly where the toy's does, sharp colours cannot match there pixel by pixel; so *in the picture* tells what the gates see,
-the mesh from the refined camera against the picture.
+estimated from that mesh; and *run*, the GLB of a toy's finished run of `benchmarks/toybox_to_3d.py ...
+system.exporter.picture_detail=off`, with the camera that the run estimated. Views are scored on white from true cameras: the
+prompt's own azimuth and others counted from it. As a run's shape does not lie exactly where the toy's does, sharp colours cannot
+match there pixel by pixel; so *in the picture* tells what the gates see, the mesh from the refined camera against the picture.
 """
 
 import json
@@ -209,10 +209,9 @@ def summary(rows: list[dict]) -> list[dict]:
     table = []
     for kind in dict.fromkeys(row["mesh"] for row in rows):
         used = [row for row in rows if row["mesh"] == kind and row["record"]["refused"] is None]
-        for key, name in (("psnr_db", "PSNR dB"), ("ms_ssim", "MS-SSIM")):
+        for key, told, name in (("psnr_db", "psnr_db", "PSNR dB"), ("ms_ssim", "ssim", "MS-SSIM")):
             if not used:
                 continue
-            told = key if key in used[0]["record"] else "ssim"  # the gates' own
             in_picture = torch.tensor([row["record"][told] for row in used]).mean(0)
             scores = torch.tensor([row[key] for row in used]).mean(0)  # before, after x views
             for when, index in (("before", 0), ("after", 1)):

@@ -16,6 +16,19 @@ from tests.workshop.training.conftest import CONFIGS, LIGHTNING_WARNINGS, NETWOR
 pytestmark = LIGHTNING_WARNINGS
 
 
+def two_steps(recipe, out):
+    """Overrides of any recipe for two steps on small data."""
+    return [
+        f"out={out}",
+        f"data.rendered.folders=[{recipe / 'shards'}]",
+        "data.rendered.image_size=16",
+        f"data.cache={recipe / 'cache'}",
+        *("data.validation_objects=1", "data.batch_size=1", "data.workers=1", "data.loader_workers=0"),
+        *("devices=1", "nodes=1", "precision=32-true", "steps=2", "validate_every=2", "validation_views=0"),
+        "log_every=1",
+    ]
+
+
 def take_two_steps(recipe, name, controllers, out, *more):
     network = settings(tiny_unet(controllers))
     sizes = [f"model.{key}={json.dumps(network[key])}" for key in ("unet_config", "image_projection_config")]
@@ -24,15 +37,9 @@ def take_two_steps(recipe, name, controllers, out, *more):
         tiny_unet("none").save_pretrained(base)
     overrides = [
         *sizes,
-        f"out={out}",
+        *two_steps(recipe, out),
         f"autoencoder={recipe / 'vae'}",
         f"encoder={recipe / 'encoder'}",
-        f"data.rendered.folders=[{recipe / 'shards'}]",
-        "data.rendered.image_size=16",
-        f"data.cache={recipe / 'cache'}",
-        *("data.validation_objects=1", "data.batch_size=1", "data.workers=1", "data.loader_workers=0"),
-        *("devices=1", "nodes=1", "precision=32-true", "steps=2", "validate_every=2", "validation_views=0"),
-        "log_every=1",
         *more,
     ]
     if (
@@ -91,27 +98,8 @@ def test_the_other_recipes_and_the_cameras_of_the_ablation(recipe, tmp_path, nam
 
 
 def test_the_decoder_learns_alone(recipe, tmp_path):
-    overrides = [
-        f"out={tmp_path}",
-        f"data.rendered.folders=[{recipe / 'shards'}]",
-        "data.rendered.image_size=16",
-    ]
-    overrides += [
-        f"data.cache={recipe / 'cache'}",
-        "data.sample.image_size=16",
-        "data.objects=2",
-        "data.workers=1",
-    ]
-    overrides += [
-        "data.validation_objects=1",
-        "data.batch_size=1",
-        "data.loader_workers=0",
-        "precision=32-true",
-    ]
-    train(
-        CONFIGS / "toybox-decoder.yaml",
-        [*overrides, "devices=1", "steps=2", "validate_every=2", "log_every=1"],
-    )
+    small = [*two_steps(recipe, tmp_path), "data.sample.image_size=16", "data.objects=2"]
+    train(CONFIGS / "toybox-decoder.yaml", small)
     before, after = (checkpoints.load_part(where, "vae")[0] for where in ("toybox", str(tmp_path / "model")))
     assert after.config.scaling_factor == before.config.scaling_factor
     trained = dict(after.named_parameters())

@@ -10,7 +10,6 @@ strict (matrices of modules that are not there are passed over with a warning) a
 
 import logging
 from math import isfinite
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from imagedream.checkpoints.errors import CheckpointError, check_finite, refusing
 from imagedream.checkpoints.tensors import SAFETENSORS, open_tensors
 from imagedream.runs.arguments import parse_object
+from imagedream.runs.ranges import check_value
 
 if TYPE_CHECKING:
     from imagedream.model import MultiViewUNet
@@ -96,8 +96,7 @@ def merge_adapter(model: "MultiViewUNet", path: str | Path, scale: float = 1.0) 
         CheckpointError: it is no adapter, or of another network; then nothing has been changed.
         ValueError: a scale that is not a finite number.
     """
-    if isinstance(scale, bool) or not isinstance(scale, Real) or not isfinite(scale):
-        raise ValueError(f"adapter_scale is {scale!r}, must be a finite number")
+    check_value("adapter_scale", scale, float)
     check_adapter(path)
     tensors, alpha = load_file(path), _rank_and_alpha(Path(path))[1]
     places, wrong = {}, []
