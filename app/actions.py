@@ -18,8 +18,9 @@ from imagedream.cameras import VIEW_NAMES
 from imagedream.pictures import leftmost_square
 from imagedream.runs.out_of_memory import is_out_of_memory
 from imagedream.runs.user_errors import is_user_error, one_line
+from imagedream.workshop.launched_run import LaunchedRun
 
-from .jobs import Order, Progress, Run, Runs
+from .jobs import Progress, Runs
 from .preview import MOST_SEEDS, Preview, cut_out, mended_mask, seen_by_the_model
 
 logger = logging.getLogger("imagedream.app")
@@ -86,7 +87,7 @@ class Actions:
         self,
         picture: str | None,
         mask: str | None,
-        caption: str,
+        prompt: str,
         recipe: str,
         first_seed: float,
         count: float,
@@ -101,7 +102,7 @@ class Actions:
             _whole(first_seed, 0, 2**31, "the first seed"),
             _whole(count, 1, MOST_SEEDS, "the number of seeds"),
         )
-        ranked = self.preview.views(pictures, caption, config, preset, range(seed, seed + count), _path(mask))
+        ranked = self.preview.views(pictures, prompt, config, preset, range(seed, seed + count), _path(mask))
         strips = [(strip, f"seed {seed}, score {score:.2f}") for seed, score, strip in ranked]
         return strips, ranked[0][0]
 
@@ -110,7 +111,7 @@ class Actions:
         self,
         picture: str | None,
         mask: str | None,
-        caption: str,
+        prompt: str,
         recipe: str,
         seed: float,
         front: str | None = None,
@@ -120,9 +121,10 @@ class Actions:
     ) -> str:
         """Ask for a run; its name."""
         config, preset, pictures = self._checked(picture, recipe, (front, left, back, right))
-        order = Order(config, preset, caption, _whole(seed, 0, 2**31 + MOST_SEEDS, "the seed"))
-        cut_out(pictures["picture"], _path(mask))  # says what is wrong now, not when its turn comes
-        return self.runs.submit(order, pictures.pop("picture"), _path(mask), pictures).key
+        seed = _whole(seed, 0, 2**31 + MOST_SEEDS, "the seed")
+        main = pictures.pop("picture")
+        cut_out(main, _path(mask))  # says what is wrong now, not when its turn comes
+        return self.runs.submit(main, config, preset, prompt, seed, _path(mask), pictures).key
 
     def _checked(
         self, picture: str | None, recipe: str, sides: Sequence[str | None]
@@ -143,7 +145,7 @@ class Actions:
         how_far = asdict(progress) if progress else dict.fromkeys(field.name for field in fields(Progress))
         return {"run": found.key, "state": found.state, "words": self.words(found), **how_far}
 
-    def words(self, run: Run) -> str:
+    def words(self, run: LaunchedRun) -> str:
         """How a run stands, in a sentence."""
         if run.state == "queued":
             before = self.runs.waiting_before(run)
@@ -210,26 +212,19 @@ class Actions:
     def earlier(self) -> tuple[list, list[str]]:
         """Pictures with captions of the newest runs, and their names."""
         runs = self.runs.all()[::-1][:MOST_SHOWN]
-        pictures = [
-            _colours(self.runs.snapshot(run)) or str(self.runs.path(run, run.order.picture)) for run in runs
-        ]
-        captions = [f"{run.key[:13]}: {run.order.caption or 'no caption'} ({run.state})" for run in runs]
+        pictures = [_colours(self.runs.snapshot(run)) or str(run.folder / run.picture) for run in runs]
+        captions = [f"{run.key[:13]}: {run.prompt or 'no prompt'} ({run.state})" for run in runs]
         return list(zip(pictures, captions, strict=True)), [run.key for run in runs]
 
     @told_plainly
     def again(self, key: str) -> list:
         """What a run was asked for, to be changed and asked for again."""
         run = self.runs.get(key)
-        order = run.order
         names = {(config, preset): name for name, (config, preset, _) in self.recipes.items()}
-        recipe = names.get((order.config, order.preset), gr.skip())
-        mask = str(self.runs.path(run, order.mask)) if order.mask else None
-        sides = [
-            str(self.runs.path(run, order.sides[side])) if side in order.sides else None
-            for side in VIEW_NAMES
-        ]
-        picture = str(self.runs.path(run, order.picture))
-        return [picture, mask, order.caption, recipe, order.seed, *sides]
+        recipe = names.get((run.config, run.preset), gr.skip())
+        files = [run.picture, run.mask, *(run.sides.get(side) for side in VIEW_NAMES)]
+        picture, mask, *sides = (file and str(run.folder / file) for file in files)
+        return [picture, mask, run.prompt, recipe, run.seed, *sides]
 
     def opened(self, request: gr.Request) -> str:
         """The run that a page shows when it is opened: the one in its address, or the one that is at work."""
@@ -240,7 +235,7 @@ class Actions:
         return next((run.key for run in runs[::-1] if run.state in ("running", "queued")), "")
 
 
-def _buttons(run: Run | None) -> list[Any]:
+def _buttons(run: LaunchedRun | None) -> list[Any]:
     state = "" if run is None else run.state
     words = "Take it out of the queue" if state == "queued" else "Stop and keep what is there"
     if run is not None and run.stop_asked and state == "running":

@@ -18,7 +18,7 @@ from imagedream.cameras import VIEW_NAMES
 from imagedream.runs.project import project_folder
 
 from .actions import Actions, status_html
-from .jobs import MOST_CAPTION, Runs
+from .jobs import MOST_PROMPT, Runs
 from .preview import KEEP, MOST_SEEDS, REMOVE, Preview, find_recipes
 
 MOST_UPLOAD = 64 * 2**20
@@ -90,7 +90,7 @@ def build(actions: Actions) -> gr.Blocks:
     """The parts of the page, and what they are wired to."""
     recipes = [(f"{name}: {about}", name) for name, (_, _, about) in actions.recipes.items()]
     folder = project_folder() / "launch_examples"
-    examples = [[str(folder / f"{name}.png"), caption] for name, caption in EXAMPLES.items()]
+    examples = [[str(folder / f"{name}.png"), prompt] for name, prompt in EXAMPLES.items()]
     brush = gr.Brush(colors=[_hex(KEEP), _hex(REMOVE)], default_color=_hex(KEEP), color_mode="fixed")
     with gr.Blocks(title="ImageDream", analytics_enabled=False, delete_cache=(3600, 86400)) as blocks:
         mask, shown, names, nothing, sink = gr.State(), gr.State(), gr.State([]), gr.State(), gr.State()
@@ -99,13 +99,13 @@ def build(actions: Actions) -> gr.Blocks:
             with gr.Column(min_width=320):
                 gr.Markdown("## 1. Picture")
                 picture = picture_input("Picture: drop, paste or choose", 280, "picture")
-                caption = gr.Textbox(
-                    label="Caption: what it is", max_length=MOST_CAPTION, placeholder="a red car"
+                prompt = gr.Textbox(
+                    label="Prompt: what it is", max_length=MOST_PROMPT, placeholder="a red car"
                 )
                 private: dict[str, Any] = {"api_visibility": "private"}
                 chosen = gr.Examples(
                     examples,
-                    [picture, caption],
+                    [picture, prompt],
                     example_labels=list(EXAMPLES),
                     cache_examples=False,
                     **private,
@@ -148,7 +148,7 @@ def build(actions: Actions) -> gr.Blocks:
         with gr.Accordion("Earlier runs on this machine", open=True):
             gallery = output(gr.Gallery, "Earlier runs", "earlier")
 
-        asked = [picture, mask, caption, recipe]
+        asked = [picture, mask, prompt, recipe]
         following = [status, snapshot, model, files, stop, resume, shown]
         silent: dict[str, Any] = {"show_progress": "hidden", **private}
         # before the buttons, which would take their names

@@ -75,7 +75,7 @@ class Preview:
     def views(
         self,
         pictures: Mapping[str, Path],
-        caption: str,
+        prompt: str,
         config: str,
         preset: str | None,
         seeds: Sequence[int],
@@ -85,7 +85,7 @@ class Preview:
 
         Args:
             pictures: of the object: `picture`, and further ones by the side they show.
-            caption: what the object is.
+            prompt: what the object is.
             config: name of a file in `configs/`.
             preset: or None.
             seeds: of the noise.
@@ -95,7 +95,7 @@ class Preview:
         shown, guidance, processor = settings.get("views", {}), settings.guidance, settings.prompt_processor
         sides = {side: path for side, path in pictures.items() if side != "picture"}
         options = {"object_fraction": processor.object_fraction} if "object_fraction" in processor else {}
-        prompts = [
+        images = [
             replace(
                 load_image_prompt(
                     path, processor.get("image_size", 256), mask=mask if azimuth is None else None, **options
@@ -113,7 +113,7 @@ class Preview:
             "negative_prompt": processor.get("negative_prompt"),
         }
         given = {name: value for name, value in given.items() if value is not None}
-        ranked = rank_seeds(self.pipeline, seeds, prompts, caption, **given)
+        ranked = rank_seeds(self.pipeline, seeds, images, prompt, **given)
         return [
             (seed, scores.total, label_strip(output.images, output.azimuths_deg))
             for seed, output, scores in ranked

@@ -20,9 +20,9 @@ import tyro  # noqa: E402
 
 from benchmarks.watched_process import watch  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
-from imagedream.workshop.batch.status import read_status  # noqa: E402
 from imagedream.workshop.evaluation.held_out_objects import held_out_cases  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
+from imagedream.workshop.launched_run import read_run  # noqa: E402
 
 SHORT = (
     *(
@@ -89,10 +89,10 @@ def batch(jobs: int, pictures: list[Path], settings: Settings, folder: Path) -> 
     command = [sys.executable, "-m", "imagedream", "batch", str(pictures[0].parent), "--out", str(folder)]
     command += ["--jobs", str(jobs), "--config", settings.config, *settings.overrides]
     result = measured([command], max(1, (os.cpu_count() or 1) // jobs), folder.with_suffix(".log"))
-    statuses = sorted((read_status(folder / p.stem) for p in pictures), key=lambda status: status.started_at)
-    workers: dict[str, list[float]] = {}
-    for status in statuses:
-        workers.setdefault(status.worker, []).append(status.seconds)
+    runs = sorted((read_run(folder / picture.stem) for picture in pictures), key=lambda run: run.started_at)
+    workers: dict[tuple, list[float]] = {}
+    for run in runs:
+        workers.setdefault(tuple(run.process), []).append(run.seconds)
     first = [seconds[0] for seconds in workers.values()]
     later = [second for seconds in workers.values() for second in seconds[1:]]
     return {

@@ -140,7 +140,7 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path, marker):
             dict(np.load(tmp_path / name)) if name.endswith("z") else np.load(tmp_path / name)
     (tmp_path / "run" / "save").mkdir(parents=True)
     (tmp_path / "arrays.npz").rename(tmp_path / "run" / "save" / "views.npz")
-    assert _pictures(tmp_path)[1:5] == [None] * 4
+    assert _pictures(tmp_path / "run" / "save")[1:5] == [None] * 4
 
 
 def test_the_source_unpickles_nowhere_else():

@@ -142,7 +142,7 @@ def test_from_a_picture_to_a_model_and_home(tab, preview, tmp_path):
         page = tab(site.url)
         drop(page, ROBOT)
         page.get_by_text("Cut out: the picture's own transparency").wait_for()
-        page.get_by_label("Caption: what it is").fill("a gray robot")
+        page.get_by_label("Prompt: what it is").fill("a gray robot")
         page.get_by_role("button", name="Show the views").click()
         page.locator("#strips img").nth(2).wait_for()
         keep(page, "views")
@@ -158,7 +158,7 @@ def test_from_a_picture_to_a_model_and_home(tab, preview, tmp_path):
         for each in (other, page):
             status(each, "Done.")
         run = site.runs.all()[0]
-        assert (run.order.seed, run.order.caption) == (seed, "a gray robot")
+        assert (run.seed, run.prompt) == (seed, "a gray robot")
         assert page.url.endswith(run.key)
 
         with page.expect_download() as download:
@@ -209,7 +209,7 @@ def test_a_run_is_stopped_and_keeps_what_is_there(tab, preview, tmp_path):
         status(page, "Stopped: what was there was exported.")
         page.locator("#files a[download]").first.wait_for()
         page.get_by_role("button", name="Use its picture and settings again").click()
-        expect(page.get_by_label("Caption: what it is")).to_have_value(
+        expect(page.get_by_label("Prompt: what it is")).to_have_value(
             "a gray mug with a teal handle, a white label and a pink stripe"
         )
         keep(page, "stopped")

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 
-from app.jobs import MOST_WAITING, Order, Progress, Runs
+from app.jobs import MOST_WAITING, Progress, Runs
 from imagedream.runs import disk_space
 
 FINISHED = """
@@ -57,7 +57,7 @@ def picture(tmp_path):
 
 
 def ask(runs, picture, **order):
-    return runs.submit(Order("imagedream-toybox.yaml", **order), picture)
+    return runs.submit(picture, "imagedream-toybox.yaml", **order)
 
 
 def steps_until(runs, key, *states):
@@ -71,11 +71,11 @@ def steps_until(runs, key, *states):
 
 def test_a_run_is_asked_for_made_and_found(runs, picture):
     runs.script = FINISHED + EXPORTED % "false"
-    asked = ask(runs, picture, caption="a ${oc.env:HOME} car", seed=4)
+    asked = ask(runs, picture, prompt="a ${oc.env:HOME} car", seed=4)
     assert asked.state == "queued"
-    assert runs.path(asked, asked.order.picture).read_bytes() == b"picture"
-    assert asked.order.picture == "picture.jpg"
-    assert asked.order.caption == "a ${oc.env:HOME} car"
+    assert (asked.folder / asked.picture).read_bytes() == b"picture"
+    assert asked.picture == "picture.jpg"
+    assert asked.prompt == "a ${oc.env:HOME} car"
     done = steps_until(runs, asked.key, "done")
     assert (done.error, done.process) == ("", None)
     assert [path.name for path in runs.files(done)] == ["model.glb", "model-obj.zip", "log.txt"]
@@ -128,7 +128,7 @@ def test_a_run_that_waits_is_cancelled_and_one_that_was_stopped_goes_on(runs, pi
     runs.step()
     assert runs.get(key).state == "cancelled"
     again = runs.resume(key)
-    assert (again.state, again.resume) == ("queued", True)
+    assert again.state == "queued"
     command = Runs.command(runs, again)
     assert command[command.index("--resume") + 1] == "auto"
 
@@ -163,8 +163,8 @@ def test_a_server_that_starts_again_finds_the_run_at_work(runs, picture):
 
 def test_a_number_that_another_program_has_now_is_not_the_run(runs, picture):
     key = ask(runs, picture).key
-    path = runs.folder / key / "asked.json"
-    content = json.loads(path.read_text()) | {"state": "running", "process": [os.getpid(), 1.0]}
+    path = runs.folder / key / "status.json"
+    content = json.loads(path.read_text()) | {"state": "running", "process": ["here", os.getpid(), 1.0]}
     path.write_text(json.dumps(content))
     assert steps_until(runs, key, "failed").error.startswith("its program was ended")
 
@@ -198,9 +198,9 @@ def test_names_from_outside_are_not_joined_to_paths(runs, key):
         runs.get(key)
 
 
-def test_a_caption_has_a_length(runs, picture):
+def test_a_prompt_has_a_length(runs, picture):
     with pytest.raises(ValueError, match="501 characters, 500 are allowed"):
-        ask(runs, picture, caption="x" * 501)
+        ask(runs, picture, prompt="x" * 501)
 
 
 def test_progress_is_read_from_the_log(runs, picture):
@@ -218,11 +218,11 @@ def test_what_launch_is_told(runs, picture, tmp_path):
     mask, back = tmp_path / "m.png", tmp_path / "b.webp"
     for path in (mask, back):
         path.write_bytes(b"p")
-    run = runs.submit(Order("c.yaml", "preview", "a red car", 7), picture, mask, {"back": back})
+    run = runs.submit(picture, "c.yaml", "preview", "a red car", 7, mask, {"back": back})
     folder = runs.folder / run.key
     command = Runs.command(runs, run)
     assert command[1:] == [
-        str(runs.launcher), "--config", "c.yaml", "--train", "--preset", "preview", "seed=7", "system.views.seed=7",
+        str(runs.launcher), "--config", "c.yaml", "--train", "--preset", "preview", "--resume", "auto", "seed=7", "system.views.seed=7",
         f"system.prompt_processor.image_path={folder}/picture.jpg",
         f"system.prompt_processor.mask_path={folder}/mask.png",
         f"system.prompt_processor.back_path={folder}/back.webp",
@@ -230,7 +230,7 @@ def test_what_launch_is_told(runs, picture, tmp_path):
         "system.exporter.fmt=glb+obj", f"exp_root_dir={runs.folder}", f"name={run.key}", "tag=run", "use_timestamp=false",
     ]  # fmt: skip
     assert sorted(path.name for path in folder.iterdir()) == [
-        "asked.json", "back.webp", "mask.png", "picture.jpg",
+        "back.webp", "mask.png", "picture.jpg", "status.json",
     ]  # fmt: skip
 
 

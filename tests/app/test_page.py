@@ -110,8 +110,8 @@ def test_making_asks_for_a_run_that_can_be_asked_for_again(actions):
         actions.status(actions.make(ROBOT, None, "", "imagedream-toybox", 0))["words"]
         == "Waiting: 1 run comes first."
     )
-    picture, mask, caption, recipe, seed, *sides = actions.again(key)
-    assert (mask, caption, recipe, seed, sides) == (
+    picture, mask, prompt, recipe, seed, *sides = actions.again(key)
+    assert (mask, prompt, recipe, seed, sides) == (
         None,
         "a robot",
         "imagedream-toybox preview",
@@ -132,11 +132,11 @@ def test_making_asks_for_a_run_that_can_be_asked_for_again(actions):
         ({"recipe": "../secret.yaml"}, "must be one of imagedream-toybox"),
         ({"seed": -1}, "The seed is -1, must be a whole number from 0"),
         ({"seed": 0.5}, "The seed is 0.5"),
-        ({"caption": "x" * 501}, "501 characters"),
+        ({"prompt": "x" * 501}, "501 characters"),
     ],
 )
 def test_mistakes_are_one_sentence(actions, told, change, said):
-    given = {"picture": ROBOT, "mask": None, "caption": "", "recipe": "imagedream-toybox", "seed": 0} | change
+    given = {"picture": ROBOT, "mask": None, "prompt": "", "recipe": "imagedream-toybox", "seed": 0} | change
     with pytest.raises(told) as error:
         actions.make(**given)
     assert said in error.value.message

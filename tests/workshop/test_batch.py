@@ -21,7 +21,7 @@ from imagedream.image_prompt.prompt import SUFFIXES
 from imagedream.workshop.batch.launching import Launch
 from imagedream.workshop.batch.pages import write_pages
 from imagedream.workshop.batch.run_batch import run_batch
-from imagedream.workshop.batch.status import known_pictures, read_status, write_status
+from imagedream.workshop.launched_run import known_pictures, read_run
 from imagedream.workshop.rendering.captioned_files import file_items
 from imagedream.workshop.workers import Outcome, run_processes
 from tests.tiny import brick
@@ -59,20 +59,20 @@ def run_here(function, tasks, jobs=0, attempts=1):
 class Pretend(Launch):
     """A run that takes no time: what `launch.py` would leave, or the failure that the picture's name says."""
 
-    def _run(self, item, folder):
-        if "text" in item.key:
+    def launch(self, run):
+        if "text" in run.key:
             raise ValueError("this is <no> picture")
-        if item.key == "interrupted":
+        if run.key == "interrupted":
             raise KeyboardInterrupt
-        export = folder / "run" / "save" / "it2-export"
+        export = run.trial / "save" / "it2-export"
         export.mkdir(parents=True)
         (export / "model.glb").write_bytes(b"glTF")
-        (self.out / f"{item.key}.glb").write_bytes(b"glTF")
-        test = folder / "run" / "save" / "it2-test"
+        (self.out / f"{run.key}.glb").write_bytes(b"glTF")
+        test = run.trial / "save" / "it2-test"
         test.mkdir()
         for index in range(12):
             PIL.Image.new("RGB", (16, 8), (20 * index, 0, 0)).save(test / f"{index}.png")
-        PIL.Image.new("RGBA", (8, 8), (0, 255, 0, 255)).save(folder / "run" / "save" / "prompt.png")
+        PIL.Image.new("RGBA", (8, 8), (0, 255, 0, 255)).save(run.trial / "save" / "prompt.png")
 
 
 @pytest.fixture
@@ -80,8 +80,12 @@ def pretend(tmp_path):
     return Pretend(ROOT / "launch.py", "imagedream-toybox.yaml", tmp_path / "out", ("seed=1",))
 
 
+def record(launch, item):
+    return read_run(launch.out / item.key)
+
+
 def states(launch, items):
-    return {item.key: read_status(launch.folder(item)).state for item in items}
+    return {item.key: record(launch, item).state for item in items}
 
 
 def test_what_is_done_is_skipped_and_what_failed_is_tried_again(pictures, pretend):
@@ -94,15 +98,15 @@ def test_what_is_done_is_skipped_and_what_failed_is_tried_again(pictures, preten
     summary = run_batch(items, pretend, partial(run_here, attempts=2))
     assert (summary.done, summary.skipped, summary.failed) == (2, 0, {"text": "this is <no> picture"})
     assert states(pretend, items) == {"brick": "done", "more_IMG_1": "done", "text": "failed"}
-    failed = read_status(pretend.folder(items[2]))
+    failed = record(pretend, items[2])
     assert (failed.attempts, failed.error) == (2, "this is <no> picture")
     assert failed.queued_at <= failed.started_at <= failed.finished_at
-    first = read_status(pretend.folder(items[0]))
+    first = record(pretend, items[0])
 
     summary = run_batch(items, pretend, run_here)
     assert (summary.done, summary.skipped) == (2, 2)
-    assert read_status(pretend.folder(items[0])) == first
-    assert read_status(pretend.folder(items[2])).attempts == 3
+    assert record(pretend, items[0]) == first
+    assert record(pretend, items[2]).attempts == 3
 
     # another caption, other overrides, another picture: a new result is due
     (pictures / "more" / "IMG_1.txt").write_text("a blue brick")
@@ -112,7 +116,7 @@ def test_what_is_done_is_skipped_and_what_failed_is_tried_again(pictures, preten
     PIL.Image.new("RGB", (9, 9)).save(pictures / "brick.png")
     assert run_batch(items, other, run_here).skipped == 1
     # a mesh that somebody deleted too
-    shutil.rmtree(other.folder(items[1]) / "run")
+    shutil.rmtree(other.find(items[1]).trial)
     assert run_batch(items, other, run_here).skipped == 1
 
 
@@ -155,16 +159,36 @@ def test_an_interruption_puts_the_picture_back(pictures, pretend):
     assert "0 of 3 pictures" in (pretend.out / "index.html").read_text()
 
 
+def test_a_result_of_an_earlier_version_counts(pictures, pretend):
+    """Its record as version 0.1 wrote it: `caption`, `worker`, `seconds`, an error that is null."""
+    run_batch(items_in(pictures), pretend, run_here)
+    item = items_in(pictures)[0]
+    old = {
+        "state": "done", "picture": item.source, "caption": item.caption, "caption_from": "file",
+        "identity": pretend.identity(item), "attempts": 1, "error": None, "worker": "here:5",
+        "queued_at": "2026-11-30T10:00:00.000+00:00", "started_at": "2026-11-30T10:00:01.000+00:00",
+        "finished_at": "2026-11-30T10:00:03.500+00:00", "seconds": 2.5,
+    }  # fmt: skip
+    (pretend.out / item.key / "status.json").write_text(json.dumps(old))
+    assert run_batch([item], pretend, run_here).skipped == 1
+    run = record(pretend, item)
+    assert (run.prompt, run.seconds, known_pictures(pretend.out)[item.key]) == (
+        item.caption,
+        2.5,
+        item.source,
+    )
+
+
 def test_a_worker_that_died_is_written_down(pictures, pretend):
     def run(function, tasks):
         for task in tasks:
-            write_status(function.folder(task), function.status(task).now("running", attempts=1))
+            function.find(task).note("running", attempts=1)
             yield Outcome(task, error="its process died (SIGKILL)")
 
     items = items_in(pictures)
     run_batch(items, pretend, run)
-    assert read_status(pretend.folder(items[0])).state == "failed"
-    assert read_status(pretend.folder(items[0])).error == "its process died (SIGKILL)"
+    assert record(pretend, items[0]).state == "failed"
+    assert record(pretend, items[0]).error == "its process died (SIGKILL)"
 
 
 def test_a_picture_that_joins_takes_no_other_s_result(pictures, pretend):
@@ -178,12 +202,12 @@ def test_a_picture_that_joins_takes_no_other_s_result(pictures, pretend):
 
 def test_a_status_from_elsewhere_is_no_danger(tmp_path, pictures, pretend):
     items = items_in(pictures)
-    folder = pretend.folder(items[0])
+    folder = pretend.out / items[0].key
     folder.mkdir(parents=True)
     for content in ("", "[]", "{", '{"state": "done"}', "[" * 100000, json.dumps({"state": "x"})):
         (folder / "status.json").write_text(content)
-        assert pretend.status(items[0]).state == "queued"
-    write_status(folder, pretend.status(items[0]).now("failed", error="<script>alert(1)</script>"))
+        assert pretend.find(items[0]).state == "queued"
+    pretend.find(items[0]).note("failed", error="<script>alert(1)</script>")
     write_pages(items, pretend)
     assert "<script" not in (pretend.out / "index.html").read_text()
 
@@ -250,7 +274,7 @@ def running(command, environment):
         try:
             folder = Path(command[command.index("--out") + 1]) / "brick"
             wait_for(lambda: status_of(folder)["state"] == "running", process)
-            yield process, int(status_of(folder)["worker"].rpartition(":")[2])
+            yield process, status_of(folder)["process"][1]
         finally:
             process.kill()
 
@@ -301,7 +325,7 @@ def test_the_whole_way_with_a_killed_worker_and_an_interruption(pictures, tiny_m
     }
     assert "is not a picture of a known format" in found["text"]["error"]
     # one worker, one load of the model for the two pictures after the killed one's
-    assert found["brick"]["worker"] == found["more_IMG_1"]["worker"]
+    assert found["brick"]["process"] == found["more_IMG_1"]["process"]
     for key in ("brick", "more_IMG_1"):
         assert (out / f"{key}.glb").read_bytes()[:4] == b"glTF"
         assert (out / key / "run" / "report.html").is_file()

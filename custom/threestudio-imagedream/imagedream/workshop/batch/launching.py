@@ -5,41 +5,23 @@ In the embedded host the diffusion model stays in the process from one picture t
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
 import shutil
-import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from imagedream.image_prompt.prompt import MAX_BYTES
 from imagedream.runs.files import atomic_path
 from imagedream.runs.settings import merge, read_with_bases
-from imagedream.workshop.batch.status import Status, read_status, write_status
+from imagedream.workshop.launched_run import LOG, LaunchedRun, load_launcher, read_run, this_process
 from imagedream.workshop.rendering.captioned_files import Item
-
-RUN = "run"
-"""Folder of a picture's trial."""
-
-
-@cache
-def load_launcher(path: Path) -> ModuleType:
-    """`launch.py` as a module, whose `main(argv)` is the command line."""
-    spec = importlib.util.spec_from_file_location("imagedream_launcher", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def check(launch: "Launch") -> None:
@@ -56,11 +38,6 @@ def check(launch: "Launch") -> None:
         raise ValueError(problem)
 
 
-def plain_text(caption: str) -> str:
-    """A caption on one line, without control characters."""
-    return "".join(character if character.isprintable() else " " for character in caption)
-
-
 @dataclass(frozen=True)
 class Launch:
     """What a worker does with a picture; raises ValueError with the run's last error."""
@@ -72,22 +49,17 @@ class Launch:
     flags: tuple[str, ...] = ()
     """Further flags of launch.py."""
 
-    def folder(self, item: Item) -> Path:
-        """All that is written about a picture."""
-        return self.out / item.key
-
-    def status(self, item: Item) -> Status:
-        """How far it is: queued, unless its folder says otherwise of the same picture and settings."""
-        new = Status("queued", item.source, item.caption or "", item.caption_from, self.identity(item))
-        found = read_status(self.folder(item))
-        if found is None or found.identity != new.identity:
+    def find(self, item: Item) -> LaunchedRun:
+        """The picture's run: queued, unless its folder says otherwise of the same picture and settings."""
+        folder, identity = self.out / item.key, self.identity(item)
+        new = LaunchedRun(folder, item.source, item.caption or "", self.config, identity=identity)
+        found = read_run(folder)
+        if found is None or found.identity != identity:
             return new
-        if found.state == "done" and not exported_files(self.folder(item)):
-            return new
-        return found
+        return new if found.state == "done" and not found.exported_files() else found
 
     def identity(self, item: Item) -> str:
-        """See `Status.identity`."""
+        """See `LaunchedRun.identity`."""
         digest = hashlib.sha256()
         picture = Path(item.source)
         if picture.stat().st_size <= MAX_BYTES:  # larger ones are refused anyway
@@ -108,60 +80,33 @@ class Launch:
         from imagedream.memory_options import keep_models
 
         keep_models()
-        status, folder = self.status(item), self.folder(item)
-        if status.attempts == 0 or status.state == "done":
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        worker = f"{socket.gethostname()}:{os.getpid()}"
-        status = status.now("running", attempts=status.attempts + 1, error=None, worker=worker)
-        write_status(folder, status)
-        start = time.perf_counter()
+        run = self.find(item)
+        if run.attempts == 0 or run.state == "done":
+            shutil.rmtree(run.folder, ignore_errors=True)
+        run = run.note("running", attempts=run.attempts + 1, error="", process=this_process())
         try:
-            self._run(item, folder)
+            self.launch(run)
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            write_status(folder, status.now("failed", error=reason, seconds=_seconds_since(start)))
+            run.note("failed", error=" ".join(str(error).split()) or type(error).__name__)
             raise
-        write_status(folder, status.now("done", seconds=_seconds_since(start)))
+        run.note("done")
 
-    def _run(self, item: Item, folder: Path) -> None:
-        picture = _copied(Path(item.source), folder)
-        command = ["--config", self.config, "--train", *self.flags]
-        if (folder / RUN / "ckpts").is_dir():
-            command += ["--resume", "auto"]
-        else:
-            shutil.rmtree(folder / RUN, ignore_errors=True)
-        command += ["trainer.enable_progress_bar=false", *self.overrides]
-        command += [f"system.prompt_processor.image_path={picture}"]
-        if item.caption:
-            command += [f"system.prompt_processor.prompt={plain_text(item.caption)}"]
-        # last, so that nothing moves it out of its folder
-        command += [f"exp_root_dir={self.out}", f"name={item.key}"]
-        command += [f"tag={RUN}", "use_timestamp=false"]
-        with (folder / "log.txt").open("a", encoding="utf-8", errors="replace") as log, _output_to(log):
+    def launch(self, run: LaunchedRun) -> None:
+        """Do what is asked.
+
+        Raises:
+            ValueError: nothing came of it; says why.
+        """
+        copied = replace(run, picture=_copied(Path(run.picture), run.folder).name)
+        command = copied.arguments(("trainer.enable_progress_bar=false", *self.overrides), self.flags)
+        with (run.folder / LOG).open("a", encoding="utf-8", errors="replace") as log, _output_to(log):
             sys.argv = [str(self.launcher), *command]
-            code = load_launcher(self.launcher).main(command)
-        if code:
-            raise ValueError(last_error(folder / "log.txt") or f"launch.py ended with code {code}")
-        if run_record(folder).get("interrupted"):
-            raise ValueError("it was told to stop before its last step")
-        exported = exported_files(folder)
-        if not exported:
-            raise ValueError("no mesh was exported, see log.txt")
-        for mesh in exported:
-            if mesh.suffix == ".glb":
-                with atomic_path(self.out / f"{item.key}.glb") as path:
-                    shutil.copyfile(mesh, path)
-
-
-def exported_files(folder: Path) -> list[Path]:
-    """What the runs in a picture's folder exported, the newest last."""
-    found = (folder / RUN / "save").glob("it*-export/[!.]*")  # without those that are being written
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
-
-
-def _seconds_since(start: float) -> float:
-    return round(time.perf_counter() - start, 2)
+            state, error = run.outcome(load_launcher(self.launcher).main(command))
+        if state != "done":
+            raise ValueError(error or "it was told to stop before its last step")
+        for mesh in run.exported_files(".glb"):
+            with atomic_path(self.out / f"{run.key}.glb") as path:
+                shutil.copyfile(mesh, path)
 
 
 def _copied(picture: Path, folder: Path) -> Path:
@@ -174,24 +119,6 @@ def _copied(picture: Path, folder: Path) -> Path:
     with atomic_path(copy) as path:
         shutil.copyfile(picture, path)
     return copy
-
-
-def run_record(folder: Path) -> dict[str, Any]:
-    """What the run in a picture's folder has noted in `save/run.json` so far."""
-    try:
-        return json.loads((folder / RUN / "save" / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def last_error(log: Path) -> str | None:
-    """The last error that launch.py reported; None also where there is no log yet."""
-    if not log.is_file():
-        return None
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next(
-        (line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None
-    )
 
 
 @contextmanager

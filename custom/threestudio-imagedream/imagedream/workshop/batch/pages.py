@@ -13,8 +13,8 @@ from imagedream.cameras import VIEW_NAMES
 from imagedream.pictures import contact_sheet, leftmost_square, on_white
 from imagedream.report import write_page
 from imagedream.runs.files import atomic_path
-from imagedream.workshop.batch.launching import RUN, Launch
-from imagedream.workshop.batch.status import Status
+from imagedream.workshop.batch.launching import Launch
+from imagedream.workshop.launched_run import LOG, RUN, LaunchedRun
 from imagedream.workshop.rendering.captioned_files import Item
 
 SHEET, INDEX = "contact_sheet.png", "index.html"
@@ -26,14 +26,14 @@ _TILE_PX = 128
 
 def write_pages(items: Sequence[Item], launch: Launch) -> None:
     """Write contact sheet and index of what is there by now."""
-    statuses = [launch.status(item) for item in items]
-    done = [item for item, status in zip(items, statuses, strict=True) if status.state == "done"]
-    rows = [_pictures(launch.folder(item)) for item in done]
+    runs = [launch.find(item) for item in items]
+    done = [run for run in runs if run.state == "done"]
+    rows = [_pictures(run.trial / "save") for run in done]
     if rows:
-        sheet = contact_sheet(_COLUMNS, rows, _TILE_PX, [item.key for item in done])
+        sheet = contact_sheet(_COLUMNS, rows, _TILE_PX, [run.key for run in done])
         with atomic_path(launch.out / SHEET) as path:
             sheet.save(path)
-    counts = {state: sum(status.state == state for status in statuses) for state in ("done", "failed")}
+    counts = {state: sum(run.state == state for run in runs) for state in ("done", "failed")}
     summary = f"{counts['done']} of {len(items)} pictures have their model"
     summary += f", {counts['failed']} failed" if counts["failed"] else ""
     write_page(
@@ -42,32 +42,28 @@ def write_pages(items: Sequence[Item], launch: Launch) -> None:
         title=launch.out.name,
         summary=summary,
         sheet=SHEET if rows else "",
-        rows=[_row(item, status, launch) for item, status in zip(items, statuses, strict=True)],
+        rows=[_row(run) for run in runs],
     )
 
 
-def _row(item: Item, status: Status, launch: Launch) -> dict[str, Any]:
-    files = {
-        "report": f"{item.key}/{RUN}/report.html",
-        "GLB": f"{item.key}.glb",
-        "log": f"{item.key}/log.txt",
-    }
-    picture = next(launch.folder(item).glob("picture.*"), None)
-    facts = [status.state if status.seconds is None else f"{status.state}, {status.seconds:.0f} s"]
-    facts += [status.error] if status.error and status.state != "done" else []
+def _row(run: LaunchedRun) -> dict[str, Any]:
+    key, out = run.key, run.folder.parent
+    files = {"report": f"{key}/{RUN}/report.html", "GLB": f"{key}.glb", "log": f"{key}/{LOG}"}
+    picture = next(run.folder.glob("picture.*"), None)
+    facts = [run.state if run.seconds is None else f"{run.state}, {run.seconds:.0f} s"]
+    facts += [run.error] if run.error and run.state != "done" else []
     return {
-        "state": status.state,
-        "picture": "" if picture is None else quote(f"{item.key}/{picture.name}"),
-        "key": item.key,
-        "caption": status.caption,
+        "state": run.state,
+        "picture": "" if picture is None else quote(f"{key}/{picture.name}"),
+        "key": key,
+        "prompt": run.prompt,
         "facts": "; ".join(facts),
-        "links": {label: quote(file) for label, file in files.items() if (launch.out / file).is_file()},
+        "links": {label: quote(file) for label, file in files.items() if (out / file).is_file()},
     }
 
 
-def _pictures(folder: Path) -> list[PIL.Image.Image | None]:
+def _pictures(save: Path) -> list[PIL.Image.Image | None]:
     """A row of the sheet: prompt, the four views, the turntable's quarters; None where there is none."""
-    save = folder / RUN / "save"
     views: list[PIL.Image.Image | None] = [None] * len(VIEW_NAMES)
     with (
         suppress(OSError, ValueError, LookupError),

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from imagedream.runs.locks import locked
 from imagedream.workshop.batch.launching import Launch
 from imagedream.workshop.batch.pages import write_pages
-from imagedream.workshop.batch.status import read_status, write_status
+from imagedream.workshop.launched_run import State, read_run
 from imagedream.workshop.rendering.captioned_files import Item
 from imagedream.workshop.workers import Runner
 
@@ -41,11 +41,10 @@ def run_batch(items: Sequence[Item], launch: Launch, run: Runner) -> Summary:
         OSError: the folder cannot be written to.
     """
     with locked(launch.out, "batch"):
-        statuses = {item.key: launch.status(item) for item in items}
-        todo = [item for item in items if statuses[item.key].state != "done"]
+        runs = {item.key: launch.find(item) for item in items}
+        todo = [item for item in items if runs[item.key].state != "done"]
         for item in todo:
-            statuses[item.key] = statuses[item.key].now("queued")
-            write_status(launch.folder(item), statuses[item.key])
+            runs[item.key].note("queued")
         if len(todo) < len(items):
             logger.info(
                 "%s: %d of %d pictures are done already", launch.out, len(items) - len(todo), len(items)
@@ -68,8 +67,8 @@ def run_batch(items: Sequence[Item], launch: Launch, run: Runner) -> Summary:
     return Summary(len(items) - len(failed), len(items) - len(todo), failed)
 
 
-def _settle(launch: Launch, item: Item, state: str, error: str) -> None:
+def _settle(launch: Launch, item: Item, state: State, error: str) -> None:
     """Say what became of a run whose worker could not say so itself."""
-    status = read_status(launch.folder(item))
-    if status is not None and status.state == "running":
-        write_status(launch.folder(item), status.now(state, error=error))
+    run = read_run(launch.out / item.key)
+    if run is not None and run.state == "running":
+        run.note(state, error=error)

@@ -58,7 +58,7 @@ class Batch(Verb):
         from imagedream.runs.project import project_folder
         from imagedream.workshop.batch.launching import Launch, check
         from imagedream.workshop.batch.run_batch import run_batch
-        from imagedream.workshop.batch.status import known_pictures
+        from imagedream.workshop.launched_run import known_pictures
         from imagedream.workshop.rendering.captioned_files import file_items, read_names
 
         flags = ["--preset", self.preset] if self.preset else []

@@ -53,23 +53,18 @@ class Make(Verb):
 
         from imagedream.runs.files import atomic_path
         from imagedream.runs.project import project_folder
-        from imagedream.workshop.batch.launching import RUN, exported_files, load_launcher
+        from imagedream.workshop.launched_run import LaunchedRun, load_launcher
 
         launcher, folder = project_folder() / "launch.py", self.out.resolve().with_suffix("")
-        command = ["--config", self.config, "--train", *(["--preset", self.preset] if self.preset else [])]
-        command += [*(["--resume", "auto"] if self.resume else []), *(["--verbose"] if self.verbose else [])]
-        command += [f"trainer.enable_progress_bar={str(not self.quiet).lower()}", *self.overrides]
-        command += [f"system.prompt_processor.image_path={self.picture.resolve()}"]
-        command += [f"system.prompt_processor.prompt={self.prompt}"] if self.prompt else []
-        command += [f"system.exporter.fmt={formats}", f"exp_root_dir={folder.parent}", f"name={folder.name}"]
-        command += [f"tag={RUN}", "use_timestamp=false"]
+        run = LaunchedRun(folder, str(self.picture.resolve()), self.prompt, self.config, self.preset)
+        overrides = [f"trainer.enable_progress_bar={str(not self.quiet).lower()}", *self.overrides]
+        command = run.arguments(overrides, ["--verbose"] if self.verbose else [], formats, self.resume)
         sys.argv = [str(launcher), *command]  # what a run notes of its command
         with redirect_stdout(sys.stderr):
             code = load_launcher(launcher).main(command)
         if code:
             return code
-        mesh = [path for path in exported_files(folder) if path.suffix == f".{ending}"][-1]
         with atomic_path(self.out) as path:
-            shutil.copyfile(mesh, path)
+            shutil.copyfile(run.exported_files(f".{ending}")[-1], path)
         say(self.out)
         return 0
