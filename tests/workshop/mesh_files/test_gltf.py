@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from imagedream.mesh.materials import surface_of
 from imagedream.mesh.raycast import Light, MeshError
 from imagedream.workshop.mesh_files.reading import FileAxes, load_parts
 from tests.workshop.mesh_files.squares import (
@@ -175,6 +176,45 @@ def test_emission_and_unlit_surfaces_shine_without_light(tmp_path):
     assert corners(Scene(both).write(path)) == [(140, 140, 140)] * 4
 
 
+HALF = picture(colours=[[(*RED, 200), (*GREEN, 255)], [(*BLUE, 255), (*YELLOW, 0)]])  # with alpha
+HOLE = (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "factor", "expected", "said"),
+    [
+        ("OPAQUE", 0.0, FOUR, []),
+        ("MASK", 1.0, [RED, GREEN, BLUE, HOLE], []),
+        ("MASK", 0.6, [HOLE, GREEN, BLUE, HOLE], []),  # 0.6 x 200 / 255 is below one half
+        ("BLEND", 1.0, [RED, GREEN, BLUE, HOLE], []),
+        ("BLEND", 0.3, FOUR, ["a see-through part is shown opaque"]),
+    ],
+)
+def test_alpha_is_that_of_the_factor_times_that_of_the_texture(mode, factor, expected, said, tmp_path):
+    base = {"baseColorTexture": {"index": 0}, "baseColorFactor": [1, 1, 1, factor]}
+    scene = Scene({"pbrMetallicRoughness": base, "alphaMode": mode}, image=HALF)
+    heard = []
+    assert corners(scene.write(tmp_path / "square.glb"), warn=heard.append) == expected
+    assert heard == [f"square.glb: {sentence}" for sentence in said]
+
+
+@pytest.mark.parametrize(
+    ("material", "colours"),
+    [
+        ({"pbrMetallicRoughness": {"baseColorFactor": [1, 0, 0, 0]}, "alphaMode": "BLEND"}, {}),
+        ({"alphaMode": "MASK"}, {"COLOR_0": np.float32([[1, 1, 1, 0.4]] * 4)}),
+        (TEXTURED | {"alphaMode": "MASK", "alphaCutoff": 1.1}, {}),
+    ],
+)
+def test_what_is_wholly_transparent_is_not_shown(material, colours, tmp_path):
+    scene, heard = Scene(material, **colours), []
+    scene.tree["meshes"][0]["primitives"].append(
+        {"attributes": {"POSITION": 0}, "indices": scene.primitive["indices"]}
+    )
+    assert corners(scene.write(tmp_path / "square.glb"), warn=heard.append) == [(255, 255, 255)] * 4
+    assert "square.glb: a wholly transparent part is not shown" in heard
+
+
 def test_skins_hold_the_vertices_whatever_their_node_says(tmp_path):
     joints, weights = np.uint8([[0, 1, 0, 0]] * 4), np.float32([[0.5, 0.5, 0, 0]] * 4)
     scene = Scene(TEXTURED, JOINTS_0=joints, WEIGHTS_0=weights)
@@ -198,7 +238,11 @@ def test_skins_hold_the_vertices_whatever_their_node_says(tmp_path):
 
 def test_scene_transforms_instances_and_morph_targets(tmp_path):
     scene = Scene(TEXTURED)
-    scene.primitive["targets"] = [{"POSITION": scene.add(np.float32([[0, 0, 4]] * 4))}]
+    moved = {
+        "POSITION": scene.add(np.float32([[0, 0, 4]] * 4)),
+        "TEXCOORD_0": scene.add(np.float32([[2, 0]] * 4)),
+    }
+    scene.primitive["targets"] = [moved]
     scene.tree["meshes"][0]["weights"] = [0.25]
     places = {
         "TRANSLATION": scene.add(np.float32([[0, 0, 0], [0, 0, 3]])),
@@ -210,6 +254,7 @@ def test_scene_transforms_instances_and_morph_targets(tmp_path):
         {"mesh": 0, "translation": [0, 0, 100]},  # not part of the scene
     ]
     first, second = load_parts(scene.write(tmp_path / "square.glb"), FileAxes("y", "+z"))
+    np.testing.assert_allclose(surface_of(first).texture.uv[0], [0.5, 0])  # 0 + 2/4
     np.testing.assert_allclose(first.bounds, [[2, -2, -2], [2, 2, 2]])  # 2 x (0 + 4/4)
     np.testing.assert_allclose(second.bounds, [[8, -2, -2], [8, 2, 2]])  # 2 x (3 + 4/4)
     del scene.tree["scenes"], scene.tree["scene"]
@@ -242,6 +287,8 @@ def test_sparse_numbers(tmp_path):
         ("a b.png", "a b.png"),
         ("Tex%C3%A9.PNG", "texé.png"),
         ("C:\\art\\t.png", "t.png"),
+        ("Sub/T.PNG", "sub/t.png"),
+        ("e\u0301.png", "\u00e9.png"),  # as macOS writes it
     ],
 )
 def test_textures_beside_the_file(uri, file, tmp_path):
@@ -251,10 +298,13 @@ def test_textures_beside_the_file(uri, file, tmp_path):
     corners(scene.write(tmp_path / "square.gltf"), warn=said.append)
     assert f"square.gltf: texture {uri} is not there, shown without" in said
     assert "square.gltf: nothing in it says a colour, shown in white" in said
+    (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(picture())
     assert corners(tmp_path / "square.gltf") == FOUR
-    scene.tree["images"] = [{"uri": "data:image/png;base64," + base64.b64encode(picture()).decode()}]
-    assert corners(scene.write(tmp_path / "square.gltf")) == FOUR
+    packed = base64.b64encode(picture()).decode()
+    for uri in (f"data:image/png;base64,{packed}", "DATA:;base64," + packed.rstrip("=").replace("+", "%2B")):
+        scene.tree["images"] = [{"uri": uri}]
+        assert corners(scene.write(tmp_path / "square.gltf")) == FOUR
 
 
 @pytest.mark.parametrize(
@@ -266,6 +316,11 @@ def test_other_kinds_of_pictures(kind, extension, tmp_path):
     if extension:
         scene.tree["textures"] = [{"extensions": {extension: {"source": 0}}}]
     np.testing.assert_allclose(corners(scene.write(tmp_path / "square.glb")), FOUR, atol=6)
+    if extension:  # the plain one is for readers who cannot read the other
+        scene.tree["textures"] = [{"extensions": {extension: {"source": 1}}, "source": 0}]
+        scene.tree["images"].append({"bufferView": scene.view(b"of the future")})
+        seen = corners(scene.write(tmp_path / "square.glb"), warn=lambda sentence: None)
+        np.testing.assert_allclose(seen, FOUR, atol=6)
 
 
 @pytest.mark.parametrize(
@@ -364,6 +419,10 @@ def change(**changes):
             r"POSITION names accessors\[9\], there are 3",
         ),
         (change(meshes__0__primitives__0__material=-1), r"names materials\[-1\]"),
+        (
+            change(accessors__2__componentType=5122, bufferViews__2__byteOffset=0),
+            "a face has vertex -16512, there are only 4 vertices",
+        ),
         (change(nodes__0__mesh=5), r"node 0 names meshes\[5\], there are 1"),
         (change(nodes__0__children=[0]), "node 0 hangs in a circle"),
         (change(nodes=[{"mesh": 0, "children": [1, 1]}, {}]), "node 1 hangs in two places"),

@@ -1,6 +1,7 @@
 """OBJ and PLY files with what exporters write into them: names, options, colours beside the vertices."""
 
 import re
+import struct
 
 import numpy as np
 import pytest
@@ -42,6 +43,8 @@ def write(folder, material="", colours="", name="m", library="mtllib some.mtl", 
         "map_Kd ./textures/My%20Tex.png",
         "Kd 0.1 0.1 0.1\nmap_Kd -blendu on -s 1 1 1 -o 0 0 0 -mm 0 1 My Tex.png",
         "map_Kd -s 1 My Tex.png",
+        'map_Kd "My Tex.png" # a comment',
+        "map_Kd Maps/my tex.png",
     ],
 )
 def test_textures_are_found_as_their_writers_meant(line, tmp_path):
@@ -52,12 +55,66 @@ def test_textures_are_found_as_their_writers_meant(line, tmp_path):
     ("options", "expected"),
     [
         ("-o 0.5 0", [GREEN, RED, YELLOW, BLUE]),
-        ("-o 0.5 0 0 -clamp on", [GREEN, GREEN, YELLOW, YELLOW]),
+        ("-o 0.5 0 0 -clamp ON", [GREEN, GREEN, YELLOW, YELLOW]),
         ("-s 0.5 0.5 -o 0.5 0.5 0", [GREEN] * 4),
     ],
 )
 def test_textures_are_moved_and_scaled(options, expected, tmp_path):
     assert corners(write(tmp_path, f"map_Kd {options} My Tex.png")) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\n", "\r"),
+        lambda text: re.sub("^", "  ", text, flags=re.MULTILINE).replace(" -", "\t-"),
+        lambda text: text.replace("4/4", "\\\n4/4 # the last").replace(
+            "mtllib some.mtl", 'MTLLIB "some.mtl" # a'
+        ),
+        lambda text: text.replace("f 1/1 2/2 3/3 4/4", "f 1/1 2/2 3/3\nf -4/-4 -2/-2 -1/-1"),
+    ],
+)
+def test_lines_as_exporters_write_them(change, tmp_path):
+    path = write(tmp_path, "map_Kd My Tex.png")
+    path.write_bytes(change(path.read_text()).encode())
+    assert corners(path) == FOUR
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "gb18030"])
+def test_files_in_other_encodings(encoding, tmp_path):
+    name = "贴图.png" if encoding == "gb18030" else "texé.png"
+    path = write(tmp_path, f"map_Kd {name}")
+    (tmp_path / "My Tex.png").rename(tmp_path / name)
+    for file in (path, tmp_path / "some.mtl"):
+        file.write_bytes(file.read_text(encoding="utf-8").encode(encoding))
+    assert corners(path) == FOUR
+
+
+def test_faces_without_coordinates_or_material_beside_others(tmp_path):
+    path, said = write(tmp_path, "map_Kd My Tex.png"), []
+    shape = path.read_text()
+    path.write_text(shape.replace("f 1/1 2/2 3/3 4/4", "f 1 3 4\nf 1/1 2/2 3/3\ng more\nf 1/1 2/2 3/3"))
+    assert (
+        corners(path, warn=said.append)[3] == YELLOW
+    )  # below on the right, the upper left has no coordinates
+    assert said == ["square.obj: texture My Tex.png has no coordinates to lie by, shown without"]
+    path.write_text(shape.replace("usemtl m\n", ""))
+    assert corners(path, warn=said.append) == [(178, 178, 178)] * 4
+    assert said[1:] == ["square.obj: nothing in it says a colour, shown in grey"]
+
+
+@pytest.mark.parametrize(
+    ("material", "sentence"),
+    [
+        ("map_Kd -mm 0.5 0.5 My Tex.png", "texture My Tex.png: -mm of its material is not known here"),
+        ("map_Kd My Tex.png\nd 0.3", "material m is see-through (d or Tr), shown opaque"),
+        ("map_Kd My Tex.png\nTr 1", "material m is see-through (d or Tr), shown opaque"),
+    ],
+)
+def test_what_is_shown_otherwise_than_written_is_said(material, sentence, tmp_path):
+    said = []
+    assert corners(write(tmp_path, material), warn=said.append) == FOUR
+    assert said == [f"square.obj: {sentence}"]
 
 
 def test_colours_beside_the_vertices_count_with_every_material(tmp_path):
@@ -88,6 +145,8 @@ def test_a_picture_of_the_opacity_cuts_holes(tmp_path):
     surface = surface_of(part)
     assert surface.alpha_cutoff == 0.5
     assert np.asarray(surface.texture.picture)[::8, ::8, 3].tolist() == [[0, 255], [255, 255]]
+    plain = write(tmp_path, "Kd 1 0 0\nmap_d holes.png")
+    assert corners(plain) == [(0, 0, 0)] + [(255, 0, 0)] * 3
 
 
 @pytest.mark.parametrize(
@@ -166,6 +225,60 @@ def test_a_ply_file_with_a_texture(name, tmp_path):
         assert (seen, said) == (FOUR, [])
     else:
         assert "square.ply: texture trap.png cannot be read (none of PNG" in said[0]
+
+
+NUMBERS = "property float x\nproperty float y\nproperty float z\n"
+
+
+@pytest.mark.parametrize("names", [("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b")])
+@pytest.mark.parametrize(("order", "letter"), [("little", "<"), ("big", ">")])
+def test_binary_ply_files_with_faces_of_any_corners(names, order, letter, tmp_path):
+    head = f"ply\nformat binary_{order}_endian 1.0\nelement vertex 4\n{NUMBERS}"
+    head += "".join(f"property uchar {name}\n" for name in names)
+    head += "element face 2\nproperty list uchar int vertex_indices\nend_header\n"
+    points = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
+    body = b"".join(struct.pack(f"{letter}3f3B", *point, 0, 51, 128, 204) for point in points)
+    body += struct.pack(f"{letter}B4iB3i", 4, 0, 1, 2, 3, 3, 0, 1, 2)
+    path = tmp_path / "square.ply"
+    path.write_bytes(head.encode() + body)
+    assert corners(path) == [(51, 128, 204)] * 4
+    path.write_bytes(head.encode() + body[:-3])
+    with pytest.raises(MeshError, match="it ends before its numbers do, after 87 bytes"):
+        load_parts(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "header", "expected"),
+    [
+        (
+            (0x8000 | 31 << 10, 0x8000 | 31),
+            b"",
+            [(255, 0, 0), (0, 0, 255)],
+        ),  # VisCAM: blue in the lowest bits
+        ((31, 31 << 10), b"COLOR=\xff\xff\0\xff", [(255, 0, 0), (0, 0, 255)]),  # Magics: red there
+        ((0x8000, 0x8000), b"solid COLOR=\xff\xff\0\xff", [(255, 255, 0)] * 2),
+    ],
+)
+def test_colours_of_stl_files(words, header, expected, tmp_path):
+    path, data = tmp_path / "square.stl", header.ljust(80, b"\0") + struct.pack("<I", 2)
+    for word, points in zip(words, ([(-1, -1), (1, -1), (1, 1)], [(-1, -1), (1, 1), (-1, 1)]), strict=True):
+        data += struct.pack("<12fH", 0, 0, 1, *(value for point in points for value in (*point, 0)), word)
+    path.write_bytes(data)
+    seen = corners(path)
+    assert [seen[3], seen[0]] == expected  # below on the right, above on the left
+    path.write_bytes(data[:-3])
+    with pytest.raises(MeshError, match="it claims 2 triangles, which are 184 bytes, and has 181"):
+        load_parts(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [("a.obj", b"PK\3\4", "ZIP"), ("a.glb", b"<html>", "XML or HTML"), ("a.ply", b"\x1f\x8b", "gzip")],
+)
+def test_other_files_with_such_an_ending_are_named(name, content, kind, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MeshError, match=rf"\(by its first bytes it is {kind}\)$"):
+        load_parts(tmp_path / name)
 
 
 def test_a_shape_of_too_many_vertices_is_refused_before_it_is_made(tmp_path, monkeypatch):

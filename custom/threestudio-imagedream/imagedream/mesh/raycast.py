@@ -45,10 +45,11 @@ def check_parts(parts: Sequence[trimesh.Trimesh], name: str = "mesh") -> None:
     if broken:
         raise MeshError(f"{name} has {broken} of {vertices} vertices with NaN or infinite coordinates")
     for part in parts:
-        if len(part.faces) and not 0 <= part.faces.min() <= part.faces.max() < len(part.vertices):
-            raise MeshError(
-                f"{name} has a face with vertex {part.faces.max()}, there are only {len(part.vertices)} vertices"
-            )
+        for vertex in (part.faces.min(), part.faces.max()) if len(part.faces) else ():
+            if not 0 <= vertex < len(part.vertices):
+                raise MeshError(
+                    f"{name} has a face with vertex {vertex}, there are only {len(part.vertices)} vertices"
+                )
     low, high = bounds(parts)
     if not (high - low).max() > 0:
         raise MeshError(f"all of {name} lies in one point, its longest side must be larger than 0")

@@ -165,6 +165,8 @@ class _Gltf:
         mode, attributes = primitive.get("mode", _TRIANGLES), primitive["attributes"]
         if mode not in (_TRIANGLES, _STRIP, _FAN):
             return self._source.warn("points and lines are not shown")
+        if "POSITION" not in attributes:  # allowed, for extensions
+            return self._source.warn("a part without POSITION is not shown")
         vertices = self._entry("accessors", attributes["POSITION"], "POSITION")
         instances = list(self._instances(node))
         indices = (
@@ -181,21 +183,23 @@ class _Gltf:
             index = self._accessor(primitive["indices"], "indices").reshape(-1).astype(np.int64)
         if index is None:
             index = np.arange(len(values["POSITION"]))
+        for target, weight in zip(
+            primitive.get("targets", ()), node.get("weights", mesh.get("weights", ())), strict=False
+        ):
+            for name in values.keys() & target.keys() if weight else ():
+                values[name] = values[name] + weight * self._accessor(target[name], "a morph target")
         points = values["POSITION"].astype(np.float64)
         for name, attribute in values.items():
             if len(attribute) != len(points):
                 raise MeshError(f"{name} has {len(attribute)} values for {len(points)} vertices")
-        if len(index) and index.max() >= len(points):
-            raise MeshError(f"a face has vertex {index.max()}, there are only {len(points)} vertices")
-        for target, weight in zip(
-            primitive.get("targets", ()), node.get("weights", mesh.get("weights", ())), strict=False
-        ):
-            if weight and "POSITION" in target:
-                points = points + weight * self._accessor(target["POSITION"], "a morph target")
+        for vertex in (index.min(), index.max()) if len(index) else ():
+            if not 0 <= vertex < len(points):
+                raise MeshError(f"a face has vertex {vertex}, there are only {len(points)} vertices")
         if "skin" in node and "JOINTS_0" in values:
             points, transform = self._skinned(points, node["skin"], values), np.eye(4)
-        surface = self._surface(primitive, values, len(points))
+        surface, seen = self._surface(primitive, values)
         faces = _faces(index, mode)
+        faces = faces[np.broadcast_to(seen, len(points))[faces].any(axis=1)]
         for instance in instances:
             part = trimesh.Trimesh(points, faces, visual=surface.copy(), process=False, validate=False)
             part.apply_transform(transform @ instance)
@@ -258,7 +262,8 @@ class _Gltf:
 
     # -------------------------------------------------------------------------------------------- surface
 
-    def _surface(self, primitive: dict, values: dict[str, np.ndarray], count: int) -> Surface:
+    def _surface(self, primitive: dict, values: dict[str, np.ndarray]) -> tuple[Surface, np.ndarray]:
+        """How a part looks, and which of its vertices, or whether all, are not wholly transparent."""
         material: dict = {}
         if "material" in primitive:
             material = self._entry("materials", primitive["material"], "a primitive")
@@ -273,37 +278,55 @@ class _Gltf:
                 factor = glossy.get("specularFactor", factor)
         texture = self._texture(info, values)
         colours = values["COLOR_0"][:, :3] if "COLOR_0" in values else None
-        cutoff = {"MASK": float(material.get("alphaCutoff", 0.5)), "BLEND": 0.5}
+        cutoff = {"MASK": float(material.get("alphaCutoff", 0.5)), "BLEND": 0.5}.get(
+            material.get("alphaMode", "OPAQUE")
+        )
+        opacity, seen = np.ones(1), np.ones(1, bool)
+        if factor is not None and len(factor) > 3:
+            opacity *= factor[3]
+        if cutoff is not None:  # alpha of the whole x of the vertices x of the texture
+            if "COLOR_0" in values and values["COLOR_0"].shape[1] == 4:
+                opacity = opacity * values["COLOR_0"][:, 3]
+            clearest = (
+                texture.picture.getextrema()[-1][1] / 255 if texture and texture.picture.mode == "RGBA" else 1
+            )
+            blends = material["alphaMode"] == "BLEND"
+            seen = opacity * clearest > 0 if blends else opacity * clearest >= cutoff
+            if not seen.any():
+                self._source.warn("a wholly transparent part is not shown")
+            elif blends and opacity.max() * clearest < 1:
+                self._source.warn("a see-through part is shown opaque")
+            cutoff /= max(opacity.max(initial=0), 1e-9)
+        if extensions.get("KHR_materials_transmission", {}).get("transmissionFactor"):
+            self._source.warn("a part of glass is shown opaque")
         emission = np.array(material.get("emissiveFactor", (0, 0, 0)), np.float64)
         emission *= extensions.get("KHR_materials_emissive_strength", {}).get("emissiveStrength", 1)
         shining = self._texture(material.get("emissiveTexture"), values) if emission.any() else None
         if "emissiveTexture" in material and shining is None:
             emission *= 0
-        return Surface(
+        surface = Surface(
             (1.0, 1.0, 1.0) if factor is None else [float(value) for value in factor[:3]],
             colours,
             texture,
             emission.tolist(),
             shining,
-            cutoff.get(material.get("alphaMode", "OPAQUE")),
+            cutoff,
             unlit="KHR_materials_unlit" in extensions,
             plain=colours is None and texture is None and factor is None and not emission.any(),
         )
+        return surface, seen
 
     def _texture(self, info: dict | None, values: dict[str, np.ndarray]) -> Texture | None:
         if info is None:
             return None
         texture = self._entry("textures", info["index"], "a material")
         extensions = texture.get("extensions", {})
-        readable = [
-            extensions[name] for name in ("EXT_texture_webp", "EXT_texture_avif") if name in extensions
-        ]
-        source = (readable[0] if readable else texture).get("source")
-        if source is None:
+        readable = [extensions.get(name, {}) for name in ("EXT_texture_webp", "EXT_texture_avif")]
+        sources = [entry["source"] for entry in (*readable, texture) if "source" in entry]
+        if not sources:
             kind = "KTX2" if "KHR_texture_basisu" in extensions else ", ".join(extensions) or "no source"
             self._source.warn(f"texture {info['index']} cannot be read ({kind}), shown without")
-            return None
-        picture = self._picture(source)
+        picture = next((one for source in sources if (one := self._picture(source)) is not None), None)
         if picture is None:
             return None
         moved = info.get("extensions", {}).get("KHR_texture_transform", {})

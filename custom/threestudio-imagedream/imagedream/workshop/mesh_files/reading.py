@@ -1,6 +1,8 @@
 """Mesh files from anywhere into this project's world: +z up, front +x, in the unit cube."""
 
+import io
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +12,12 @@ import numpy as np
 import trimesh
 from jaxtyping import Float
 
-from imagedream.mesh.materials import Surface, Texture, guessed_range, surface_of
+from imagedream.mesh.materials import PLAIN_GREY, Surface, Texture, guessed_range, surface_of
 from imagedream.mesh.raycast import MeshError, bounds, check_parts
 from imagedream.runs.user_errors import one_line
 from imagedream.workshop.mesh_files.gltf import load_gltf
 from imagedream.workshop.mesh_files.obj import load_obj
-from imagedream.workshop.mesh_files.source import MeshSource, Warn, logger
+from imagedream.workshop.mesh_files.source import MeshSource, Warn, decoded, logger
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 """File types that `load_parts` reads."""
@@ -90,15 +92,16 @@ def load_parts(
         )
     try:
         parts = [part for part in _READERS[suffix](source) if len(part.faces)]
+        if not parts:
+            raise MeshError(f"{path} holds no triangles, at least one is needed")
     except MeshError as error:
-        raise MeshError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+        said = f"{path}: {error}" if str(path) not in str(error) else str(error)
+        raise MeshError(said + _really(source.path)) from error
     except Exception as error:  # of a damaged file, whatever readers stumble over
         raise MeshError(
             f"{path} ({source.path.stat().st_size:,} bytes) cannot be read as {suffix[1:].upper()}: "
-            f"{type(error).__name__} {one_line(error)}"
+            f"{type(error).__name__} {one_line(error)}{_really(source.path)}"
         ) from error
-    if not parts:
-        raise MeshError(f"{path} holds no triangles, at least one is needed")
     if all(surface_of(part).plain for part in parts):
         source.warn(
             f"nothing in it says a colour, shown in {'white' if suffix.startswith('.gl') else 'grey'}"
@@ -111,6 +114,30 @@ def load_parts(
     return parts
 
 
+_BEGINNINGS = {
+    b"glTF": "GLB",
+    b"ply": "PLY",
+    b"PK\3\4": "ZIP",
+    b"\x1f\x8b": "gzip",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "RAR",
+    b"Kaydara FBX": "FBX",
+    b"BLENDER": "Blender",
+    b"PXR-USDC": "USD",
+    b"#usda": "USD",
+    b"<": "XML or HTML",
+    b"version https://git-lfs": "a pointer of Git LFS to a file that was not fetched",
+}
+
+
+def _really(path: Path) -> str:
+    """What a file with a wrong ending is, to be added to an error; empty if the ending may be right."""
+    with path.open("rb") as file:
+        head = file.read(32).lstrip()
+    kind = next((kind for beginning, kind in _BEGINNINGS.items() if head.startswith(beginning)), None)
+    return "" if kind in (None, path.suffix[1:].upper()) else f" (by its first bytes it is {kind})"
+
+
 def _load_ply(source: MeshSource) -> list[trimesh.Trimesh]:
     with source.path.open("rb") as file:
         head = file.read(1 << 16)
@@ -119,28 +146,111 @@ def _load_ply(source: MeshSource) -> list[trimesh.Trimesh]:
             rb"^element (vertex|face) (\d+)", head.split(b"end_header")[0], re.MULTILINE
         ):
             source.claim(int(count) * (3 if kind == b"face" else 1))
-        shape = trimesh.exchange.ply.load_ply(file, skip_materials=True)  # it would open any kind of picture
-    named = re.search(rb"^comment TextureFile (.+?)\s*$", head, re.MULTILINE | re.IGNORECASE)
+        try:
+            shape = trimesh.exchange.ply.load_ply(
+                file, skip_materials=True
+            )  # it would open any kind of picture
+        except ValueError as error:
+            if "unexpected length" not in str(error):
+                raise
+            shape = trimesh.exchange.ply.load_ply(io.BytesIO(_as_text(source)), skip_materials=True)
+    named = re.findall(rb"^comment TextureFile (.+?)\s*$", head, re.MULTILINE | re.IGNORECASE)
     part = trimesh.Trimesh(**{**shape, "process": False})
     raw, colours, texture = shape["metadata"]["_ply_raw"]["vertex"]["data"], None, None
-    if shape.get("vertex_colors") is not None and len(shape["vertex_colors"]) == len(part.vertices):
-        colours = guessed_range(np.column_stack([raw[name] for name in ("red", "green", "blue")]))
-    if named is not None and (picture := source.picture(named[1].decode("utf-8", errors="replace"))):
+    for names in (
+        ("red", "green", "blue"),
+        ("diffuse_red", "diffuse_green", "diffuse_blue"),
+        ("r", "g", "b"),
+    ):
+        if set(names) <= set(raw.dtype.names if isinstance(raw, np.ndarray) else raw) and len(
+            raw[names[0]]
+        ) == len(part.vertices):
+            colours = guessed_range(np.column_stack([raw[name] for name in names]))
+            break
+    if colours is None and shape.get("vertex_colors") is not None:
+        source.warn("its vertices are split by texture coordinates of faces, shown without their colours")
+    if named[1:]:
+        source.warn(f"it has {len(named)} textures, only the first is shown")
+    if named and (picture := source.picture(decoded(named[0]))):
         if isinstance(part.visual, trimesh.visual.TextureVisuals):
             texture = Texture(picture, np.asarray(part.visual.uv))
         else:
             source.warn("its texture has no coordinates to lie by, shown without")
     if texture is not None or colours is not None:
         part.visual = Surface(colours=colours, texture=texture, linear=False)
+    elif isinstance(part.visual, trimesh.visual.TextureVisuals):
+        part.visual = trimesh.visual.ColorVisuals()
     return [part]
+
+
+_PLY_NUMBERS = {
+    **dict(char="b", int8="b", uchar="B", uint8="B", short="h", int16="h", ushort="H", uint16="H"),
+    **dict(int="i", int32="i", uint="I", uint32="I", float="f", float32="f", double="d", float64="d"),
+}
+
+
+def _as_text(source: MeshSource) -> bytes:
+    """A binary PLY file as one of text, where trimesh reads lists of differing lengths: faces of three and four corners."""
+    head, end, body = source.path.read_bytes().partition(b"end_header")
+    order, body, at = "<" if b"binary_little" in head else ">", body[body.index(b"\n") + 1 :], 0
+    rows = [
+        re.sub(rb"^format .*$", b"format ascii 1.0", head, flags=re.MULTILINE).decode("latin-1")
+        + end.decode()
+    ]
+
+    def read(kind: str, count: int = 1) -> tuple:
+        nonlocal at
+        packed = struct.Struct(f"{order}{count}{_PLY_NUMBERS[kind]}")
+        at += packed.size
+        if at > len(body):
+            raise MeshError(f"it ends before its numbers do, after {len(body):,} bytes of them")
+        return packed.unpack_from(body, at - packed.size)
+
+    for element in re.split(rb"^element ", head, flags=re.MULTILINE)[1:]:
+        first, *lines = (line.split() for line in element.decode("latin-1").splitlines())
+        kinds = [line[1:-1] for line in lines if line[:1] == ["property"]]
+        for _ in range(int(first[1])):
+            row: list = []
+            for kind in kinds:
+                values = read(kind[-1] if kind[0] != "list" else kind[1])
+                row.extend(values)
+                if kind[0] == "list":
+                    source.claim(values[0])
+                    row.extend(read(kind[2], values[0]))
+            rows.append(" ".join(map(repr, row)))
+    return "\n".join([*rows, ""]).encode()
 
 
 def _load_stl(source: MeshSource) -> list[trimesh.Trimesh]:
     with source.path.open("rb") as file:
-        triangles = int.from_bytes(file.read(84)[80:], "little")
-    if source.path.stat().st_size == 84 + 50 * triangles:  # binary
-        source.claim(6 * triangles)
-    return [trimesh.load_mesh(source.path, process=False)]
+        head = file.read(1 << 16)
+    if b"solid" in head[:80].lower() and b"facet" in head.lower():  # text
+        return [trimesh.load_mesh(source.path, process=False)]
+    count, size = int.from_bytes(head[80:84], "little"), source.path.stat().st_size
+    if size < 84 + 50 * count or size < 84:
+        raise MeshError(
+            f"it claims {count:,} triangles, which are {84 + 50 * count:,} bytes, and has {size:,}"
+        )
+    source.claim(6 * count)
+    row = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("word", "<u2")])
+    triangles = np.fromfile(source.path, row, count, offset=84)
+    part = trimesh.Trimesh(
+        triangles["corners"].reshape(-1, 3).astype(np.float64),
+        np.arange(3 * count).reshape(-1, 3),
+        process=False,
+    )
+    # five bits a channel: VisCAM and SolidView blue first, where the highest bit is set; Magics, which gives the colour of
+    # the whole in the header, red first, where it is not
+    word, magics = triangles["word"], re.search(rb"COLOR=(...)", head[:80], re.DOTALL)
+    own = word.any() & (word < 0x8000) if magics else word >= 0x8000
+    if magics or own.any():
+        whole = np.frombuffer(magics[1], np.uint8) / 255 if magics else np.full(3, PLAIN_GREY)
+        channels = (
+            np.stack([word >> shift & 31 for shift in ((0, 5, 10) if magics else (10, 5, 0))], axis=1) / 31
+        )
+        colours = np.where(own[:, None], channels, whole).astype(np.float32)
+        part.visual = Surface(colours=colours[:, None].repeat(3, axis=1), linear=False)
+    return [part]
 
 
 _READERS = {".glb": load_gltf, ".gltf": load_gltf, ".obj": load_obj, ".ply": _load_ply, ".stl": _load_stl}

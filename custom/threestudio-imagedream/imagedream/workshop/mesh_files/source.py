@@ -1,10 +1,13 @@
 """A mesh file and what it brings along: the files of its own folder that it names, pictures within limits, warnings."""
 
 import base64
+import codecs
 import io
 import logging
+import re
+import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -50,6 +53,7 @@ class MeshSource:
 
     def warn(self, message: str) -> None:
         """Say that something is left out or guessed; the same sentence is said once."""
+        message = message.encode("utf-8", "replace").decode()  # names may have bytes of no known encoding
         if message not in self._said:
             self._said.add(message)
             self._warn(f"{self.path.name}: {message}")
@@ -76,24 +80,27 @@ class MeshSource:
     def read(self, name: str) -> bytes:
         """A file that the mesh file names, or the content of a data URI.
 
-        Percent escapes, backslashes, other capitals and the folders of the machine that wrote the name are seen through.
+        Percent escapes, backslashes, quotes, other capitals, other encodings and the folders of the machine that wrote the
+        name are seen through.
 
         Raises:
             FileNotFoundError: no regular file of the mesh file's folder is meant.
             MeshError: the files are too large.
         """
-        if name.startswith("data:"):
+        if name[:5].lower() == "data:":
             head, _, data = name.partition(",")
-            return base64.b64decode(data) if head.endswith(";base64") else unquote_to_bytes(data)
+            packed = unquote_to_bytes(data)
+            return base64.b64decode(packed + b"==") if head.endswith(";base64") else packed
         folder = self.path.parent.resolve()
-        for plain in dict.fromkeys((name.strip(), unquote(name.strip()))):
+        for plain in dict.fromkeys(_spellings(name.strip())):
             plain = plain.replace("\\", "/")
             for candidate in (plain, plain.rsplit("/", 1)[-1]):
                 path = _find(folder, candidate)
                 if path is not None:
                     self._count(path)
                     return path.read_bytes()
-        raise FileNotFoundError(f"{name} is not there")
+        where = "lies outside the mesh file's folder" if ".." in re.split(r"[\\/]", name) else "is not there"
+        raise FileNotFoundError(f"{_short(name)} {where}")
 
     def picture(self, name: str, content: bytes | None = None) -> PIL.Image.Image | None:
         """A decoded texture, RGB or RGBA with 8 bits a channel; None, and a warning, where there is none to decode.
@@ -119,8 +126,8 @@ class MeshSource:
             self.claim_pixels(MAX_PIXELS + 1)
         except MeshError:
             raise
-        except FileNotFoundError:
-            self.warn(f"texture {_short(name)} is not there, shown without")
+        except FileNotFoundError as error:
+            self.warn(f"texture {error}, shown without")
         except PIL.UnidentifiedImageError:
             kind = "KTX2" if content.startswith(b"\xabKTX 20\xbb") else f"none of {', '.join(FORMATS)}"
             self.warn(f"texture {_short(name)} cannot be read ({kind}), shown without")
@@ -136,16 +143,46 @@ class MeshSource:
             raise MeshError(f"{path} has {path.stat().st_size:,} bytes, the limit is {MAX_BYTES:,}")
 
 
+def decoded(content: bytes) -> str:
+    """Text in UTF-8 or UTF-16; bytes of another encoding are kept as surrogates."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="replace")
+    return content.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """A name as it is, and what its writer may have meant by it."""
+    yield from (name, unquote(name), re.sub(r"\s+#.*|\"", "", name))
+    for encoding in (
+        "cp1252",
+        "gb18030",
+        "cp932",
+        "cp949",
+        "cp1251",
+    ):  # of the machines that exporters run on
+        try:
+            yield name.encode("utf-8", "surrogateescape").decode(encoding)
+        except UnicodeError:
+            continue
+
+
 def _find(folder: Path, name: str) -> Path | None:
-    """A regular file below a folder, its name in any capitals; None if there is none, or it lies elsewhere."""
+    """A regular file below a folder, its name in any capitals and accents in any form; None if there is none, or it lies elsewhere."""
     try:
         path = (folder / name.lstrip("/")).resolve()
-        if not path.is_file() and path.parent.is_dir() and path.parent.is_relative_to(folder):
-            same = (other for other in path.parent.iterdir() if other.name.lower() == path.name.lower())
-            path = next(same, path).resolve()
+        if not path.is_file() and path.is_relative_to(folder):
+            steps, path = path.relative_to(folder).parts, folder
+            for step in steps:
+                same = (other for other in path.iterdir() if _folded(other.name) == _folded(step))
+                path = next(same, path / step)
+            path = path.resolve()
         return path if path.is_file() and path.is_relative_to(folder) else None
-    except (OSError, ValueError):  # too long, null bytes
+    except (OSError, ValueError):  # too long, null bytes, no folder
         return None
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _short(name: str) -> str:
