@@ -6,18 +6,16 @@ views of one object from several cameras.
 
 import inspect
 import logging
-import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from pathlib import Path
 from pydoc import locate
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import PIL.Image
 import torch
+from annotated_types import Interval
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -31,15 +29,10 @@ from imagedream.cameras import camera_angles, camera_condition, look_at_origin, 
 from imagedream.controller_weights import AS_TRAINED, ControllerWeights
 from imagedream.encoders import ImageTextEncoder
 from imagedream.image_prompt.multi_image import PROMPT_TEMPERATURE, angle_bias, with_azimuths
-from imagedream.image_prompt.prompt import (
-    VISIBLE_ALPHA,
-    ImagePrompt,
-    ImagePromptError,
-    load_image_prompt,
-    prepare_image_prompt,
-)
+from imagedream.image_prompt.prompt import ImagePrompt, as_image_prompt
 from imagedream.model import Condition, MultiViewUNet, concatenate_conditions, predict_noise, to_original
-from imagedream.pictures import composite, from_pixels, to_pil
+from imagedream.pictures import composite, to_pil
+from imagedream.runs.ranges import Count, Fraction, NotNegative, OneOf, check_value
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +67,15 @@ def make_sampler(name: Sampler, scheduler: SchedulerMixin) -> SchedulerMixin:
     return {"ddim": DDIMScheduler, "dpm": DPMSolverMultistepScheduler}[name].from_config(scheduler.config)
 
 
-OutputType = Literal["pil", "np", "pt", "latent"]
+RANGES: Mapping[str, Any] = {
+    "guidance_scale": NotNegative,
+    "refine_strength": Fraction,
+    "num_images_per_prompt": Count,
+    "eta": Fraction,
+    "output_type": Annotated[str, OneOf("pil", "np", "pt", "latent")],
+    "background": Annotated[tuple[float, float, float], Interval(ge=0, le=1)],
+}
+"""What the settings of a call may be."""
 
 Generators = torch.Generator | list[torch.Generator] | None
 """One for all groups, or one for each: then what a group looks like does not depend on the others."""
@@ -141,7 +142,12 @@ class ImageDreamPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             refine_strength=refine_strength,
         )
-        self.check_inputs((negative_prompt,), guidance_scale, num_inference_steps, refine_strength)
+        self.check_inputs(
+            (negative_prompt,),
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
+            refine_strength=refine_strength,
+        )
 
     model_cpu_offload_seq = "encoder->unet->vae"
     _callback_tensor_inputs = ("latents",)
@@ -163,6 +169,11 @@ class ImageDreamPipeline(DiffusionPipeline):
     def image_size(self) -> int:
         """Side of a view in pixels."""
         return self.latent_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def prompt_size(self) -> int:
+        """Side in pixels of prompts that are cut out of pictures."""
+        return max(self.image_size, self.encoder.image_size)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Save as diffusers does, and leave a `pipeline.py` by which `DiffusionPipeline.from_pretrained` finds this class."""
@@ -286,42 +297,32 @@ class ImageDreamPipeline(DiffusionPipeline):
     def check_inputs(
         self,
         prompts: Sequence[Any] = ("",),
-        guidance_scale: float = 1.0,
-        num_inference_steps: int = 1,
-        refine_strength: float = 1.0,
-        num_images_per_prompt: int = 1,
+        *,
         height: int | None = None,
         width: int | None = None,
-        eta: float = 0.0,
-        generator: Generators = None,
-        output_type: str = "pil",
         timesteps: Sequence[int] | None = None,
-        callback_tensors: Sequence[str] = (),
-        background: Sequence[float] = WHITE,
-        groups: int = 1,
+        callback_on_step_end_tensor_inputs: Sequence[str] = (),
+        **settings: Any,
     ) -> None:
-        """Raise TypeError or ValueError for what `__call__` cannot take, before anything is encoded."""
+        """Raise TypeError or ValueError for what `__call__` cannot take, before anything is encoded.
+
+        Args:
+            prompts: negative ones too.
+            height: see `__call__`, as all the others.
+            width: likewise.
+            timesteps: likewise.
+            callback_on_step_end_tensor_inputs: likewise.
+            settings: those of `RANGES`.
+        """
         for text in prompts:
             if not isinstance(text, str):
                 raise TypeError(
                     f"prompt and negative_prompt must be text, got {type(text).__name__} {text!r}"
                 )
-        if not _within(guidance_scale, sys.float_info.max):
-            raise ValueError(f"guidance_scale is {guidance_scale}, must be at least 0 (1 means no guidance)")
         trained = self.scheduler.config.num_train_timesteps
-        for name, count, most in (
-            ("num_inference_steps", num_inference_steps, trained),
-            ("num_images_per_prompt", num_images_per_prompt, math.inf),
-        ):
-            if not (isinstance(count, int) and _within(count, most) and count):
-                raise ValueError(
-                    f"{name} is {count}, must be a whole number, at least 1"
-                    + (f" and at most {most}" if most < math.inf else "")
-                )
-        if not _within(refine_strength, 1):
-            raise ValueError(
-                f"refine_strength is {refine_strength}, must be from 0 (the prediction in one step) to 1 (sampling from noise)"
-            )
+        ranges = RANGES | {"num_inference_steps": Annotated[int, Interval(ge=1, le=trained)]}
+        for name, value in settings.items():
+            check_value(name, value, ranges[name])
         if timesteps is not None:
             steps = [int(step) for step in timesteps]
             if not steps or steps != sorted(set(steps) & set(range(trained)), reverse=True):
@@ -333,28 +334,44 @@ class ImageDreamPipeline(DiffusionPipeline):
                 raise ValueError(
                     f"{name} is {side}, but this model makes views of {self.image_size} x {self.image_size} pixels only"
                 )
-        if not _within(eta, 1):
-            raise ValueError(f"eta is {eta}, must lie between 0 and 1")
-        if eta and "eta" not in self._step_arguments:
-            raise ValueError(f"eta is {eta}, but {type(self.scheduler).__name__} has none; DDIM has")
-        if isinstance(generator, list) and len(generator) != groups:
+        if settings.get("eta") and "eta" not in self._step_arguments:
             raise ValueError(
-                f"generator is a list of {len(generator)}, must be one for each of {groups} groups of views"
+                f"eta is {settings['eta']}, but {type(self.scheduler).__name__} has none; DDIM has"
             )
-        if output_type not in get_args(OutputType):
-            raise ValueError(
-                f"output_type is {output_type!r}, must be one of {', '.join(get_args(OutputType))}"
-            )
-        if unknown := set(callback_tensors) - set(self._callback_tensor_inputs):
+        if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs has {sorted(unknown)}, allowed is {self._callback_tensor_inputs}"
             )
-        if len(background) != 3 or not all(0 <= value <= 1 for value in background):
-            raise ValueError(f"background is {tuple(background)}, must be red, green and blue in [0, 1]")
 
     @property
     def _step_arguments(self) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(self.scheduler.step).parameters
+
+    def prepare_latents(
+        self,
+        groups: int,
+        views: int,
+        generator: Generators = None,
+        latents: Float[Tensor, "image channel h w"] | None = None,
+    ) -> Float[Tensor, "group view channel h w"]:
+        """Noise to begin with, drawn unless it is given.
+
+        Raises:
+            ValueError: latents of another shape, or another number of generators than groups.
+        """
+        shape = (groups, views, *self.unet.latent_shape)
+        if isinstance(generator, list) and len(generator) != groups:
+            raise ValueError(
+                f"generator is a list of {len(generator)}, must be one for each of {groups} groups of views"
+            )
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=self._execution_device)
+        elif latents.shape != (groups * views, *shape[2:]):
+            raise ValueError(
+                f"latents are {tuple(latents.shape)}, must be {(groups * views, *shape[2:])}: {groups} groups of "
+                f"{views} views"
+            )
+        return latents.view(shape).to(self._execution_device, self.unet.dtype)
 
     def denoise(
         self,
@@ -368,12 +385,10 @@ class ImageDreamPipeline(DiffusionPipeline):
         generator: Generators = None,
         eta: float = 0.0,
         timesteps: Sequence[int] | None = None,
-        on_step_end: Callable[[int, Any, Tensor], Tensor] | None = None,
+        callback_on_step_end: Callable[..., Any] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Float[Tensor, "group view c h w"]:
-        """The sampling loop: noise to latents with classifier-free guidance, at once or after a prediction to begin with.
-
-        `on_step_end` is given step, timestep and latents, and returns the latents to go on with.
-        """
+        """The sampling loop: noise to latents with classifier-free guidance, at once or after a prediction to begin with."""
         groups = latents.shape[0]
         guided = guidance_scale != 1
         both = concatenate_conditions([condition, unconditional]) if guided else condition
@@ -419,8 +434,10 @@ class ImageDreamPipeline(DiffusionPipeline):
             for step, timestep in enumerate(timesteps):
                 output = network(latents, timestep)
                 latents = self.scheduler.step(output, timestep, latents, **extra).prev_sample
-                if on_step_end is not None:
-                    latents = on_step_end(step, timestep, latents)
+                if callback_on_step_end is not None:
+                    given = {"latents": latents} if "latents" in callback_on_step_end_tensor_inputs else {}
+                    changed = callback_on_step_end(self, step, timestep, given) or {}
+                    latents = changed.get("latents", latents)
                 progress.update()
                 if self.interrupt:
                     break
@@ -515,22 +532,19 @@ class ImageDreamPipeline(DiffusionPipeline):
         unnamed, prompts, negatives = _of_each_object(
             image=image, prompt=prompt, negative_prompt=negative_prompt
         )
-        groups = len(prompts) * (num_images_per_prompt if isinstance(num_images_per_prompt, int) else 1)
         self.check_inputs(
             [*prompts, *negatives],
-            guidance_scale,
-            num_inference_steps,
-            refine_strength,
-            num_images_per_prompt,
-            height,
-            width,
-            eta,
-            generator,
-            output_type,
-            timesteps,
-            callback_on_step_end_tensor_inputs,
-            background,
-            groups,
+            height=height,
+            width=width,
+            timesteps=timesteps,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
+            refine_strength=refine_strength,
+            num_images_per_prompt=num_images_per_prompt,
+            eta=eta,
+            output_type=output_type,
+            background=background,
         )
         prompts = [self.complete_prompt(one, prompt_suffix) for one in prompts]
         if azimuths_deg is not None and azimuth_deg:
@@ -538,12 +552,8 @@ class ImageDreamPipeline(DiffusionPipeline):
         azimuths, elevations = camera_angles(
             orthogonal_azimuths(azimuth_deg).tolist() if azimuths_deg is None else azimuths_deg, elevation_deg
         )
-        shape = (groups, len(azimuths), *self.unet.latent_shape)
-        if latents is not None and latents.shape != (groups * len(azimuths), *shape[2:]):
-            raise ValueError(
-                f"latents are {tuple(latents.shape)}, must be {(groups * len(azimuths), *shape[2:])}: "
-                f"{groups} groups of {len(azimuths)} views"
-            )
+        groups = len(prompts) * num_images_per_prompt
+        latents = self.prepare_latents(groups, len(azimuths), generator, latents)
         pictures = [with_azimuths([] if one is None else [one], {}) for one in unnamed]
         sides = {"front": front, "left": left, "back": back, "right": right}
         further = with_azimuths(images, sides)
@@ -557,7 +567,7 @@ class ImageDreamPipeline(DiffusionPipeline):
 
         pairs = [
             self._conditions(
-                [self._as_prompt(*picture) for picture in of_object],
+                [as_image_prompt(picture, self.prompt_size, azimuth) for picture, azimuth in of_object],
                 *texts,
                 azimuths,
                 background,
@@ -577,32 +587,23 @@ class ImageDreamPipeline(DiffusionPipeline):
             self.encoder.free()
 
         camera_to_world = look_at_origin(elevations, azimuths, torch.tensor(1.0))
-        device = self._execution_device
-        cameras = camera_condition(camera_to_world).to(device, self.unet.dtype).expand(groups, -1, -1)
-        if latents is None:
-            noise = randn_tensor(shape, generator=generator, device=device)
-        else:
-            noise = latents.view(shape)
-
-        def on_step_end(step: int, timestep: Any, latents: Tensor) -> Tensor:
-            given = {"latents": latents} if "latents" in callback_on_step_end_tensor_inputs else {}
-            return (callback_on_step_end(self, step, timestep, given) or {}).get("latents", latents)
-
-        denoised = self.denoise(
+        cameras = camera_condition(camera_to_world).to(latents).expand(groups, -1, -1)
+        latents = self.denoise(
             condition,
             unconditional,
             cameras,
-            noise.to(device, self.unet.dtype),
+            latents,
             guidance_scale,
             num_inference_steps,
             refine_strength,
             generator,
             eta,
             timesteps,
-            None if callback_on_step_end is None else on_step_end,
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
         )
         output = ImageDreamOutput(
-            self._as_output(denoised, output_type),
+            self.postprocess(latents, output_type),
             camera_to_world,
             tuple(azimuths.tolist()),
             tuple(elevations.tolist()),
@@ -612,7 +613,7 @@ class ImageDreamPipeline(DiffusionPipeline):
 
     def _conditions(
         self,
-        prompts: Sequence[tuple[Tensor, float | None]],
+        images: Sequence[ImagePrompt],
         prompt: str,
         negative_prompt: str,
         azimuths: Float[Tensor, " view"],
@@ -620,30 +621,14 @@ class ImageDreamPipeline(DiffusionPipeline):
         prompt_temperature: float,
     ) -> tuple[Condition, Condition]:
         """(condition, "no condition") of one group of views of one object."""
-        condition = self.encode_condition([rgba for rgba, _ in prompts], prompt, torch.tensor(background))
-        if prompts:
-            bias = angle_bias(azimuths[None], [angle for _, angle in prompts], prompt_temperature)
+        condition = self.encode_condition([image.rgba for image in images], prompt, torch.tensor(background))
+        if images:
+            bias = angle_bias(azimuths[None], [image.azimuth_deg for image in images], prompt_temperature)
             condition = condition.with_prompt_bias(bias)
         negative = self.encoder.encode_text([negative_prompt]).to(self.unet.dtype)
         return condition, condition.without_image().with_text(negative)
 
-    def _as_prompt(self, picture: Any, azimuth_deg: float | None) -> tuple[Tensor, float | None]:
-        """RGBA pixels of anything that may be a prompt, and the azimuth it was taken from."""
-        if isinstance(picture, Tensor) and len(picture) == 4:
-            from_pixels(picture)  # says what is wrong with shape and values
-            rgba = picture if picture.is_floating_point() else picture / 255
-            if not (rgba[3] > VISIBLE_ALPHA).any():
-                raise ImagePromptError("no object found: every pixel is transparent")
-            return rgba, azimuth_deg
-        if not isinstance(picture, ImagePrompt):
-            size = max(self.image_size, self.encoder.image_size)
-            if isinstance(picture, Tensor | np.ndarray):
-                picture = from_pixels(picture)
-            of_file = not isinstance(picture, PIL.Image.Image)
-            picture = (load_image_prompt if of_file else prepare_image_prompt)(picture, size=size)
-        return picture.rgba, picture.azimuth_deg if azimuth_deg is None else azimuth_deg
-
-    def _as_output(self, latents: Float[Tensor, "group view c h w"], output_type: str) -> Any:
+    def postprocess(self, latents: Float[Tensor, "group view c h w"], output_type: str) -> Any:
         """What `ImageDreamOutput.images` holds; decoded group by group, which bounds the memory."""
         if output_type == "latent":
             return latents.flatten(0, 1)
@@ -653,11 +638,6 @@ class ImageDreamPipeline(DiffusionPipeline):
         if output_type == "np":
             return images.permute(0, 2, 3, 1).cpu().numpy()
         return images if output_type == "pt" else [to_pil(image) for image in images]
-
-
-def _within(value: Any, most: float | int) -> bool:
-    """Whether it is a number from 0 to `most`; a truth value is none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def _of_each_object(**given: Any) -> list[list[Any]]:

@@ -5,8 +5,9 @@ import logging
 import os
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +30,7 @@ from imagedream.image_prompt.own_alpha import (
     without_specks,
 )
 from imagedream.image_prompt.regions import box_of, reached, small_pieces
-from imagedream.pictures import FORMATS, MAX_PIXELS
+from imagedream.pictures import FORMATS, MAX_PIXELS, from_pixels
 from imagedream.runs.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,35 @@ def prepare_image_prompt(
         logger.warning("picture: %s", message)
     rgba = torch.from_numpy(pixels.astype(np.float32) / 255).permute(2, 0, 1)
     return ImagePrompt(place(rgba, size, object_fraction), removal, messages)
+
+
+def as_image_prompt(picture: Any, size: int, azimuth_deg: float | None = None) -> ImagePrompt:
+    """The prompt of anything that may be one.
+
+    Args:
+        picture: a path, a PIL picture, an array `(height, width, channel)` or a tensor `(channel, height, width)` with values in
+            [0, 1], from which the object is cut out; an `ImagePrompt`, or a tensor with four channels, straight alpha, which is
+            the prompt as it stands.
+        size: side in pixels of a prompt that is cut out.
+        azimuth_deg: from where the picture was taken, if that is known.
+
+    Raises:
+        ValueError: shape, type or values of pixels are none of these.
+        ImagePromptError: no object is in it.
+    """
+    if isinstance(picture, Tensor) and len(picture) == 4:
+        from_pixels(picture)  # says what is wrong with shape and values
+        rgba = picture if picture.is_floating_point() else picture / 255
+        if not (rgba[3] > VISIBLE_ALPHA).any():
+            raise ImagePromptError("no object found: every pixel is transparent")
+        picture = ImagePrompt(rgba, "alpha")
+    elif isinstance(picture, Tensor | np.ndarray):
+        picture = from_pixels(picture)
+    if isinstance(picture, PIL.Image.Image):
+        picture = prepare_image_prompt(picture, size)
+    elif not isinstance(picture, ImagePrompt):
+        picture = load_image_prompt(picture, size)
+    return picture if azimuth_deg is None else replace(picture, azimuth_deg=azimuth_deg)
 
 
 def _cut_out(

@@ -12,6 +12,7 @@ import operator
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -143,7 +144,7 @@ def fits(value: Any, kind: Any) -> bool:
     if kind is bool:
         return isinstance(value, int) and value in (0, 1)
     if kind in (int, float):
-        number = isinstance(value, kind | int) and not isinstance(value, bool)
+        number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
         return number and abs(value) <= sys.float_info.max  # also of whole numbers, which may be larger
     return kind is Any or isinstance(value, kind)
 
