@@ -29,7 +29,7 @@ PAGES = (
     (
         "A 3D run",
         "`configs/imagedream*.yaml`, and `key=value` on the command line of `launch.py`. A file with `base: other.yaml` says only what "
-        "it changes of the other; `--preset NAME` changes what `configs/presets/NAME.yaml` says. What is not listed here (`system.geometry`, "
+        "it changes of the other, or of a list of others; `--preset NAME` changes what `configs/presets/NAME.yaml` says. What is not listed here (`system.geometry`, "
         "`system.renderer`, `trainer`, ...) is threestudio's and Lightning's; of its numbers the last table says which are allowed. A value that changes over the run is a schedule, a list "
         "`[first step, value, value, last step]`.",
         (EXTENSION, EXTENSION / "imagedream/mesh"),

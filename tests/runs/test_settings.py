@@ -26,6 +26,8 @@ FILES = {
     "first": {"name": "first", "a": {"b": 1, "list": [1, 2]}, "open": "", "share": "${a.b}"},
     "second": {"base": "first.yaml", "a": {"list": [3]}, "open": "???"},
     "third": {"base": "second.yaml", "name": "third"},
+    "both": {"base": ["second.yaml", "beside.yaml"], "a": {"e": 5}},
+    "beside": {"base": "first.yaml", "a": {"b": 2}, "name": "beside"},
     "lost": {"base": "nowhere.yaml"},
     "one": {"base": "other.yaml"},
     "other": {"base": "one.yaml"},
@@ -61,10 +63,18 @@ def test_a_config_is_a_change_of_its_base(folder):
     assert [path.stem for path in read_with_bases(folder / "third.yaml")] == ["first", "second", "third"]
 
 
+def test_of_several_bases_a_later_one_changes_the_earlier(folder):
+    files = read_with_bases(folder / "both.yaml")
+    assert [path.stem for path in files] == ["first", "second", "beside", "both"]
+    assert settings.read_settings(folder / "both.yaml") == {
+        "name": "beside", "a": {"b": 2, "list": [3], "e": 5}, "open": "???", "share": "${a.b}",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("lost", "base is nowhere.yaml, but there is no .*nowhere.yaml; in that folder: first.yaml, list"),
+        ("lost", "base is nowhere.yaml, but there is no .*nowhere.yaml; in that folder: .*first.yaml, list"),
         ("one", "base is one.yaml, which is itself a change of other.yaml"),
         ("list", "must hold a mapping of keys to values"),
     ],

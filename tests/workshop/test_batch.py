@@ -331,7 +331,7 @@ def test_the_whole_way_with_a_killed_worker_and_an_interruption(pictures, tiny_m
         assert (out / key / "run" / "report.html").is_file()
     record = json.loads((out / "brick" / "run" / "save" / "run.json").read_text())
     assert "load model" in record["seconds"]
-    assert record["caption"] == "a brick: it's $ {oc.env:HOME} <red>"
+    assert record["prompt"] == "a brick: it's ${oc.env:HOME} <red>"
 
     # nothing is done twice
     before = {key: (out / f"{key}.glb").stat().st_mtime_ns for key in ("brick", "more_IMG_1")}

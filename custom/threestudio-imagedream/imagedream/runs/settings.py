@@ -1,4 +1,4 @@
-"""Settings are data: a config file may be a change of another (`base:`), a preset is a file of changes, an override a line."""
+"""Settings are data: a config file may be a change of others (`base:`), a preset is a file of changes, an override a line."""
 
 import json
 import math
@@ -21,32 +21,33 @@ from omegaconf.errors import OmegaConfBaseException
 GIB = 2**30
 
 
-def read_with_bases(path: str | Path) -> dict[Path, dict[str, Any]]:
+def read_with_bases(path: str | Path, changes: Sequence[Path] = ()) -> dict[Path, dict[str, Any]]:
     """A config file and those that its `base:` leads to, each with its own lines, the file they all change first.
+
+    Args:
+        path: the file; its base is the name of a file beside it, or a list of names, of which a later one changes the earlier.
+        changes: files that change this one, in turn.
 
     Raises:
         ValueError: a base that is not there, a circle of bases, or a file that is no mapping.
     """
     path = Path(path)
-    files: dict[Path, dict[str, Any]] = {}
-    while True:
-        try:
-            content = OmegaConf.to_container(OmegaConf.load(path))
-        except RecursionError as error:
-            raise ValueError(f"{path} is nested too deeply") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{path} must hold a mapping of keys to values")
-        name = content.pop("base", None)
-        files = {path: content, **files}
-        if name is None:
-            return files
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a mapping of keys to values")
+    names, files, changes = content.pop("base", None) or [], {}, [*changes, path]
+    for name in names if isinstance(names, list) else [names]:
         base = path.parent / os.path.expanduser(str(name))
         if not base.is_file():
             known = ", ".join(sorted(file.name for file in base.parent.glob("*.yaml"))) or "no YAML file"
             raise ValueError(f"{path}: base is {name}, but there is no {base}; in that folder: {known}")
-        if base.resolve() in {file.resolve() for file in files}:
+        if base.resolve() in {file.resolve() for file in changes}:
             raise ValueError(f"{path}: base is {name}, which is itself a change of {path.name}")
-        path = base
+        files |= read_with_bases(base, changes)
+    return {**files, path: content}
 
 
 def read_settings(path: str | Path) -> DictConfig:
