@@ -42,6 +42,25 @@ def refused(source, message):
     assert "weights_only" not in str(caught.value)
 
 
+def test_weights_in_several_files(model, changed, tmp_path):
+    """As the hub has them: all of them, each tensor once, halves beside them passed over."""
+    folder = shutil.copytree(model, tmp_path / "model")
+    file = folder / "unet/diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    halves = dict(list(state.items())[::2]), dict(list(state.items())[1::2])
+    for number, half in enumerate(halves, 1):
+        save_file(half, folder / f"unet/diffusion_pytorch_model-0000{number}-of-00002.safetensors")
+    refused(
+        folder, r"unet has \d+ tensors twice, .* in diffusion_pytorch_model-00001-of-00002.safetensors and"
+    )
+    file.unlink()
+    save_file({name: tensor * 0 for name, tensor in state.items()}, file.with_suffix(".fp16.safetensors"))
+    loaded = checkpoints.load(folder).unet.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+    (folder / "unet/diffusion_pytorch_model-00001-of-00002.safetensors").unlink()
+    refused(folder, "unet lacks 1 of 2 files: diffusion_pytorch_model-00001-of-00002.safetensors")
+
+
 # ------------------------------------------------------------------------------------------------ settings
 
 FILES = {
@@ -89,9 +108,9 @@ def test_settings_are_objects_of_a_bounded_size(changed, file, text, message):
         ("vae force_upcast", "no", "force_upcast is 'no', must be bool"),
         ("encoder embed_dim", [24], "embed_dim is .24., must be int"),
         ("index guidance_scale", float("inf"), "guidance_scale is inf, must be float"),
-        ("index guidance_scale", -5.0, "guidance_scale is -5.0, must be at least 0"),
-        ("index num_inference_steps", 10**6, "num_inference_steps is 1000000, .* at most 1000"),
-        ("index refine_strength", 3.0, "refine_strength is 3.0, must be from 0"),
+        ("index guidance_scale", -5.0, "guidance_scale is -5.0, must be a number of at least 0"),
+        ("index num_inference_steps", 10**6, "num_inference_steps is 1000000, .* up to 1,000"),
+        ("index refine_strength", 3.0, "refine_strength is 3.0, must be .* up to 1"),
         ("scheduler beta_start", "0", "beta_start is '0', must be float"),
         ("vae _class_name", "AutoencoderTiny", "is of a 'AutoencoderTiny', must be AutoencoderKL"),
         # numbers that make no model
@@ -317,11 +336,19 @@ def test_adapters(tmp_path, content, message):
     assert all(map(torch.equal, unet.parameters(), tiny_unet().parameters()))  # nothing was changed
 
 
-def test_an_adapter_without_a_header_counts_in_full(tmp_path):
-    (tmp_path / "a.safetensors").write_bytes(adapter())
+@pytest.mark.parametrize(
+    ("header", "factor"),
+    [
+        (None, 1),
+        ('{"r": 2, "lora_alpha": 8}', 4),
+        ('{"unet.r": 2, "unet.lora_alpha": 8}', 4),  # as diffusers' pipelines save it
+    ],
+)
+def test_an_adapter_counts_by_its_header(header, factor, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(adapter(header=header))
     unet = tiny_unet()
     before = unet.unet.get_submodule(MATRIX).weight.numpy(force=True).copy()
     checkpoints.merge_adapter(unet, tmp_path / "a.safetensors")
     np.testing.assert_allclose(
-        unet.unet.get_submodule(MATRIX).weight.numpy(force=True), before + 2, rtol=1e-6
+        unet.unet.get_submodule(MATRIX).weight.numpy(force=True), before + 2 * factor, rtol=1e-6
     )

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from imagedream import checkpoints
 from imagedream.workshop.training import train
-from imagedream.workshop.training.assemble import assemble, plot_curves
+from imagedream.workshop.training.assemble import assemble, average, plot_curves, read_stats
+from tests.tiny import tiny_pipeline
 from tests.workshop.training.conftest import CONFIGS, LIGHTNING_WARNINGS, lines
 
 SMALL = [
@@ -87,6 +88,23 @@ def test_models_are_averaged(trained, assembled, tiny_model, tmp_path):
     with pytest.raises(ValueError, match="tiny has another unet, which cannot be averaged: "):
         assemble(*parts, tmp_path / "wrong", others=[tiny_model])
     assert not (tmp_path / "wrong").exists()
+
+
+def test_what_cannot_be_put_together_is_refused_before_it_is(trained, tiny_model, tmp_path):
+    with pytest.raises(ValueError, match="has pixel controllers, which cannot be averaged with local ones"):
+        average(tiny_pipeline("local"), [tiny_model])
+    with pytest.raises(ValueError, match=r"refine_strength is 2.0, must be .* up to 1"):
+        assemble(trained / "diffusion", None, tmp_path / "model", refine_strength=2.0)
+    for stats, message in (
+        (None, "is no run folder of `train`: it has no stats.jsonl"),
+        ('{"step": 1}\n[1]', "line 2 holds a list"),
+        ('{"step": "a"}', "line 1 must have numbers for step and losses"),
+        ('{"train/loss": 1}', "line 1 must have numbers"),
+    ):
+        if stats:
+            (tmp_path / "stats.jsonl").write_text(stats)
+        with pytest.raises(ValueError, match=message):
+            read_stats(tmp_path)
 
 
 def test_parts_that_do_not_belong_together(trained, tmp_path):

@@ -70,11 +70,13 @@ def _rank_and_alpha(path: Path) -> tuple[int | None, float | None]:
     with refusing(f"adapter {path}"):
         with safe_open(path, "pt") as file:
             header = parse_object((file.metadata() or {}).get(HEADER, "{}"), "its header")
+        header = {key.removeprefix("unet."): value for key, value in header.items()}  # diffusers' pipelines
         rank, alpha = header.get("r"), header.get("lora_alpha")
         if rank is not None and (type(rank) is not int or rank < 1):
             raise ValueError(f"its rank is {rank!r}, must be a whole number of at least 1")
         if alpha is not None and (type(alpha) not in (int, float) or not isfinite(alpha)):
             raise ValueError(f"its alpha is {alpha!r}, must be a finite number")
+        alpha = None if alpha is None else float(alpha)
         unread = [
             key for key in ("rank_pattern", "alpha_pattern", "use_rslora", "use_dora") if header.get(key)
         ]

@@ -5,7 +5,8 @@ never needs much more than the model itself.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
@@ -86,7 +87,9 @@ def open_tensors(path: Path) -> Tensors:
         found = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
         if not found:
             raise CheckpointError(f"{path} holds no weights: neither *.safetensors nor *.bin")
-        parts = [open_tensors(file) for file in found]
+        usual = [file for file in found if "." not in file.stem] or found  # not NAME.fp16, the same again
+        parts = [open_tensors(file) for file in usual]
+        _check_shards(usual, parts)
         return reduce(or_, parts)
     if path.suffix not in (*SAFETENSORS, *PICKLED):
         raise CheckpointError(f"{path} is no weights file: its name must end in one of {SUFFIXES}")
@@ -105,6 +108,26 @@ def open_tensors(path: Path) -> Tensors:
         {name: shape for name, (shape, _) in found.items()},
         {name: Place(path, name, floating) for name, (_, floating) in found.items()},
     )
+
+
+def _check_shards(files: Sequence[Path], parts: Sequence[Tensors]) -> None:
+    """Raise CheckpointError if one of NAME-00001-of-00003 to NAME-00003-of-00003 is missing, or a tensor is in two files."""
+    folder, names = files[0].parent, {file.name for file in files}
+    shards = filter(None, (re.fullmatch(r"(.+)-\d{5}-of-(\d{5})(\.\w+)", name) for name in names))
+    for stem, count, suffix in {shard.groups() for shard in shards}:
+        every = (f"{stem}-{number:05}-of-{count}{suffix}" for number in range(1, int(count) + 1))
+        missing = [name for name in every if name not in names]
+        if missing:
+            raise CheckpointError(f"{folder} lacks {len(missing)} of {int(count)} files: {missing[0]}")
+    first: dict[str, Path] = {}
+    for file, part in zip(files, parts, strict=True):
+        twice = first.keys() & part.shapes.keys()
+        if twice:
+            name = min(twice)
+            raise CheckpointError(
+                f"{folder} has {len(twice)} tensors twice, {name} in {first[name].name} and {file.name}; keep one"
+            )
+        first |= dict.fromkeys(part.shapes, file)
 
 
 def _safetensors_header(path: Path) -> dict[str, tuple[tuple[int, ...], bool]]:

@@ -74,11 +74,10 @@ class Assemble(Verb):
 
     def run(self) -> None:  # noqa: D102
         runs = [run for run in (self.encoder, self.autoencoder, self.network) if run is not None]
-        for run in runs:
-            if not (run / "stats.jsonl").is_file():
-                raise FileNotFoundError(f"{run} is no run folder of `train`: it has no stats.jsonl")
-        from imagedream.workshop.training.assemble import assemble, plot_curves
+        from imagedream.workshop.training.assemble import assemble, plot_curves, read_stats
 
+        for run in runs:
+            read_stats(run)
         assemble(
             self.network,
             self.autoencoder,

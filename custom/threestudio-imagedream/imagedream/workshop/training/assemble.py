@@ -1,17 +1,20 @@
 """The trained parts put together into one model folder, small enough to ship."""
 
-import json
 import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from imagedream import checkpoints
 from imagedream.checkpoints.errors import differences
 from imagedream.pipeline import ImageDreamPipeline
+from imagedream.runs.arguments import parse_object
 from imagedream.runs.files import atomic_folder, atomic_path
+
+_LOSSES = ("train/loss", "validation/loss")
 
 
 def assemble(
@@ -34,13 +37,16 @@ def assemble(
             with it; what is missing or None stays as the network's folder says.
 
     Raises:
-        ValueError: if the autoencoder's encoder is not the one that the network was trained with, or the others do not fit.
+        ValueError: if the autoencoder's encoder is not the one that the network was trained with, the others do not fit, or
+            the sampling is none.
     """
     pipeline = checkpoints.load(network / "model")
+    chosen = {name: value for name, value in sampling.items() if value is not None}
+    pipeline.check_inputs(**chosen)
     if autoencoder is not None:
         _take_decoder(pipeline, network, autoencoder)
     average(pipeline, others)
-    pipeline.register_to_config(**{name: value for name, value in sampling.items() if value is not None})
+    pipeline.register_to_config(**chosen)
     kept = [file for file in out.glob("*") if file.suffix in (".md", ".png")]
     with atomic_folder(out, replace=True) as folder:
         for part in (pipeline.unet, pipeline.vae, pipeline.encoder):
@@ -84,6 +90,12 @@ def average(pipeline: ImageDreamPipeline, others: Sequence[str | Path]) -> None:
     if not others:
         return
     models = [checkpoints.load(other) for other in others]
+    for other, model in zip(others, models, strict=True):
+        kinds = [one.unet.config.controllers for one in (pipeline, model)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"{other} has {kinds[1]} controllers, which cannot be averaged with {kinds[0]} ones"
+            )
     for name in ("unet", "encoder"):
         own, *theirs = (getattr(model, name).state_dict() for model in (pipeline, *models))
         for other, state in zip(others, theirs, strict=True):
@@ -98,14 +110,35 @@ def average(pipeline: ImageDreamPipeline, others: Sequence[str | Path]) -> None:
     pipeline.unet.register_to_config(trained_on=once)
 
 
+def read_stats(run: Path) -> list[dict[str, Any]]:
+    """What a training run noted, an object a line.
+
+    Raises:
+        ValueError: it is no run folder of `train`, or a line is no object with a step.
+    """
+    path = run / "stats.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{run} is no run folder of `train`: it has no stats.jsonl")
+    lines = []
+    for number, text in enumerate(path.read_bytes().splitlines(), 1):
+        line = parse_object(text, f"{path}: line {number}")
+        if (
+            not all(type(line.get(name, 0.0)) in (int, float) for name in ("step", *_LOSSES))
+            or "step" not in line
+        ):
+            raise ValueError(f"{path}: line {number} must have numbers for step and losses")
+        lines.append(line)
+    return lines
+
+
 def plot_curves(runs: list[Path], out: Path) -> Path:
     """The loss curves of training runs, side by side in one picture."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4 * len(runs), 3), layout="constrained")
     for axis, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
-        lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
-        for name, style in (("train/loss", {"alpha": 0.4}), ("validation/loss", {"marker": "o"})):
+        lines = read_stats(run)
+        for name, style in zip(_LOSSES, ({"alpha": 0.4}, {"marker": "o"}), strict=True):
             points = [(line["step"], line[name]) for line in lines if name in line]
             if points:
                 axis.plot(*zip(*points, strict=True), label=name.split("/")[0], **style)
