@@ -1,7 +1,7 @@
 """The runs of the page: what was asked lies on disk, `launch.py` makes one after the other, whoever looks reads how far they are.
 
-Each run has a folder: see
-`imagedream.workshop.launched_run`. A run is a program of its own, which neither a closed page nor a stopped server ends; a server that starts again finds it.
+Each run has a folder, see `imagedream.workshop.launched_run`. A run is a program of its own, which neither a closed page nor a stopped
+server ends; a server that starts again finds it.
 """
 
 import logging
