@@ -18,6 +18,7 @@ from imagedream.image_prompt.prompt import (
     open_picture,
     prepare_image_prompt,
 )
+from imagedream.memory_options import precision
 from imagedream.metrics import rank_seeds
 from imagedream.pictures import label_strip, on_white, to_pil
 from imagedream.runs.project import project_folder
@@ -69,7 +70,7 @@ class Preview:
     @cached_property
     def pipeline(self) -> Any:
         """Loaded when it is first wanted."""
-        dtype = torch.float16 if self.device.type == "cuda" else torch.float32
+        dtype = precision("auto", self.device)
         return checkpoints.load(self.weights, dtype=dtype, device=self.device)
 
     def views(

@@ -39,7 +39,7 @@ from imagedream.workshop.evaluation.bootstrap_intervals import Scores  # noqa: E
 from imagedream.workshop.evaluation.held_out_objects import held_out_cases  # noqa: E402
 from imagedream.workshop.evaluation.paper_metrics import METRICS, find_clip  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
-from imagedream.workshop.evaluation.views_evaluation import MODEL, evaluate_views, prompt_size  # noqa: E402
+from imagedream.workshop.evaluation.views_evaluation import MODEL, evaluate_views  # noqa: E402
 from imagedream.workshop.workers import run_processes  # noqa: E402
 
 Stage = Literal["train", "views", "3d", "report"]
@@ -162,7 +162,7 @@ def ask(arm: Arm, settings: Settings) -> None:
     cases = held_out_cases(
         settings.n,
         settings.seed,
-        prompt_size=prompt_size(pipeline),
+        prompt_size=pipeline.prompt_size,
         largest_prompt_azimuth_deg=settings.prompt_azimuth_deg,
     )
     evaluation = evaluate_views(

@@ -64,20 +64,12 @@ OPTIONS: dict[str, MemoryOptions] = {
     "vae slicing": MemoryOptions(vae_slicing=True),
     "vae checkpointing": MemoryOptions(vae_checkpointing=True),
     "vae slicing and checkpointing": MemoryOptions(vae_slicing=True, vae_checkpointing=True),
-    "vae tiles of 128 px": MemoryOptions(vae_tile_px=128),
-    "attention math": MemoryOptions(attention="math"),
-    "attention flash": MemoryOptions(attention="flash"),
-    "attention efficient": MemoryOptions(attention="efficient"),
-    "attention cudnn": MemoryOptions(attention="cudnn"),
-    "channels last": MemoryOptions(channels_last=True),
     "compile": MemoryOptions(compile=True),
-    "compile, channels last": MemoryOptions(compile=True, channels_last=True),
     "encoder offload": MemoryOptions(encoder="offload"),
-    "encoder free": MemoryOptions(encoder="free"),
 }
-"""In this order, because the last two change the encoder, which all cases share."""
+"""In this order, because the last changes the encoder, which all cases share."""
 
-TOUCHES = {"vae": ("decode", "distil"), "attention": ("step",), "encoder": ("encode",)}
+TOUCHES = {"vae": ("decode", "distil"), "encoder": ("encode",)}
 """Phases by the first word of an option; other options touch all but `encode`."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -292,7 +284,7 @@ def measure_precision(
     record["weight_bytes"] = weight_bytes(pipeline)
     condition = phases.condition, phases.unconditional
     if settings.free_encoder:
-        pipeline.encoder.free()
+        pipeline.encoder.clip = None
     for option in (
         "none",
         *(option for option in OPTIONS if option in settings.options and option != "none"),
@@ -318,11 +310,6 @@ def measure_precision(
             if phase.split()[0] in touched:
                 gc.collect()
                 measured[phase] = measure(run, device, settings.repeats, options.compile)
-        if options.encoder == "free":
-            pipeline.encoder.free()
-        if options.channels_last:  # as it was, for the next
-            for module in (pipeline.unet, pipeline.vae):
-                torch.nn.Module.to(module, memory_format=torch.contiguous_format)
         record["weight_bytes"] = (
             weight_bytes(pipeline) if options.encoder != "keep" else record["weight_bytes"]
         )

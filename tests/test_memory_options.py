@@ -40,14 +40,9 @@ PIXELS = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     "options",
     [
         {"encoder": "offload"},
-        {"encoder": "free"},
         {"vae_slicing": True},
         {"vae_checkpointing": True},
-        {"vae_tile_px": 16},  # pictures of this size are not cut
-        {"attention": "math"},
-        {"attention": "flash"},
-        {"channels_last": True},
-        {"encoder": "offload", "vae_slicing": True, "vae_checkpointing": True, "channels_last": True},
+        {"encoder": "offload", "vae_slicing": True, "vae_checkpointing": True},
     ],
 )
 def test_an_option_changes_nothing_that_comes_out(options):
@@ -95,22 +90,6 @@ def test_every_block_of_both_encoders_is_offloaded():
         assert [group.modules for group in groups] == [[block] for block in blocks]
 
 
-def test_a_freed_encoder_says_so():
-    pipeline = pipeline_with(encoder="free")
-    sample(pipeline)
-    assert not list(pipeline.encoder.parameters())
-    with pytest.raises(ValueError, match=r"freed after its first prompt .*use encoder: offload"):
-        sample(pipeline)
-
-
-def test_tiles_are_close_to_the_whole():
-    generator = torch.Generator().manual_seed(0)
-    large = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4, generator=generator), (64, 64))
-    whole, tiled = (pipeline_with(vae_tile_px=size).encode_images(large) for size in (64, 32))
-    assert not torch.equal(whole, tiled)
-    assert torch.corrcoef(torch.stack([whole.flatten(), tiled.flatten()]))[0, 1] > 0.7
-
-
 def test_what_the_autoencoder_keeps_for_the_backward_pass():
     def keep(**options):
         pipeline = pipeline_with(**options)
@@ -128,13 +107,8 @@ def test_what_the_autoencoder_keeps_for_the_backward_pass():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MemoryOptions(encoder="sell"), "encoder is 'sell', must be one of keep, offload, free"),
-        (lambda: MemoryOptions(attention="xformers"), "attention is 'xformers', must be one of auto, flash"),
+        (lambda: MemoryOptions(encoder="sell"), "encoder is 'sell', must be one of keep, offload"),
         (lambda: precision("half", "cpu"), "precision is 'half', must be one of auto, float32"),
-        (
-            lambda: pipeline_with(attention="cudnn"),
-            "attention: cudnn does not work on cpu in float32; use auto or math",
-        ),
     ],
 )
 def test_what_cannot_be_is_found_out_at_once(make, message):

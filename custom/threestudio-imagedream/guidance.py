@@ -39,17 +39,6 @@ SMALL_MODEL_WARNING = (
 PROMPT_BACKGROUNDS = ("match", "mean_grey")
 
 
-def _memory_options(cfg: Any) -> MemoryOptions:
-    """The checked memory options of a guidance config."""
-    options = MemoryOptions(**parse_structured(MemoryOptions, cfg.memory))
-    if options.encoder == "free":
-        raise ValueError(
-            "system.guidance.memory.encoder is 'free', but the prompt is encoded anew for every background colour; "
-            "use 'offload'"
-        )
-    return options
-
-
 def _controller_weights(cfg: Any, epoch: int, step: int) -> ControllerWeights:
     """The controllers' weights at a training step."""
     names = ("ip_weight", "pixel_weight", "caption_weight")
@@ -106,7 +95,7 @@ class DiffusionGuidance(BaseObject):
     def check(cls, cfg: Config) -> None:
         """The same for parsed settings."""
         precision(cfg.precision, "cpu")
-        _memory_options(cfg)
+        MemoryOptions(**parse_structured(MemoryOptions, cfg.memory))
         checkpoints.check(cfg.weights)
         if cfg.adapter is not None:
             checkpoints.check_adapter(cfg.adapter)
@@ -118,7 +107,7 @@ class DiffusionGuidance(BaseObject):
             threestudio.warn(SMALL_MODEL_WARNING)
         dtype = precision(self.cfg.precision, self.device)
         given = {name: getattr(self.cfg, name) for name in ("controllers", "adapter", "adapter_scale")}
-        options = _memory_options(self.cfg)
+        options = MemoryOptions(**parse_structured(MemoryOptions, self.cfg.memory))
         self.pipeline = load_pipeline(self.cfg.weights, options, dtype, self.device, **given)
         self.pipeline.set_progress_bar_config(desc="Four views", leave=False)
         self._conditions: OrderedDict[tuple[int, ...], Any] = OrderedDict()

@@ -128,16 +128,6 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
                 use_stream=device.type == "cuda",
             )
 
-    def free(self) -> None:
-        """Give the memory of the weights back for good."""
-        self.clip = None
-
-    def _check_there(self) -> None:
-        if self.clip is None:
-            raise ValueError(
-                "the encoder was freed after its first prompt (encoder: free); use encoder: offload to encode more"
-            )
-
     @property
     def reads_images(self) -> bool:
         """Whether there is an image encoder."""
@@ -171,7 +161,6 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
         """
         if not self.reads_images:
             raise ValueError("there is no CLIP image encoder: this model reads captions only")
-        self._check_there()
         output = self.clip.visual.forward_intermediates(
             self.preprocess(pixels), indices=2, output_fmt="NLC", output_extra_tokens=True
         )
@@ -182,7 +171,6 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
     @apply_forward_hook
     def encode_text(self, captions: list[str]) -> Float[Tensor, "batch token width"]:
         """Caption tokens: output of the second-to-last block, then `ln_final` (as in Stable Diffusion 2)."""
-        self._check_there()
         output = self.clip.forward_intermediates(
             text=self.tokenize(captions).to(self.clip.positional_embedding.device),
             text_indices=2 if self.config.caption_tokens == "penultimate" else 1,
@@ -202,6 +190,5 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
             raise ValueError(
                 "this encoder has no joint embedding: its published form leaves the projections out"
             )
-        self._check_there()
         ids = self.tokenize(captions).to(self.clip.positional_embedding.device)
         return self.clip.encode_text(ids, normalize=True)

@@ -152,9 +152,6 @@ class ImageDreamPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "encoder->unet->vae"
     _callback_tensor_inputs = ("latents",)
 
-    free_encoder = False
-    """Whether a call gives the encoder's memory back when it has encoded its prompt, see `MemoryOptions.encoder`."""
-
     @property
     def device(self) -> torch.device:
         """Where the network is; the encoder may wait elsewhere."""
@@ -583,8 +580,6 @@ class ImageDreamPipeline(DiffusionPipeline):
         )
         empty = None if weights.caption_weight == 1 else self.encoder.encode_text([""])
         condition, unconditional = weights.apply(condition, unconditional, empty)
-        if self.free_encoder:
-            self.encoder.free()
 
         camera_to_world = look_at_origin(elevations, azimuths, torch.tensor(1.0))
         cameras = camera_condition(camera_to_world).to(latents).expand(groups, -1, -1)

@@ -12,7 +12,8 @@ from imagedream.workshop.evaluation.paper_metrics import (
     find_clip,
     quality_only_inception_score,
 )
-from imagedream.workshop.evaluation.pictures_evaluation import evaluate_pictures, find_prompts
+from imagedream.workshop.evaluation.pictures_evaluation import evaluate_pictures
+from imagedream.workshop.rendering.captioned_files import file_items
 from tests.tiny import tiny_pipeline
 
 
@@ -32,17 +33,9 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_pictures_of_a_folder(folder, tmp_path):
-    assert find_prompts(folder) == [(folder / "car.png", "car"), (folder / "mug.png", "a red mug")]
-    with pytest.raises(FileNotFoundError, match="is no folder of pictures"):
-        find_prompts(folder / "nothing")
-    with pytest.raises(FileNotFoundError, match=r"no picture in .*: of 0 files none is one"):
-        find_prompts(tmp_path)
-
-
 def test_mean_and_deviation_of_the_papers_scores(folder, tmp_path):
     pipeline = tiny_pipeline()
-    prompts = find_prompts(folder)
+    prompts = file_items(folder, [".png"], "picture")
     evaluation = evaluate_pictures(pipeline, prompts, find_clip("own", pipeline.encoder), steps=1)
     assert [list(result.scores) for result in evaluation.results] == [["clip_text", "clip_image", "hull"]] * 2
     first, second = (result.scores["clip_image"] for result in evaluation.results)
@@ -51,7 +44,7 @@ def test_mean_and_deviation_of_the_papers_scores(folder, tmp_path):
     evaluation.save(tmp_path)
     assert "±" in (tmp_path / "pictures.md").read_text()
     assert json.loads((tmp_path / "pictures.json").read_text())["pictures"][1]["caption"] == "a red mug"
-    without = evaluate_pictures(pipeline, find_prompts(folder, "none")[:1], None, steps=1)
+    without = evaluate_pictures(pipeline, file_items(folder, [".png"], "picture", "none")[:1], None, steps=1)
     assert list(without.results[0].scores) == ["hull"]
 
 

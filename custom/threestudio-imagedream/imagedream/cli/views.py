@@ -99,6 +99,7 @@ class Views(Verb):
         from imagedream.controller_weights import ControllerWeights
         from imagedream.image_prompt.multi_image import with_azimuths
         from imagedream.image_prompt.prompt import OBJECT_FRACTION, load_image_prompt
+        from imagedream.memory_options import precision
 
         weights = ControllerWeights(**{name: getattr(self, name) for name in WEIGHTS})
         checkpoints.check(self.weights)
@@ -113,11 +114,8 @@ class Views(Verb):
             replace(load_image_prompt(path, object_fraction=fraction), azimuth_deg=azimuth)
             for path, azimuth in files
         ]
-        import torch
-
-        dtype = torch.float16 if device.type == "cuda" else torch.float32
         adapter = {"adapter": self.adapter, "adapter_scale": self.adapter_scale}
-        pipeline = checkpoints.load(self.weights, dtype=dtype, device=device, **adapter)
+        pipeline = checkpoints.load(self.weights, dtype=precision("auto", device), device=device, **adapter)
         if self.weights == "toybox":
             logger.info("the small model knows toybox objects only; of other things expect a rough guess")
         settings = self._settings(pipeline)

@@ -2,11 +2,12 @@
 
 import inspect
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from imagedream.runs import ranges
 
 MAX_JSON_BYTES = 16 * 2**20
 """Of a file of settings."""
@@ -95,11 +96,8 @@ def _fits(value: Any, annotation: Any) -> bool:
         return value in inside
     if kind is None or kind is NoneType:
         return value is None
-    if kind in (int, float):  # True is no number
-        if kind is int and not (isinstance(value, int) and value >= 0):
-            return False
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and abs(value) <= sys.float_info.max  # also of whole numbers, which may be larger
+    if kind in (int, float):
+        return ranges.fits(value, kind) and (kind is float or value >= 0)
     if kind in (list, tuple, Sequence):
         is_list = isinstance(value, list | tuple)
         return is_list and all(_fits(one, inside[0]) for one in value if inside)

@@ -108,14 +108,14 @@ class EvaluateViews(Evaluation):
             check_value(f"--{name}", getattr(self, name), Count)
         from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence
         from imagedream.workshop.evaluation.perceptual_distance import PerceptualDistance
-        from imagedream.workshop.evaluation.views_evaluation import evaluate_views, prompt_size
+        from imagedream.workshop.evaluation.views_evaluation import evaluate_views
 
         make_cases, settings = self._objects()
         perceptual = PerceptualDistance() if self.perceptual else None
         confidence = check_confidence(self.confidence, self.n)
 
         def evaluate(pipeline: "ImageDreamPipeline", **common: Any) -> Any:
-            cases = make_cases(prompt_size=prompt_size(pipeline))
+            cases = make_cases(prompt_size=pipeline.prompt_size)
             choices = {"captions": self.captions, "samples": self.samples, "confidence": confidence}
             return evaluate_views(
                 pipeline, cases, perceptual=perceptual, settings=settings, **choices, **common
@@ -154,7 +154,7 @@ class EvaluatePictures(Evaluation):
     """The paper's measures of four views of any pictures (Table 1): QIS, CLIP(TX), CLIP(IM)."""
 
     folder: tyro.conf.Positional[Path] = tyro.MISSING
-    """Folder of pictures."""
+    """Folder of pictures, at any depth."""
     captions: str = "auto"
     """`auto` (NAME.txt beside the picture, else the file's name), `none`, or a CSV file of names and captions."""
     inception: str = "none"
@@ -164,11 +164,15 @@ class EvaluatePictures(Evaluation):
 
     def prepared(self) -> Callable[..., Any]:  # noqa: D102
         from imagedream.cameras import check_angles
+        from imagedream.image_prompt.prompt import SUFFIXES
         from imagedream.workshop.evaluation.paper_metrics import InceptionClassifier
-        from imagedream.workshop.evaluation.pictures_evaluation import evaluate_pictures, find_prompts
+        from imagedream.workshop.evaluation.pictures_evaluation import evaluate_pictures
+        from imagedream.workshop.rendering.captioned_files import file_items
 
         check_angles(self.elevation_deg)
-        prompts = find_prompts(self.folder, self.captions)
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{self.folder} is no folder of pictures")
+        pictures = file_items(self.folder, SUFFIXES, "picture", self.captions)
         if self.inception not in ("none", "download") and not Path(self.inception).is_file():
             raise ValueError(f"--inception is {self.inception}: no such file, nor is it download or none")
 
@@ -178,7 +182,7 @@ class EvaluatePictures(Evaluation):
                 file = None if self.inception == "download" else Path(self.inception)
                 inception = InceptionClassifier(file, pipeline.device)
             return evaluate_pictures(
-                pipeline, prompts, inception=inception, elevation_deg=self.elevation_deg, **common
+                pipeline, pictures, inception=inception, elevation_deg=self.elevation_deg, **common
             )
 
         return evaluate

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from imagedream.cameras import VIEW_NAMES
-from imagedream.image_prompt.prompt import FORMATS, ImagePrompt, load_image_prompt
+from imagedream.image_prompt.prompt import ImagePrompt, load_image_prompt
 from imagedream.metrics import hull_agreement, silhouette
 from imagedream.pictures import composite, contact_sheet
 from imagedream.pipeline import ImageDreamPipeline
@@ -24,7 +23,7 @@ from imagedream.workshop.evaluation.paper_metrics import (
     titled,
 )
 from imagedream.workshop.evaluation.tables import markdown_table, save_results
-from imagedream.workshop.rendering.captions import find_captions
+from imagedream.workshop.rendering.captioned_files import Item
 
 logger = logging.getLogger(__name__)
 
@@ -78,29 +77,9 @@ class PicturesEvaluation:
         save_results(Path(folder) / "pictures", self.table(), self.to_dict(), sheet)
 
 
-def find_prompts(folder: Path, captions: str = "auto") -> list[tuple[Path, str]]:
-    """The pictures of a folder, by name, with their captions.
-
-    Args:
-        folder: where they are.
-        captions: see `imagedream.workshop.rendering.captions.find_captions`.
-
-    Raises:
-        FileNotFoundError: no such folder, or no picture in it.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder of pictures")
-    endings = {ending for ending, name in Image.registered_extensions().items() if name in FORMATS}
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in endings)
-    if not files:
-        raise FileNotFoundError(f"no picture in {folder}: of {len(list(folder.iterdir()))} files none is one")
-    caption_of = find_captions(captions, folder)
-    return [(file, caption_of(file)[0]) for file in files]
-
-
 def evaluate_pictures(
     pipeline: ImageDreamPipeline,
-    prompts: Sequence[tuple[Path, str]],
+    items: Sequence[Item],
     clip: Clip | None,
     inception: InceptionClassifier | None = None,
     seed: int = 0,
@@ -112,7 +91,7 @@ def evaluate_pictures(
 
     Args:
         pipeline: what is measured.
-        prompts: pictures with captions.
+        items: pictures with captions, see `imagedream.workshop.rendering.captioned_files.file_items`.
         clip: gives CLIP(TX), of pictures with a caption, and CLIP(IM); None leaves them out.
         inception: gives QIS, mean over the views; None leaves it out.
         seed: picture i has seed `seed + i`.
@@ -125,7 +104,7 @@ def evaluate_pictures(
     if steps is None:
         steps = pipeline.config.num_inference_steps
     # each picture is read before any view is made: a broken one is noticed at once
-    read = [(path.stem, load_image_prompt(path), caption) for path, caption in prompts]
+    read = [(item.key, load_image_prompt(item.source), item.caption or "") for item in items]
     results = []
     for number, (name, picture, caption) in enumerate(read):
         output = pipeline(

@@ -123,11 +123,6 @@ class ViewsEvaluation:
         save_results(Path(folder) / "views", self.table(), self.to_dict(), contact_sheet(names, rows))
 
 
-def prompt_size(pipeline: ImageDreamPipeline) -> int:
-    """Pixels that a prompt should have so that network and image encoder see all they can."""
-    return max(pipeline.image_size, pipeline.encoder.image_size)
-
-
 def evaluate_views(
     pipeline: ImageDreamPipeline,
     cases: Sequence[HeldOutCase],
@@ -149,7 +144,7 @@ def evaluate_views(
 
     Args:
         pipeline: what is measured.
-        cases: `held_out_cases` or `held_out_meshes`, with prompts of `prompt_size`.
+        cases: `held_out_cases` or `held_out_meshes`, with prompts of `pipeline.prompt_size`.
         seed: decides the noise; case i has seed `seed + i`.
         guidance_scale: see `ImageDreamPipeline.__call__`.
         steps: of the sampler; None for what suits the model.

@@ -13,6 +13,7 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, DDIMScheduler
 from torch import nn
 
+from imagedream.checkpoints.formats import SCHEDULER
 from imagedream.encoders import ImageTextEncoder
 from imagedream.model import Controllers, MultiViewUNet
 from imagedream.pipeline import ImageDreamPipeline
@@ -59,16 +60,7 @@ VIT_H_14 = dict(
 )
 """`open_clip.CLIP` of laion2B-s32B-b79K."""
 
-DDIM = dict(
-    num_train_timesteps=1000,
-    beta_start=0.00085,
-    beta_end=0.012,
-    beta_schedule="scaled_linear",
-    prediction_type="epsilon",
-    clip_sample=False,
-    set_alpha_to_one=False,
-    steps_offset=1,
-)
+DDIM = {name: value for name, value in SCHEDULER.items() if name != "_class_name"}
 """`DDIMScheduler` with the schedule and the steps of the released sampler."""
 
 
