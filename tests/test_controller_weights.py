@@ -98,7 +98,7 @@ def test_the_gradient_is_that_of_the_weighted_prediction():
 
 
 def test_what_cannot_be_weighted():
-    with pytest.raises(ValueError, match=r"ip_weight is -1\.0, must be at least 0"):
+    with pytest.raises(ValueError, match=r"ip_weight is -1\.0, must be a number of at least 0"):
         ControllerWeights(ip_weight=-1.0)
     with pytest.raises(ValueError, match="caption_weight is nan"):
         ControllerWeights(caption_weight=float("nan"))

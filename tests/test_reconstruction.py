@@ -115,7 +115,7 @@ def test_bad_settings():
             ValueError, match=r"noise levels are \(.*, must be fractions with 0 < first <= second <= 1"
         ):
             complete(latents, level, entry=entry)
-    with pytest.raises(ValueError, match="0 inversion_steps and 8 denoising_steps, must be at least 1"):
+    with pytest.raises(ValueError, match="inversion_steps is 0, must be a whole number of at least 1"):
         ReconstructionSettings(inversion_steps=0)
     with pytest.raises(ValueError, match="patches are 8 x 20 pixels, the pictures only 16 x 16"):
         draw_patches(2, 16, 3, 8, 20, torch.Generator())

@@ -18,6 +18,7 @@ from imagedream.runs.ranges import (
     Count,
     Fraction,
     NotNegative,
+    OneOf,
     Positive,
     Schedule,
     check_ranges,
@@ -35,8 +36,6 @@ SMALL_MODEL_WARNING = (
     "The small model that ships knows toybox objects only: of other pictures it makes a toy of similar shape and "
     "colour. For real pictures use configs/imagedream.yaml with the published weights."
 )
-
-PROMPT_BACKGROUNDS = ("match", "mean_grey")
 
 
 def _controller_weights(cfg: Any, epoch: int, step: int) -> ControllerWeights:
@@ -62,7 +61,7 @@ class DiffusionGuidance(BaseObject):
         """How much of it."""
         guidance_scale: Annotated[Any, Schedule(NotNegative)] = 5.0
         n_view: Count = 4
-        precision: str = "auto"
+        precision: Annotated[str, OneOf("auto", "float32", "float16", "bfloat16")] = "auto"
         """Of the weights: float32, float16 or bfloat16; `auto` is float16 on CUDA and float32 elsewhere."""
         memory: dict = field(default_factory=dict)
         """`imagedream.memory_options.MemoryOptions`, such as {encoder: offload, vae_checkpointing: true}."""
@@ -94,7 +93,6 @@ class DiffusionGuidance(BaseObject):
     @classmethod
     def check(cls, cfg: Config) -> None:
         """The same for parsed settings."""
-        precision(cfg.precision, "cpu")
         MemoryOptions(**parse_structured(MemoryOptions, cfg.memory))
         checkpoints.check(cfg.weights)
         if cfg.adapter is not None:
@@ -218,21 +216,11 @@ class ImageDreamGuidance(DiffusionGuidance):
         """Blend of the rescaling of x0 that tames guidance; 0 is off."""
         grad_clip: Annotated[Any, Schedule(Positive | None)] = None
         """Largest norm of a group's latent gradient; None does not clip."""
-        prompt_background: str = "match"
+        prompt_background: Annotated[str, OneOf("match", "mean_grey")] = "match"
         """`match`: the prompt is shown on the colour behind its group's renders. `mean_grey`: on the grey of the whole
         batch's mean, as in the released code."""
 
     cfg: Config
-
-    @classmethod
-    def check(cls, cfg: Config) -> None:
-        """As for all guidances by an ImageDream model."""
-        super().check(cfg)
-        if cfg.prompt_background not in PROMPT_BACKGROUNDS:
-            allowed = " or ".join(map(repr, PROMPT_BACKGROUNDS))
-            raise ValueError(
-                f"system.guidance.prompt_background is {cfg.prompt_background!r}, must be {allowed}"
-            )
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         """Evaluate the schedules at a training step, and begin its random numbers."""

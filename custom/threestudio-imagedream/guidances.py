@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 import threestudio
 from imagedream.runs.out_of_memory import is_out_of_memory
-from imagedream.runs.ranges import Count, Schedule, check_ranges
+from imagedream.runs.ranges import Count, OneOf, Schedule, check_ranges
 from threestudio.utils.base import Updateable, update_end_if_possible, update_if_possible
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import C, cleanup
 
 from .chunked_rendering import first_images
-
-CAMERAS = ("all", "group", "first")
 
 
 @dataclass
@@ -35,7 +33,7 @@ class GuidanceEntry:
     prompt_processor: dict = field(default_factory=dict)
     weight: Annotated[Any, Schedule(float)] = 1.0
     """Number or schedule; at 0 the guidance is not called, and not in memory."""
-    cameras: str = "all"
+    cameras: Annotated[str, OneOf("all", "group", "first")] = "all"
     """What it sees: `all` images of a step, those of the first `group`, or the `first` image. A guidance with a method
     `camera_batch(prompt, batch, render)` is shown the render of its own cameras instead, or is not called where that
     gives None."""
@@ -45,8 +43,6 @@ class GuidanceEntry:
     def __post_init__(self) -> None:
         if not self.guidance_type:
             raise ValueError("an entry of system.guidances needs a guidance_type")
-        if self.cameras not in CAMERAS:
-            raise ValueError(f"cameras is {self.cameras!r}, must be one of {', '.join(CAMERAS)}")
         check_ranges(self)
 
 

@@ -177,7 +177,7 @@ def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, bri
         (["{red}", "--azimuths", "0", "90", "--order", "official"], "--azimuths says where all cameras are"),
         (["{red}", "--background", "dotted"], "--background is 'dotted', must be a colour such as white"),
         (["https://example.org/red.png"], "is an address"),
-        (["{red}", "--ip-weight", "-1"], "ip_weight is -1.0, must be at least 0"),
+        (["{red}", "--ip-weight", "-1"], "ip_weight is -1.0, must be a number of at least 0"),
         (["{red}", "--out", "views.json"], "must end in .png or .jpg"),
     ],
 )

@@ -146,7 +146,7 @@ def test_controller_weights_follow_the_step(extension, weights, prompt):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"prompt_background": "grey"}, "prompt_background is 'grey', must be 'match' or 'mean_grey'"),
+        ({"prompt_background": "grey"}, "prompt_background is 'grey', must be one of match, mean_grey"),
         ({"pixel_weight": [0, 1.0, -1.0, 100]}, r"pixel_weight is \[0, 1.0, -1.0, 100\]"),
         ({"adapter": "nowhere"}, "adapter nowhere: no such file"),
         ({"precision": "half"}, "precision is 'half', must be one of auto, float32, float16, bfloat16"),

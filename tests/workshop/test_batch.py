@@ -219,7 +219,7 @@ def test_a_status_from_elsewhere_is_no_danger(tmp_path, pictures, pretend):
         (["{pictures}", "seed"], "'seed' is not an override of the form key=value"),
         (["{pictures}", "sed=1"], "unknown key sed"),
         (["{pictures}", "--config", "mine.yaml"], "config 'mine.yaml' not found"),
-        (["{pictures}", "--jobs", "0"], "--jobs is 0, must be at least 1"),
+        (["{pictures}", "--jobs", "0"], "--jobs is 0, must be a whole number of at least 1"),
         (["{pictures}", "--attempts", "0"], "--attempts is 0, must be a whole number of at least 1"),
         (["{pictures}", "--captions", "missing.csv"], "missing.csv: no such CSV file"),
     ],

@@ -1,32 +1,30 @@
 """The weights of the controllers: image tokens, prompt frame and caption (the balance the paper asks for, §4.2, Fig. 8)."""
 
-import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from imagedream.runs.ranges import NotNegative, check_ranges
+
 
 @dataclass(frozen=True)
 class ControllerWeights:
     """Weights of a call of the network; 1 is the model as it was trained, 0 the model without that controller."""
 
-    ip_weight: float = 1.0
+    ip_weight: NotNegative = 1.0
     """Of the image tokens (global and local controller): what their cross-attention adds is multiplied by it. 0 is a
     network that is given no image features."""
-    pixel_weight: float = 1.0
+    pixel_weight: NotNegative = 1.0
     """Of the prompt's frame in the self-attention of the views (pixel controller): the share of attention that its tokens
     get against the views' own is multiplied by it. 0 is a network that is given no prompt latents."""
-    caption_weight: float = 1.0
+    caption_weight: NotNegative = 1.0
     """Of the caption: its tokens are those of the empty caption plus this times the difference. 0 is the empty caption."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{field.name} is {value}, must be at least 0 (1 is the model as trained)")
+        check_ranges(self)
 
     def check(self, unet: Any) -> None:
         """Raise ValueError for a weight other than 1 of a controller that a `MultiViewUNet` has not."""

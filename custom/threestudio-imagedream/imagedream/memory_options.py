@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 
-from imagedream.runs.ranges import OneOf, check_ranges
+from imagedream.runs.ranges import OneOf, check_ranges, check_value
 
 if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamPipeline
@@ -43,10 +43,8 @@ def precision(name: str, device: str | torch.device) -> torch.dtype:
     Raises:
         ValueError: for another name.
     """
-    if name == "auto":
+    if check_value("precision", name, Annotated[str, OneOf("auto", *PRECISIONS)]) == "auto":
         return torch.float16 if torch.device(device).type == "cuda" else torch.float32
-    if name not in PRECISIONS:
-        raise ValueError(f"precision is {name!r}, must be one of auto, {', '.join(PRECISIONS)}")
     return PRECISIONS[name]
 
 

@@ -8,7 +8,7 @@ prompt frame of the pixel controller and drops its output again.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from imagedream.attention import CaptionAttnProcessor, ImagePromptAttnProcessor, MultiViewAttnProcessor
 from imagedream.runs.arguments import check_arguments
+from imagedream.runs.ranges import OneOf, check_value
 
 Controllers = Literal["none", "global", "local", "pixel", "pixel-only"]
 """`pixel` is local + pixel, as in the paper's final model; `pixel-only` has the prompt frame and no image tokens; `none`
@@ -177,8 +178,7 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
             ("cameras", cameras, Cameras),
             ("no_image", no_image, NoImage),
         ):
-            if value not in get_args(allowed):
-                raise ValueError(f"{name} is {value!r}, must be one of {', '.join(get_args(allowed))}")
+            check_value(name, value, Annotated[str, OneOf(*get_args(allowed))])
         check_arguments(UNet2DConditionModel, unet_config, "unet_config")
         self.unet = UNet2DConditionModel(
             **unet_config, class_embed_type="projection", projection_class_embeddings_input_dim=CAMERA_DIM

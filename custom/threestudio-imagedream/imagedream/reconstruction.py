@@ -22,6 +22,7 @@ from torch import Tensor
 
 from imagedream.distillation import DistillationSettings, guided_output
 from imagedream.model import Condition, predict_noise, signal_and_noise, to_original
+from imagedream.runs.ranges import Count, check_ranges
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,14 @@ class ReconstructionSettings:
 
     guidance_scale: float = 2.0
     """Of classifier-free guidance while denoising; there is none while inverting."""
-    inversion_steps: int = 4
-    denoising_steps: int = 8
+    inversion_steps: Count = 4
+    denoising_steps: Count = 8
     groups_per_call: int | None = None
     """As in `DistillationSettings`, as is `predict`."""
     predict: Callable[..., Tensor] = predict_noise
 
     def __post_init__(self) -> None:
-        if min(self.inversion_steps, self.denoising_steps) < 1:
-            raise ValueError(
-                f"{self.inversion_steps} inversion_steps and {self.denoising_steps} denoising_steps, "
-                "must be at least 1 each"
-            )
+        check_ranges(self)
 
 
 def turned_azimuth(number: int, views: int = 4) -> float:

@@ -61,7 +61,7 @@ def test_held_out_combinations_and_wider_prompts():
         words = one.object.attributes
         assert is_held_out(one.object.kind, words["body"], words["accessory"])
         assert one.prompt_azimuth_deg == pytest.approx(3 * narrow.prompt_azimuth_deg)
-    with pytest.raises(ValueError, match="largest prompt azimuth is 270"):
+    with pytest.raises(ValueError, match="largest_prompt_azimuth_deg is 270"):
         held_out_cases(1, largest_prompt_azimuth_deg=270.0)
 
 

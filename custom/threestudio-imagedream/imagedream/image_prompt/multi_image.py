@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from imagedream.cameras import VIEW_NAMES
+from imagedream.runs.ranges import Positive, check_value
 
 PROMPT_TEMPERATURE = 0.5
 """Of `angle_bias`: a prompt weighs 1 in the view from its own side, 0.14 a quarter turn away, 0.02 from behind."""
@@ -62,8 +63,7 @@ def angle_bias(
             [ 0.,  0.],
             [-4.,  0.]])
     """
-    if not temperature > 0:
-        raise ValueError(f"prompt_temperature is {temperature}, must be greater than 0")
+    check_value("prompt_temperature", temperature, Positive)
     if len(prompt_azimuths_deg) == 1 or all(azimuth is None for azimuth in prompt_azimuths_deg):
         return None
     known = [azimuth is not None for azimuth in prompt_azimuths_deg]

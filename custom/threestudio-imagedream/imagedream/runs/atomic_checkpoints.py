@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch.utils._pytree import tree_leaves
 
 from imagedream.runs.files import atomic_path
+from imagedream.runs.ranges import Count, Positive, check_value
 from imagedream.runs.signals import any_process
 
 logger = logging.getLogger(__name__)
@@ -73,12 +74,8 @@ class Checkpoints(Checkpoint):
         keep: int = 2,
         prefix: str = "recent-step=",
     ) -> None:
-        if minutes is not None and minutes <= 0:
-            raise ValueError(
-                f"minutes between checkpoints are {minutes}, must be more than 0, or null for never"
-            )
-        if keep < 1:
-            raise ValueError(f"checkpoints kept are {keep}, must be 1 or more")
+        check_value("checkpoint minutes", minutes, Positive | None)
+        check_value("checkpoints to keep", keep, Count)
         super().__init__()
         self.folder, self.minutes, self.steps, self.keep, self.prefix = folder, minutes, steps, keep, prefix
         self._written_at = time.monotonic()

@@ -24,6 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from imagedream.runs.ranges import Count, CountOrZero, check_value
 from imagedream.runs.user_errors import one_line
 
 Function = Callable[[Any], Any]
@@ -415,8 +416,7 @@ def choose_runner(
     """
     if not timeout_s > 0:
         raise ValueError(f"--timeout-s is {timeout_s}, must be larger than 0")
-    if jobs < (0 if ray else 1):
-        raise ValueError(f"--jobs is {jobs}, must be at least 1")
+    check_value("--jobs", jobs, CountOrZero if ray else Count)
     threads = max(1, (os.cpu_count() or 1) // max(1, jobs)) if share_cores else 1
     settings = {"timeout_s": timeout_s, "attempts": attempts, "threads": threads}
     if ray is not None:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import trimesh
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from imagedream import cameras, checkpoints
 from imagedream.image_prompt.prompt import OBJECT_FRACTION, place
 from imagedream.mesh.raycast import Light, Meshes, Views, bounds, render
 from imagedream.pictures import composite
+from imagedream.runs.ranges import Count, check_value
 from imagedream.toybox import FIRST_KINDS, KINDS, Toy, make_toy
 from imagedream.workshop.mesh_files.reading import load_parts, normalise_parts
 from imagedream.workshop.rendering.captioned_files import Item
@@ -102,12 +104,9 @@ def check_cases(
     largest_prompt_azimuth_deg: float = LARGEST_PROMPT_AZIMUTH_DEG,
 ) -> tuple[str, ...]:
     """The kinds that are meant; raises what `held_out_cases` raises."""
-    if count < 1:
-        raise ValueError(f"count is {count}, must be at least 1")
-    if not 0 < largest_prompt_azimuth_deg <= 180:
-        raise ValueError(
-            f"largest prompt azimuth is {largest_prompt_azimuth_deg}°, must be above 0 and at most 180"
-        )
+    check_value("count", count, Count)
+    half_turn = Annotated[float, Interval(gt=0, le=180)]
+    check_value("largest_prompt_azimuth_deg", largest_prompt_azimuth_deg, half_turn)
     kinds = FIRST_KINDS if kinds is None else tuple(kinds)
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:

@@ -25,6 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from imagedream.runs.files import atomic_path
+from imagedream.runs.ranges import Count, check_value
 from imagedream.workshop.rendering.captioned_files import Item
 from imagedream.workshop.rendering.object_views import RenderConfig, object_samples
 from imagedream.workshop.rendering.samples import CAMERAS, write_tar
@@ -75,8 +76,7 @@ def render_shards(
         FileExistsError: the folder holds something else.
         OSError: the folder cannot be written to.
     """
-    if objects_per_shard < 1:
-        raise ValueError(f"objects_per_shard is {objects_per_shard}, must be at least 1")
+    check_value("objects_per_shard", objects_per_shard, Count)
     out = Path(out)
     items = _begin(items, out, {**asdict(config), "objects_per_shard": objects_per_shard})
     shards = [
