@@ -14,7 +14,8 @@ from torch import Tensor
 class Statistics(pl.Callback):
     """`stats.jsonl`: one line of numbers every few steps and after each validation; means over all processes.
 
-    `waiting` is the fraction of the time since the last line that the trainer waited for a batch.
+    `waiting` is the fraction of the time since the last line that the trainer waited for a batch. `seconds_left` does not count
+    the steps before the first line, which may have compiled the network.
 
     Args:
         path: the file, appended to.
@@ -24,12 +25,13 @@ class Statistics(pl.Callback):
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
         self._started = self._line_at = self._free_at = time.monotonic()
-        self._waited, self._first_step, self._line_step = 0.0, 0, 0
+        self._waited, self._line_step = 0.0, 0
+        self._steady: tuple[float, int] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to measure."""
         self._started = self._line_at = self._free_at = time.monotonic()
-        self._first_step = self._line_step = trainer.global_step
+        self._line_step = trainer.global_step
 
     def on_train_batch_start(self, *_: Any) -> None:
         """The batch is there."""
@@ -41,14 +43,16 @@ class Statistics(pl.Callback):
         if step % self.every == 0 and step != self._line_step:
             now = time.monotonic()
             pace = (now - self._line_at) / (step - self._line_step)
+            since, first = self._steady or (self._line_at, self._line_step)
             self.write(
                 trainer,
                 numbers(trainer, "train/"),
                 seconds_a_step=pace,
                 waiting=min(1.0, self._waited / max(now - self._line_at, 1e-9)),
-                seconds_left=(trainer.max_steps - step) * (now - self._started) / (step - self._first_step),
+                seconds_left=(trainer.max_steps - step) * (now - since) / (step - first),
             )
             self._line_at, self._line_step, self._waited = now, step, 0.0
+            self._steady = self._steady or (now, step)
         self._free_at = time.monotonic()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
