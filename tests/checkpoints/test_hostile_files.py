@@ -125,6 +125,7 @@ def test_settings_are_objects_of_a_bounded_size(changed, file, text, message):
         ("encoder text_cfg layers", 10**6, "the encoder's settings: they ask for more than"),
         ("encoder text_cfg context_length", 10**6, "context_length is 1000000, must be 1 to 1024"),
         ("encoder text_cfg vocab_size", 10**12, r"of another shape: .*\(49408, 16\) instead of \(1000000000000, 16\)"),
+        ("encoder image_mean", [0.5, 0.5], "image_mean is .0.5, 0.5., must be 3 numbers of at least 0"),
         ("encoder image_std", [0.0, 0.0, 0.0], "image_std is .0.0, 0.0, 0.0., must be 3 numbers"),
         ("scheduler num_train_timesteps", 10**12, "num_train_timesteps is 1000000000000, must be 1 to 100000"),
         ("scheduler trained_betas", [0.5], "the scheduler's settings: IndexError"),
@@ -193,7 +194,7 @@ def test_files_have_a_bounded_number_of_tensors(changed, monkeypatch):
     [
         (
             lambda t: t.new_full(t.shape, float("nan")),
-            "unet.conv_in.bias: 32 of 32 numbers are not finite in float32",
+            f"{UNET}: unet/unet.conv_in.bias: 32 of 32 numbers are not finite in float32",
         ),
         (lambda t: torch.cat([t[1:], t.new_tensor([float("inf")])]), "1 of 32 numbers are not finite"),
         (lambda t: t.to(torch.int64), "1 tensors hold no floating-point numbers.*unet/unet.conv_in.bias"),

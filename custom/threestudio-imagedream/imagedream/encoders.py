@@ -94,10 +94,7 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
         length = text_cfg["context_length"]
         if not 1 <= length <= MAX_CONTEXT_LENGTH:
             raise ValueError(f"text_cfg: context_length is {length}, must be 1 to {MAX_CONTEXT_LENGTH}")
-        for name, values, least in (
-            ("image_mean", image_mean, float("-inf")),
-            ("image_std", image_std, 1e-6),
-        ):
+        for name, values, least in (("image_mean", image_mean, 0), ("image_std", image_std, 1e-6)):
             if len(values) != 3 or min(values) < least:
                 raise ValueError(f"{name} is {values}, must be 3 numbers of at least {least}")
         self.clip = open_clip.CLIP(embed_dim, dict(vision_cfg or smallest), dict(text_cfg), quick_gelu)

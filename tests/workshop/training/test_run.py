@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from imagedream import checkpoints
 from imagedream.workshop.training import train
 from imagedream.workshop.training.assemble import assemble, average, plot_curves, read_stats
-from tests.tiny import tiny_pipeline
+from tests.tiny import tiny_encoder, tiny_pipeline
 from tests.workshop.training.conftest import CONFIGS, LIGHTNING_WARNINGS, lines
 
 SMALL = [
@@ -85,14 +85,25 @@ def test_models_are_averaged(trained, assembled, tiny_model, tmp_path):
         ):
             torch.testing.assert_close(new, old + 0.5, atol=2e-3, rtol=2e-3, msg=name)
     assert mean.unet.config.trained_on == moved.unet.config.trained_on
-    with pytest.raises(ValueError, match="tiny has another unet, which cannot be averaged: "):
+    with pytest.raises(
+        ValueError, match=r"tiny has beta_end 0.012, which cannot be averaged with beta_end 0.03"
+    ):
         assemble(*parts, tmp_path / "wrong", others=[tiny_model])
     assert not (tmp_path / "wrong").exists()
 
 
 def test_what_cannot_be_put_together_is_refused_before_it_is(trained, tiny_model, tmp_path):
-    with pytest.raises(ValueError, match="has pixel controllers, which cannot be averaged with local ones"):
-        average(tiny_pipeline("local"), [tiny_model])
+    other = tiny_pipeline()
+    other.register_modules(encoder=tiny_encoder(embed_dim=32))
+    for pipeline, message in (
+        (tiny_pipeline("local"), "has controllers pixel, which cannot be averaged with controllers local"),
+        (tiny_pipeline(prediction_type="epsilon"), "prediction_type v_prediction, which cannot be averaged"),
+        (other, r"another encoder, which cannot .* of another shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            average(pipeline, [tiny_model])
+    with pytest.raises(FileExistsError, match="diffusion is no model folder that could be replaced"):
+        assemble(trained / "diffusion", None, trained / "diffusion")
     with pytest.raises(ValueError, match=r"refine_strength is 2.0, must be .* up to 1"):
         assemble(trained / "diffusion", None, tmp_path / "model", refine_strength=2.0)
     for stats, message in (
@@ -112,8 +123,19 @@ def test_parts_that_do_not_belong_together(trained, tmp_path):
     vae = checkpoints.load_part(str(tmp_path / "other" / "model"), "vae")[0]
     torch.nn.init.ones_(vae.encoder.conv_in.bias)
     vae.save_pretrained(tmp_path / "other" / "model")
-    with pytest.raises(ValueError, match="another encoder"):
+    with pytest.raises(ValueError, match=r"another encoder .*\['encoder.conv_in.bias'\]"):
         assemble(trained / "diffusion", tmp_path / "other", tmp_path / "model")
+    pipeline = checkpoints.load(trained / "diffusion" / "model")
+    pipeline.register_modules(vae=vae)
+    pipeline.save_pretrained(tmp_path / "averaged")
+    with pytest.raises(ValueError, match=r"autoencoder with another encoder, .*\['encoder.conv_in.bias'\]"):
+        assemble(trained / "diffusion", None, tmp_path / "model", others=[tmp_path / "averaged"])
+    vae = checkpoints.load_part(str(trained / "autoencoder" / "model"), "vae")[0]
+    torch.nn.init.constant_(vae.decoder.conv_in.bias, 1e5)
+    vae.save_pretrained(tmp_path / "other" / "model")
+    with pytest.raises(ValueError, match=r"decoder.conv_in.bias: .* numbers are not finite in float16"):
+        assemble(trained / "diffusion", tmp_path / "other", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_resumed_autoencoder_keeps_its_encoder(trained, tmp_path):

@@ -330,8 +330,9 @@ def _fill(model, tensors: Tensors, piece, dtype: torch.dtype):
     for portion in chain([_new_tensors(new)], in_portions(tensors, placed)):
         # copies: a part of a larger tensor must not keep the whole of it
         copies = {name: tensor.to(dtype, copy=True).contiguous() for name, tensor in portion.items()}
-        for name, tensor in copies.items():
-            check_finite(pieces[name].label if name in placed else name, tensor)
+        for name in copies.keys() & placed.keys():
+            file = tensors.places[placed[name].names[0]].file
+            check_finite(f"{file}: {placed[name].label}", copies[name])
         model.load_state_dict(copies, strict=False, assign=True)
     # masks and the like, which are in no file; diffusers' own `to` warns even with nothing to keep in float32
     return torch.nn.Module.to(model, dtype).eval().requires_grad_(False)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 
 from imagedream import checkpoints
-from imagedream.checkpoints.errors import differences
+from imagedream.checkpoints.errors import check_finite, differences
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.runs.arguments import parse_object
 from imagedream.runs.files import atomic_folder, atomic_path
@@ -37,9 +38,14 @@ def assemble(
             with it; what is missing or None stays as the network's folder says.
 
     Raises:
-        ValueError: if the autoencoder's encoder is not the one that the network was trained with, the others do not fit, or
-            the sampling is none.
+        ValueError: if the autoencoder's encoder is not the one that the network was trained with, the others do not fit, the
+            sampling is none, or a weight is too large for the precision.
+        FileExistsError: if the folder holds something else than a model.
     """
+    files = list(out.glob("*"))
+    kept = [file for file in files if file.suffix in (".md", ".png")]
+    if out.is_file() or (len(files) > len(kept) and not (out / "model_index.json").exists()):
+        raise FileExistsError(f"{out} is no model folder that could be replaced; name a new one")
     pipeline = checkpoints.load(network / "model")
     chosen = {name: value for name, value in sampling.items() if value is not None}
     pipeline.check_inputs(**chosen)
@@ -47,11 +53,11 @@ def assemble(
         _take_decoder(pipeline, network, autoencoder)
     average(pipeline, others)
     pipeline.register_to_config(**chosen)
-    kept = [file for file in out.glob("*") if file.suffix in (".md", ".png")]
     with atomic_folder(out, replace=True) as folder:
         for part in (pipeline.unet, pipeline.vae, pipeline.encoder):
             # diffusers' own `to` warns of modules to keep in float32: there are none
-            torch.nn.Module.to(part, dtype)
+            for name, parameter in torch.nn.Module.to(part, dtype).named_parameters():
+                check_finite(name, parameter)
         # files that a repository takes without large-file storage
         pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size="15MB")
         for file in kept:
@@ -61,16 +67,34 @@ def assemble(
 
 def _take_decoder(pipeline: ImageDreamPipeline, network: Path, autoencoder: Path) -> None:
     vae = checkpoints.load_part(autoencoder / "model", "vae")[0]
-    state, trained_with = vae.state_dict(), pipeline.vae.state_dict()
-    encoder = [key for key in state if key.startswith(("encoder.", "quant_conv."))]
-    different = [key for key in encoder if not torch.equal(state[key], trained_with[key])]
-    factors = [part.config.scaling_factor for part in (vae, pipeline.vae)]
-    if different or not math.isclose(*factors, rel_tol=1e-3):
+    if different := _other_latents(vae, pipeline.vae):
         raise ValueError(
             f"{autoencoder} has another encoder than {network} was trained with: {different[:3]}"
         )
-    vae.register_to_config(scaling_factor=factors[1])
+    vae.register_to_config(scaling_factor=pipeline.vae.config.scaling_factor)
     pipeline.register_modules(vae=vae)
+
+
+def _other_latents(vae: AutoencoderKL, known: AutoencoderKL) -> list[str]:
+    """What makes an autoencoder's latents others than those that a network knows, half precision's rounding aside."""
+    ours, theirs = (
+        {
+            key: tensor
+            for key, tensor in one.state_dict().items()
+            if key.startswith(("encoder.", "quant_conv."))
+        }
+        for one in (vae, known)
+    )
+    different = [
+        *(ours.keys() ^ theirs.keys()),
+        *(key for key in ours.keys() & theirs.keys() if not _close(ours[key], theirs[key])),
+    ]
+    factors = [one.config.scaling_factor for one in (vae, known)]
+    return sorted(different) + ([] if math.isclose(*factors, rel_tol=1e-3) else ["scaling_factor"])
+
+
+def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
 @torch.no_grad()
@@ -85,16 +109,19 @@ def average(pipeline: ImageDreamPipeline, others: Sequence[str | Path]) -> None:
         others: anything that `checkpoints.load` knows.
 
     Raises:
-        ValueError: a part of another has other tensors.
+        ValueError: a part of another has other tensors, or its network means something else by them.
     """
-    if not others:
-        return
     models = [checkpoints.load(other) for other in others]
     for other, model in zip(others, models, strict=True):
-        kinds = [one.unet.config.controllers for one in (pipeline, model)]
-        if kinds[0] != kinds[1]:
+        own, theirs = _meaning(pipeline), _meaning(model)
+        if different := [name for name in own if own[name] != theirs[name]]:
+            name = different[0]
             raise ValueError(
-                f"{other} has {kinds[1]} controllers, which cannot be averaged with {kinds[0]} ones"
+                f"{other} has {name} {theirs[name]}, which cannot be averaged with {name} {own[name]}"
+            )
+        if different := _other_latents(model.vae, pipeline.vae):
+            raise ValueError(
+                f"{other} has an autoencoder with another encoder, its network cannot be averaged: {different[:3]}"
             )
     for name in ("unet", "encoder"):
         own, *theirs = (getattr(model, name).state_dict() for model in (pipeline, *models))
@@ -108,6 +135,16 @@ def average(pipeline: ImageDreamPipeline, others: Sequence[str | Path]) -> None:
     record = [entry for model in (pipeline, *models) for entry in model.unet.config.get("trained_on", ())]
     once = [entry for number, entry in enumerate(record) if entry not in record[:number]]
     pipeline.unet.register_to_config(trained_on=once)
+
+
+def _meaning(pipeline: ImageDreamPipeline) -> dict[str, Any]:
+    """What the same tensors may have been trained to mean by inputs and output."""
+    network, schedule = pipeline.unet.config, pipeline.scheduler.config
+    names = ("prediction_type", "num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
+    return {
+        **{name: network[name] for name in ("controllers", "cameras", "no_image")},
+        **{name: schedule.get(name) for name in names},
+    }
 
 
 def read_stats(run: Path) -> list[dict[str, Any]]:
