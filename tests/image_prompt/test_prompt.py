@@ -250,6 +250,7 @@ PROFILE = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobyt
         (cut_out(), "a.png", {}),
         (cut_out(), "a.webp", {"lossless": True, "exact": True}),
         (cut_out(), "a.tiff", {}),
+        (cut_out().transpose(PIL.Image.Transpose.ROTATE_90), "lying.tiff", {"tiffinfo": {274: 6}}),
         (PALETTE, "palette.png", {"transparency": GREEN}),
         (PALETTE, "palette.gif", {"transparency": GREEN}),
         (cut_out().convert("RGB"), "keyed.png", {"transparency": (0, 255, 0)}),
@@ -500,9 +501,18 @@ def make_truncated(path):
 
 
 def make_heic(path):
-    if importlib.util.find_spec("pillow_heif"):
-        pytest.skip("pillow-heif is installed")
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+
+
+def make_float_tiff(path):
+    on_background().save(path, format="TIFF", tiffinfo={339: (3, 3, 3)})
+
+
+def make_planes_of_16_bits(path):
+    on_background().save(path, format="TIFF")
+    planes = b"\x1c\x01\x03\0\1\0\0\0"
+    content = path.read_bytes().replace(planes + b"\1", planes + b"\2")
+    path.write_bytes(content.replace(b"\x08\0" * 3, b"\x10\0" * 3))
 
 
 def make_animation(path):
@@ -549,7 +559,14 @@ def test_the_object_may_stay_where_it_stands(tmp_path):
             lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
             "not a picture",
         ),
-        (make_heic, "HEIC picture, which needs pillow-heif: pip install"),
+        (
+            make_heic,
+            "HEIF with pixels of a kind that is not read, or damaged"
+            if importlib.util.find_spec("pillow_heif")
+            else "HEIC picture, which needs pillow-heif: pip install",
+        ),
+        (make_float_tiff, "TIFF with pixels of a kind that is not read, or damaged"),
+        (make_planes_of_16_bits, "TIFF with separate planes of more than 8 bits"),
         (make_truncated, "damaged or incomplete"),
         (make_animation, "several frames, a single picture is needed"),
     ],
@@ -568,6 +585,8 @@ def test_errors_name_the_file(tmp_path, make, message):
         (cut_out(), 64, 0.0, "object_fraction is 0.0"),
         (cut_out(), 64, 1.5, "object_fraction is 1.5"),
         (PIL.Image.new("F", (20, 20)), 64, 0.9, "8 or 16 bits"),
+        (PIL.Image.new("I", (20, 20), 100_000), 64, 0.9, "32-bit pixels have no agreed white"),
+        (PIL.Image.new("I", (20, 20), -1), 64, 0.9, "32-bit pixels have no agreed white"),
     ],
 )
 def test_what_cannot_be_prepared(image, size, fraction, message):

@@ -11,6 +11,11 @@ from threestudio.launching.messages import UsageError
 
 PROJECT = Path(__file__).resolve().parents[3]
 MODES = ("train", "validate", "test", "export")
+COMPUTED = {
+    **dict.fromkeys(("exp_dir", "trial_name", "trial_dir"), "exp_root_dir, name, tag and timestamp"),
+    "n_gpus": "--gpu",
+}
+"""Keys that configs of earlier runs hold and no run reads, and what decides them."""
 TRAINER_KEYS_OF_THE_HOST = ("callbacks", "logger", "inference_mode", "accelerator", "devices")
 
 
@@ -171,7 +176,7 @@ def _open_keys(node: Any, prefix: str = "") -> list[str]:
 
 
 def _check_overrides(overrides: list[str]) -> None:
-    """Raise unless all overrides can be parsed and those of files (`*_path=...`) name existing ones."""
+    """Raise unless all overrides can be parsed, those of files (`*_path=...`) name existing ones, and none is computed."""
     from omegaconf import OmegaConf
 
     for override in overrides:
@@ -181,6 +186,8 @@ def _check_overrides(overrides: list[str]) -> None:
             OmegaConf.from_dotlist([override])
         except Exception as error:
             raise UsageError(f"override {override!r} cannot be read: {str(error).splitlines()[0]}") from error
+        if key in COMPUTED:
+            raise UsageError(f"{override}: {key} is computed; give {COMPUTED[key]} instead")
         if value == "???":  # omegaconf would pass over it
             raise UsageError(f"{override}: ??? stands for a value that is still to be given")
         names_a_file = key.endswith("_path") and not key.endswith(

@@ -116,6 +116,11 @@ def test_train_then_resume_then_export(tmp_path, capsys):
         (["system.renderer.radius=.nan"], "system.renderer.radius is nan, must be finite"),
         (["seed={"], "override 'seed={' cannot be read"),
         (["seed"], "'seed' is not an override; write key=value"),
+        (
+            ["trial_dir=/a"],
+            "trial_dir=/a: trial_dir is computed; give exp_root_dir, name, tag and timestamp instead",
+        ),
+        (["n_gpus=2"], "n_gpus=2: n_gpus is computed; give --gpu instead"),
         (["description=???"], "description=???: ??? stands for a value that is still to be given"),
         (["--fast"], "unknown flag --fast; flags: --config, --export, "),
         (["--train", "--test"], "not allowed with"),

@@ -7,7 +7,7 @@ import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -49,6 +49,8 @@ OBJECT_FRACTION = 0.90
 
 _BYTES_PER_PIXEL = {"WEBP": 17, "AVIF": 16, "HEIF": 16, "JPEG2000": 24}
 """Of memory while decoding, as measured; 8 for what is not listed."""
+_BITS, _PLANES = 258, 284
+"""Tags of TIFF."""
 _WORKING_SIDE = 1536  # px; larger pictures are reduced to this first, which no prompt size can tell
 
 
@@ -298,21 +300,32 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
             f"{path} has {path.stat().st_size:,} bytes, the limit is {MAX_BYTES:,}; make it smaller"
         )
     try:
-        formats = _formats(path)
+        # not by its name: pixels that Pillow maps into memory are not turned upright
+        with path.open("rb") as file:
+            return _decode(file, path)
+    except PermissionError as error:
+        raise ImagePromptError(f"{path}: no permission to read it") from error
+
+
+def _decode(file: BinaryIO, path: Path) -> PIL.Image.Image:
+    head = file.read(16)
+    formats = _formats(head, path)
+    try:
         with warnings.catch_warnings(action="ignore"):  # Pillow's own limit; ours is checked below
-            image = PIL.Image.open(path, formats=formats)
-    except ImagePromptError:
-        raise
+            image = PIL.Image.open(file, formats=formats)
     except PIL.Image.DecompressionBombError as error:
         raise ImagePromptError(
             f"{path}: more than {MAX_PIXELS:,} pixels, the limit; make it smaller"
         ) from error
-    except PermissionError as error:
-        raise ImagePromptError(f"{path}: no permission to read it") from error
     except Exception as error:  # whatever a broken header makes a decoder raise
-        if "HEIF" in formats:
-            raise ImagePromptError(f"{path} is a HEIC picture, but damaged or incomplete") from error
-        raise ImagePromptError(f"{path} is not a picture of a known format ({', '.join(FORMATS)})") from error
+        kind = next((name for name in formats if _begins_as(name, head)), None)
+        if kind is None:
+            raise ImagePromptError(
+                f"{path} is not a picture of a known format ({', '.join(FORMATS)})"
+            ) from error
+        raise ImagePromptError(
+            f"{path}: {kind} with pixels of a kind that is not read, or damaged; save it with 8 bits a channel"
+        ) from error
     with image:
         width, height = image.size
         if width * height == 0:
@@ -326,6 +339,11 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
             raise ImagePromptError(
                 f"{path}: {width} x {height} pixels of {image.format} take {needed:,} bytes to decode, the limit is "
                 f"{MAX_DECODED_BYTES:,}; make it smaller"
+            )
+        tags = getattr(image, "tag_v2", {})
+        if tags.get(_PLANES) == 2 and max(tags.get(_BITS, (8,))) > 8:  # Pillow mixes up their bytes
+            raise ImagePromptError(
+                f"{path}: {image.format} with separate planes of more than 8 bits; save it with 8 bits a channel"
             )
         try:
             # not counted: a small file can hold millions. MPO: a phone's JPEG with a preview behind the picture
@@ -346,10 +364,14 @@ def open_picture(path: str | os.PathLike[str]) -> PIL.Image.Image:
         return image
 
 
-def _formats(path: Path) -> tuple[str, ...]:
-    """The formats of Pillow that may open the file: with HEIF, which needs a package of its own, where it is one."""
-    with path.open("rb") as file:
-        head = file.read(12)
+def _begins_as(name: str, head: bytes) -> bool:
+    """Whether the first 16 bytes are those of a format."""
+    accept = PIL.Image.OPEN[name][1]
+    return accept is not None and accept(head) is True
+
+
+def _formats(head: bytes, path: Path) -> tuple[str, ...]:
+    """The formats of Pillow that may open a file: with HEIF, which needs a package of its own, where it is one."""
     if head[4:8] != b"ftyp" or head[8:12] not in (
         b"heic",
         b"heix",
@@ -380,9 +402,11 @@ def _check_frame(size: int, object_fraction: float | None) -> None:
 
 def _to_rgba(image: PIL.Image.Image) -> UInt8[ndarray, "height width 4"]:
     """Any Pillow mode as straight 8-bit sRGB with alpha, at most `_WORKING_SIDE` pixels long."""
-    if image.mode.startswith("I"):  # more than 8 bits of grey: Pillow would clip at 255, so scale
+    if image.mode[0] in "IF":  # more than 8 bits of grey: Pillow would clip at 255, so scale
         values, key = np.asarray(image), image.info.get("transparency")
-        bits = next(bits for bits in (8, 10, 12, 16, 31) if values.max() < 2**bits)
+        if image.mode == "F" or values.min() < 0 or values.max() >= 2**16:
+            raise ImagePromptError("32-bit pixels have no agreed white; save it with 8 or 16 bits a channel")
+        bits = next(bits for bits in (8, 10, 12, 16) if values.max() < 2**bits)
         white = 2**bits - 1
         if bits < 16:
             logger.warning(
@@ -397,10 +421,6 @@ def _to_rgba(image: PIL.Image.Image) -> UInt8[ndarray, "height width 4"]:
         image = PIL.Image.fromarray(grey)
         if isinstance(key, int):
             image.putalpha(PIL.Image.fromarray(np.where(values == key, np.uint8(0), np.uint8(255))))
-    elif image.mode == "F":
-        raise ImagePromptError(
-            "32-bit float pixels have no agreed white; save it with 8 or 16 bits a channel"
-        )
     much = max(image.size) // (2 * _WORKING_SIDE)
     if much > 1 and image.mode in ("L", "LA", "RGB", "RGBA", "CMYK") and "transparency" not in image.info:
         image = image.reduce(much)
