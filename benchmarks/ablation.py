@@ -32,7 +32,7 @@ from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from imagedream import checkpoints  # noqa: E402
-from imagedream.pictures import composite, contact_sheet  # noqa: E402
+from imagedream.pictures import contact_sheet, over_white  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
 from imagedream.toybox import FIRST_KINDS  # noqa: E402
 from imagedream.workshop.evaluation.bootstrap_intervals import Scores  # noqa: E402
@@ -357,7 +357,7 @@ def picture(settings: Settings) -> Image.Image:
     rows, names = [], []
     for number, case in enumerate(cases):
         prompt, true = (
-            composite(case.prompt, torch.ones(3)),
+            over_white(case.prompt),
             case.orbit.on_white(case.object.mesh, answers[0].shape[-1]),
         )
         for view in (0, 3):

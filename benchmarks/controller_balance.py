@@ -20,7 +20,7 @@ import tyro  # noqa: E402
 from imagedream import checkpoints  # noqa: E402
 from imagedream.controller_weights import ControllerWeights  # noqa: E402
 from imagedream.metrics import psnr  # noqa: E402
-from imagedream.pictures import composite, contact_sheet  # noqa: E402
+from imagedream.pictures import contact_sheet, over_white  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
 from imagedream.workshop.evaluation.held_out_objects import HeldOutCase, held_out_case  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, mean_scores  # noqa: E402
@@ -64,7 +64,7 @@ def scores(pipeline, case: HeldOutCase, images: torch.Tensor, caption: str) -> d
     """PSNR to the truth, and cosines of the encoder's embeddings: of picture and the view most like it, and of caption."""
     encoder = pipeline.encoder
     looks = encoder.encode_image(images).embedding
-    picture = encoder.encode_image(composite(case.prompt, torch.ones(3))[None]).embedding
+    picture = encoder.encode_image(over_white(case.prompt)[None]).embedding
     return {
         "PSNR to truth (dB)": float(
             psnr(images, case.orbit.on_white(case.object.mesh, images.shape[-1])).mean()
@@ -85,7 +85,7 @@ def main(settings: Settings) -> int:
         for kind, caption in (("agrees", case.object.caption), ("disagrees", wrong)):
             known = {}
             for name in NAMES:
-                row = [composite(case.prompt, torch.ones(3))]
+                row = [over_white(case.prompt)]
                 for value in settings.values:
                     key = (name, value) if value != 1 else None
                     if key not in known:

@@ -26,7 +26,7 @@ from torch import nn  # noqa: E402
 import threestudio  # noqa: E402
 from imagedream import cameras  # noqa: E402
 from imagedream.metrics import psnr, silhouette_iou  # noqa: E402
-from imagedream.pictures import composite  # noqa: E402
+from imagedream.pictures import over_white  # noqa: E402
 from imagedream.runs.settings import read_with_bases  # noqa: E402
 from imagedream.workshop.evaluation.held_out_objects import Orbit, held_out_cases  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, mean_scores, save_results  # noqa: E402
@@ -129,7 +129,7 @@ def fit(toy: Any, variant: str, settings: Settings) -> dict[str, float]:
         out = model.renderer(*rays_of([HELD_OUT], settings.pixels), torch.zeros(len(truth), 3))
     opacity = out["opacity"].movedim(-1, 1)
     shown = out["comp_rgb_fg"].movedim(-1, 1) + 1 - opacity
-    white = composite(truth, torch.ones(len(truth), 3))
+    white = over_white(truth)
     return {
         "PSNR dB": float(psnr(shown, white).mean()),
         "IoU": float(silhouette_iou(opacity[:, 0] > 0.5, truth[:, 3] > 0.5).mean()),

@@ -45,7 +45,7 @@ from imagedream.mesh.raycast import Raycaster  # noqa: E402
 from imagedream.mesh.texture import UnwrappedMesh  # noqa: E402
 from imagedream.mesh.writing import TexturedMesh  # noqa: E402
 from imagedream.metrics import psnr  # noqa: E402
-from imagedream.pictures import contact_sheet  # noqa: E402
+from imagedream.pictures import contact_sheet, premultiplied  # noqa: E402
 from imagedream.workshop.evaluation.held_out_objects import (  # noqa: E402
     HeldOutCase,
     HeldOutMesh,
@@ -153,7 +153,7 @@ def cases_of(case: HeldOutCase, settings: Settings, features):
 
         def render(camera_to_world, fov_y_deg, size):
             rgba = caster.render(camera_to_world, fov_y_deg, size, light=None).rgba
-            return torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
+            return premultiplied(rgba)
 
         distance = case.orbit.relative_distance
         kind = "blurred mesh" if isinstance(case.object, HeldOutMesh) else "blurred toy"

@@ -25,6 +25,7 @@ import threestudio  # noqa: E402
 from imagedream import checkpoints  # noqa: E402
 from imagedream.image_prompt.prompt_camera import PromptCamera, clip_features, estimate_prompt_camera  # noqa: E402
 from imagedream.mesh.raycast import Light, Raycaster  # noqa: E402
+from imagedream.pictures import premultiplied  # noqa: E402
 from imagedream.workshop.evaluation.held_out_objects import (  # noqa: E402
     LARGEST_PROMPT_AZIMUTH_DEG,
     HeldOutCase,
@@ -65,7 +66,7 @@ def mesh_renderer(mesh):
 
     def render(camera_to_world, fov_y_deg, size):
         rgba = caster.render(camera_to_world, fov_y_deg, size, Light()).rgba
-        return torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
+        return premultiplied(rgba)
 
     return render
 

@@ -42,7 +42,7 @@ from imagedream import checkpoints  # noqa: E402
 from imagedream.checkpoints import local_path  # noqa: E402
 from imagedream.mesh import load_exported  # noqa: E402
 from imagedream.metrics import chamfer_distance, image_scores  # noqa: E402
-from imagedream.pictures import composite, contact_sheet, leftmost_square, to_pil  # noqa: E402
+from imagedream.pictures import contact_sheet, leftmost_square, over_white, to_pil  # noqa: E402
 from imagedream.runs.files import atomic_path  # noqa: E402
 from imagedream.runs.settings import read_with_bases  # noqa: E402
 from imagedream.workshop.evaluation.bootstrap_intervals import FEWEST, Scores  # noqa: E402
@@ -261,7 +261,7 @@ SHEET_COLUMNS = (
 
 def save_sheet_row(trial: Path, case: HeldOutCase, four_views, field, mesh_views, true_novel) -> None:
     """Keep the pictures of this toy's row of the contact sheet."""
-    row = [composite(case.prompt, torch.ones(3)), *four_views]
+    row = [over_white(case.prompt), *four_views]
     row += [views[index] for index in (1, NOVEL_VIEWS // 2) for views in (true_novel, field, mesh_views)]
     tiles = [np.asarray(to_pil(picture).resize((96, 96), Image.Resampling.BICUBIC)) for picture in row]
     np.savez_compressed(trial.parents[1] / "sheet_row.npz", tiles=np.stack(tiles))

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate
+from torch.nn.functional import interpolate
 
 import threestudio
+from imagedream.image_prompt.picture_projection import Placement
 from imagedream.image_prompt.prompt_camera import PromptCamera
+from imagedream.pictures import premultiplied
 from imagedream.runs.ranges import (
     ElevationDeg,
     FieldOfViewDeg,
@@ -88,19 +90,11 @@ class ReferenceGuidance(BaseObject):
         camera = self._camera(prompt_utils)
         if camera is None:
             return None
-        half_frame = camera.relative_distance * _widening(camera)
-        fovy_deg = 2 * math.degrees(math.atan(half_frame / camera.distance))
-        values = camera.elevation_deg, camera.azimuth_deg, half_frame, fovy_deg
-        batch = camera_batch(*(torch.tensor([value]) for value in values), self.cfg.size, self.cfg.size)
+        placement = Placement(camera, margin=0.0)
+        half_frame = camera.relative_distance * placement.widening
+        places = (torch.tensor([value]) for value in (camera.elevation_deg, camera.azimuth_deg, half_frame))
+        batch = camera_batch(*places, placement.fov_y_deg, self.cfg.size, self.cfg.size)
         return on_device(batch, self.device)
-
-    def _framed(self, pictures: Tensor, camera: PromptCamera) -> Tensor:
-        """Pictures (1, channel, height, width) framed like the prompt -> as the camera's frame shows them."""
-        theta = pictures.new_zeros(1, 2, 3)
-        theta[:, 0, 0] = theta[:, 1, 1] = _widening(camera)
-        theta[:, :, 2] = 2 * pictures.new_tensor(camera.offset)
-        places = affine_grid(theta, [1, 1, *pictures.shape[-2:]], align_corners=False)
-        return grid_sample(pictures, places, align_corners=False)
 
     def __call__(
         self, rgb: Tensor, prompt_utils: PromptOutput, render: dict[str, Tensor], **kwargs: Any
@@ -117,9 +111,8 @@ class ReferenceGuidance(BaseObject):
             `loss_color` and `loss_mask`.
         """
         camera = self._camera(prompt_utils)
-        rgba = prompt_utils.images[self.cfg.picture].rgba[None].float()
-        premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
-        rgba = self._resized(self._framed(premultiplied, camera))
+        rgba = premultiplied(prompt_utils.images[self.cfg.picture].rgba[None].float().cpu())
+        rgba = self._resized(Placement(camera, margin=0.0).lay(rgba, rgba.shape[-1]))
         mask = rgba[..., 3:]
         target = rgba[..., :3] + render["comp_rgb_bg"].detach() * (1 - mask)
         losses = {
@@ -127,8 +120,3 @@ class ReferenceGuidance(BaseObject):
             "loss_mask": self.cfg.mask_weight * (render["opacity"] - mask).square().mean(),
         }
         return {name: camera.certainty * loss for name, loss in losses.items()}
-
-
-def _widening(camera: PromptCamera) -> float:
-    """By how much a frame around the origin has to be larger than the picture's to hold all of that."""
-    return 1 + 2 * max(abs(shift) for shift in camera.offset)

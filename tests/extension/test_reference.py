@@ -9,7 +9,9 @@ import torch
 from omegaconf import OmegaConf
 
 import threestudio
+from imagedream.image_prompt.picture_projection import Placement
 from imagedream.image_prompt.prompt_camera import PromptCamera
+from imagedream.pictures import premultiplied
 
 pytestmark = pytest.mark.usefixtures("extension")
 
@@ -28,7 +30,7 @@ def test_reference_by_hand(prompt):
     )
 
     rgba = prompt.images[0].rgba[None].float()
-    rgba = guidance._resized(torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1))
+    rgba = guidance._resized(premultiplied(rgba))
     mask = rgba[..., 3:]
     render = {"comp_rgb_bg": torch.ones(1, 16, 16, 3), "opacity": mask}
     rgb = rgba[..., :3] + 1 - mask
@@ -73,15 +75,14 @@ def test_reference_at_a_camera_that_looks_past_the_origin(prompt):
     batch = guidance.camera_batch(prompt_then)
     assert batch["camera_distances"].item() == pytest.approx(1.5, rel=1e-4)
     assert torch.tan(batch["fovy"] / 2).item() == pytest.approx(1.2 * np.tan(np.radians(20)), rel=1e-4)
-    alpha = prompt.images[0].rgba[None, 3:].float()
+    rgba = premultiplied(prompt.images[0].rgba[None].float())
+    laid = Placement(prompt_then.cameras[0], margin=0.0).lay(rgba, rgba.shape[-1])
 
     def centre(opacity):
         columns = (torch.arange(64) + 0.5) / 32 - 1
         return ((opacity * columns).sum() / opacity.sum()).item()
 
-    before, after = (
-        guidance._resized(one)[0, ..., 0] for one in (alpha, guidance._framed(alpha, prompt_then.cameras[0]))
-    )
+    before, after = (guidance._resized(one)[0, ..., 3] for one in (rgba, laid))
     assert centre(after) == pytest.approx((centre(before) - 0.2) / 1.2, abs=0.005)
 
 

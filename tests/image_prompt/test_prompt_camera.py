@@ -15,6 +15,7 @@ from imagedream.image_prompt.prompt_camera import (
     mass_near,
 )
 from imagedream.mesh.raycast import Light, Raycaster
+from imagedream.pictures import premultiplied
 from imagedream.toybox import make_toy
 from imagedream.workshop.evaluation.held_out_objects import Orbit, prompt_picture
 from tests.tiny import tiny_encoder
@@ -25,7 +26,7 @@ def mesh_renderer(mesh):
 
     def render(camera_to_world, fov_y_deg, size):
         rgba = caster.render(camera_to_world, fov_y_deg, size, Light()).rgba
-        return torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
+        return premultiplied(rgba)
 
     return render
 
@@ -88,7 +89,7 @@ def test_a_ball_has_no_sides(monkeypatch):
 
     def plain(camera_to_world, fov_y_deg, size):
         rgba = Raycaster(ball).render(camera_to_world, fov_y_deg, size, light=None).rgba
-        return torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
+        return premultiplied(rgba)
 
     camera = estimate_prompt_camera(prompt, plain, 0.6)
     assert abs(camera.azimuth_deg) < 15

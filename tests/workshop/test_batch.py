@@ -37,6 +37,11 @@ SMALL = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _no_model_is_kept_for_other_tests(monkeypatch):
+    monkeypatch.setattr("imagedream.memory_options._kept", None)
+
+
 @pytest.fixture
 def pictures(tmp_path):
     """Two pictures, one with a caption beside it, and a file that is none."""
@@ -235,10 +240,9 @@ def test_a_mistake_is_one_line_before_any_worker_starts(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*treespec.*")
-def test_a_process_keeps_its_model_and_the_next_result_is_the_same(tiny_model, monkeypatch):
+def test_a_process_keeps_its_model_and_the_next_result_is_the_same(tiny_model):
     from imagedream import memory_options as memory
 
-    monkeypatch.setattr(memory, "_kept", None)
     weights = str(tiny_model)
 
     def load():

@@ -29,6 +29,16 @@ def composite(
     return alpha * rgba[..., :3, :, :] + (1 - alpha) * background[..., None, None]
 
 
+def over_white(rgba: Float[Tensor, "*batch 4 height width"]) -> Float[Tensor, "*batch 3 height width"]:
+    """The picture in front of white."""
+    return composite(rgba, rgba.new_ones(*rgba.shape[:-3], 3))
+
+
+def premultiplied(rgba: Float[Tensor, "*batch 4 height width"]) -> Float[Tensor, "*batch 4 height width"]:
+    """Straight alpha -> colours times alpha, as pictures are resized and moved, so that what nobody sees never shows."""
+    return torch.cat([rgba[..., :3, :, :] * rgba[..., 3:, :, :], rgba[..., 3:, :, :]], dim=-3)
+
+
 def on_white(picture: PIL.Image.Image) -> PIL.Image.Image:
     """The picture in front of white, RGB."""
     page = PIL.Image.new("RGBA", picture.size, "white")

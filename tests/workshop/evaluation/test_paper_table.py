@@ -3,10 +3,9 @@
 import json
 
 import pytest
-import torch
 
 from benchmarks import paper_table
-from imagedream.pictures import composite, to_pil
+from imagedream.pictures import over_white, to_pil
 from imagedream.workshop.evaluation.held_out_objects import held_out_cases
 from imagedream.workshop.evaluation.paper_metrics import find_clip
 from tests.tiny import tiny_encoder
@@ -24,7 +23,7 @@ def test_scores_of_a_run_are_those_of_its_pictures(tmp_path):
     settings = paper_table.Settings((str(tmp_path),), diffused_px=48, rendered_px=48)
     scores = paper_table.score_run(tmp_path, settings, clip, None)
     _, views = paper_table.read_four_views(tmp_path, 48)
-    expected = clip.image_similarity(views, composite(case.prompt, torch.ones(3)))
+    expected = clip.image_similarity(views, over_white(case.prompt))
     assert scores["diffused"]["clip_image"] == pytest.approx(expected, abs=0.5)  # the prompt has 8 bits here
     assert scores["rendered"]["clip_text"] != scores["diffused"]["clip_text"]
     text = paper_table.table({"a": scores, "b": scores})

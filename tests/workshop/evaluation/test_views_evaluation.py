@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms.functional import gaussian_blur
 
 from imagedream.mesh.gltf_axes import to_gltf_axes
-from imagedream.pictures import composite
+from imagedream.pictures import over_white
 from imagedream.toybox import FIRST_KINDS
 from imagedream.toybox.toys import is_held_out
 from imagedream.workshop.evaluation.held_out_objects import (
@@ -131,7 +131,7 @@ def test_intervals_and_clip_scores_stand_beside_the_means(case, clip):
     table = evaluation.table()
     assert "| 90 % interval " in table
     assert "CLIP(IM)" in table
-    prompt = composite(case.prompt, torch.ones(3))
+    prompt = over_white(case.prompt)
     assert results[0].scores[MODEL]["clip_image"] == pytest.approx(clip.image_similarity(true, prompt))
     assert "interval" in evaluation.to_dict()
 

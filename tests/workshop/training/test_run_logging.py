@@ -7,10 +7,11 @@ from PIL import Image
 from imagedream import checkpoints
 from imagedream.cli import main
 from imagedream.metrics import image_scores
+from imagedream.pictures import over_white
 from imagedream.runs.seeds import step_generator
 from imagedream.workshop.training.train_config import read_config
 from imagedream.workshop.training.training_data import TrainingData
-from imagedream.workshop.training.validation_views import on_white, sample
+from imagedream.workshop.training.validation_views import sample
 from tests.workshop.training.conftest import LIGHTNING_WARNINGS, lines
 
 pytestmark = LIGHTNING_WARNINGS
@@ -46,7 +47,7 @@ def test_scores_are_those_of_the_model_that_is_saved(recipe, watched):
     data = TrainingData(config.data, config.seed)
     data.setup()
     batch = data.validation.batch(torch.arange(2), step_generator(0, 0))
-    sampled, true = sample(pipeline, batch, steps=2), on_white(batch["targets"])
+    sampled, true = sample(pipeline, batch, steps=2), over_white(batch["targets"])
     scores = [image_scores(ours, theirs) for ours, theirs in zip(sampled, true, strict=True)]
     told = [line for line in lines(watched) if "validation/psnr_db" in line]
     for name in ("psnr_db", "ssim", "iou"):

@@ -28,12 +28,14 @@ from imagedream.image_prompt.prompt_camera import (
     centre_and_radius,
     log_likelihood,
     reframed,
+    white_behind,
 )
 from imagedream.mesh.materials import Surface, Texture
 from imagedream.mesh.raycast import Raycaster, embree_scene
 from imagedream.mesh.texture import Texels, fill_gaps, texels
 from imagedream.mesh.writing import TexturedMesh
 from imagedream.metrics import psnr, ssim
+from imagedream.pictures import over_white, premultiplied
 
 EmbedFunction = Callable[[Tensor], Tensor]
 """Pictures (picture, 3, height, width) in [0, 1] -> normalised embeddings (picture, width), such as CLIP's."""
@@ -63,10 +65,13 @@ class Placement:
     camera: PromptCamera
     roll_deg: float = 0.0
     """By which the picture's content is turned clockwise against the frame's."""
+    margin: float = 0.15
+    """That the frame has besides, in sides of the picture."""
 
     @property
-    def _widening(self) -> float:
-        return 1.15 + 2 * max(abs(shift) for shift in self.camera.offset)
+    def widening(self) -> float:
+        """Side of the frame over that of the picture, which it holds all of, around the origin."""
+        return 1 + self.margin + 2 * max(abs(shift) for shift in self.camera.offset)
 
     @property
     def camera_to_world(self) -> Float[Tensor, "1 4 4"]:
@@ -77,23 +82,23 @@ class Placement:
     @property
     def fov_y_deg(self) -> Float[Tensor, "1"]:
         """Field of view of the frame, which is wider than the picture's."""
-        half = self.camera.relative_distance * self._widening / self.camera.distance
+        half = self.camera.relative_distance * self.widening / self.camera.distance
         return torch.tensor([2 * math.degrees(math.atan(half))])
 
     def places(self, size: int) -> Float[Tensor, "1 {size} {size} 2"]:
         """Where in the picture the pixels of the frame lie, in half pictures from its centre, as `grid_sample` counts."""
         roll, (right, down) = math.radians(self.roll_deg), self.camera.offset
-        cos, sin = math.cos(roll) * self._widening, math.sin(roll) * self._widening
+        cos, sin = math.cos(roll) * self.widening, math.sin(roll) * self.widening
         theta = torch.tensor([[[cos, -sin, 2 * right], [sin, cos, 2 * down]]])
         return affine_grid(theta, [1, 1, size, size], align_corners=False)
 
-    def lay(self, premultiplied: Float[Tensor, "1 4 _ _"], size: int) -> Float[Tensor, "1 4 {size} {size}"]:
-        """A picture as the frame shows it; 0 beside it."""
-        return grid_sample(premultiplied, self.places(size), align_corners=False)
+    def lay(self, picture: Float[Tensor, "1 4 _ _"], size: int) -> Float[Tensor, "1 4 {size} {size}"]:
+        """A premultiplied picture as the frame shows it; 0 beside it."""
+        return grid_sample(picture, self.places(size), align_corners=False)
 
     def render(self, caster: Raycaster, size: int) -> Float[Tensor, "1 4 {size} {size}"]:
         """The object in the frame, without light; premultiplied."""
-        return _premultiplied(caster.render(self.camera_to_world, self.fov_y_deg, size, light=None).rgba)
+        return premultiplied(caster.render(self.camera_to_world, self.fov_y_deg, size, light=None).rgba)
 
 
 def add_picture_detail(
@@ -240,7 +245,7 @@ def fits_better_from(
     rgba = caster.render(poses, placement.fov_y_deg.expand(_AROUND), 2 * _MATCH_PX, light=None).rgba
     views, given = (
         reframed(shown, *centre_and_radius(shown[:, 3]), _MATCH_PX)
-        for shown in (_premultiplied(rgba), _shrunk(picture, 2 * _MATCH_PX))
+        for shown in (premultiplied(rgba), _shrunk(picture, 2 * _MATCH_PX))
     )
     iou, colour = agreements(views, given)
     fit = SILHOUETTE * log_likelihood(iou) + COLOR * log_likelihood(colour)
@@ -329,8 +334,8 @@ def judge(
     Returns:
         The second half of the record of `add_picture_detail`.
     """
-    target = _over_white(placement.lay(_shrunk(picture, _JUDGE_PX), _JUDGE_PX))
-    shown = [_over_white(placement.render(caster, _JUDGE_PX)) for caster in (before, after)]
+    target = white_behind(placement.lay(_shrunk(picture, _JUDGE_PX), _JUDGE_PX))
+    shown = [white_behind(placement.render(caster, _JUDGE_PX)) for caster in (before, after)]
     record: dict[str, Any] = {
         "refused": None,
         "psnr_db": [float(psnr(picture, target)) for picture in shown],
@@ -352,8 +357,7 @@ def judge(
         )
         fov = placement.fov_y_deg.expand(len(azimuths))
         around = [
-            _over_white(_premultiplied(caster.render(poses, fov, _JUDGE_PX, light=None).rgba))
-            for caster in (before, after)
+            over_white(caster.render(poses, fov, _JUDGE_PX, light=None).rgba) for caster in (before, after)
         ]
         wanted, *embedded = (embed(pictures).float().cpu() for pictures in (target, *around))
         change = (embedded[1] - embedded[0]) @ wanted[0]
@@ -372,19 +376,7 @@ def textured_caster(model: TexturedMesh) -> Raycaster:
     return Raycaster(trimesh.Trimesh(mesh.vertices, mesh.faces, visual=visual, process=False))
 
 
-def _premultiplied(rgba: Float[Tensor, "picture 4 height width"]) -> Float[Tensor, "picture 4 height width"]:
-    return torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
-
-
-def _over_white(
-    premultiplied: Float[Tensor, "picture 4 height width"],
-) -> Float[Tensor, "picture 3 height width"]:
-    return (premultiplied[:, :3] + 1 - premultiplied[:, 3:]).clamp(0, 1)
-
-
 def _shrunk(picture: Float[Tensor, "4 height width"], size: int) -> Float[Tensor, "1 4 _ _"]:
     """A picture of straight alpha, premultiplied, at most `size` pixels square."""
-    premultiplied = _premultiplied(picture[None])
-    return (
-        premultiplied if picture.shape[-1] <= size else interpolate(premultiplied, (size, size), mode="area")
-    )
+    whole = premultiplied(picture[None])
+    return whole if picture.shape[-1] <= size else interpolate(whole, (size, size), mode="area")

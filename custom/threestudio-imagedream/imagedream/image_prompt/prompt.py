@@ -30,7 +30,7 @@ from imagedream.image_prompt.own_alpha import (
     without_specks,
 )
 from imagedream.image_prompt.regions import box_of, reached, small_pieces
-from imagedream.pictures import FORMATS, MAX_PIXELS, from_pixels
+from imagedream.pictures import FORMATS, MAX_PIXELS, from_pixels, premultiplied, to_pil
 from imagedream.runs.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -73,8 +73,7 @@ class ImagePrompt:
 
     def to_pil(self) -> PIL.Image.Image:
         """The prompt as an RGBA picture of 8 bits a channel."""
-        pixels = (self.rgba.detach().cpu().permute(1, 2, 0) * 255).round().to(torch.uint8)
-        return PIL.Image.fromarray(pixels.numpy(), "RGBA")
+        return to_pil(self.rgba)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the prompt as a PNG file (whatever the ending of `path`), complete or not at all."""
@@ -263,11 +262,8 @@ def place(
     scale = size * object_fraction / max(bottom - top, right - left)
     height, width = (max(1, round(side * scale)) for side in (bottom - top, right - left))
 
-    crop = rgba[:, top:bottom, left:right]
-    premultiplied = torch.cat([crop[:3] * crop[3:], crop[3:]])
-    resized = torch.nn.functional.interpolate(
-        premultiplied[None], (height, width), mode="bicubic", antialias=True
-    )[0]
+    crop = premultiplied(rgba[:, top:bottom, left:right])
+    resized = torch.nn.functional.interpolate(crop[None], (height, width), mode="bicubic", antialias=True)[0]
     alpha = resized[3:].clamp(0, 1)
     colour = (resized[:3] / alpha.clamp_min(1e-4)).clamp(0, 1) * (alpha > 1e-4)
 

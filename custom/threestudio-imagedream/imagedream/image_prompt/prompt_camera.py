@@ -26,6 +26,7 @@ from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolat
 from imagedream.cameras import check_angles, framing_distance, look_at_origin, view_name
 from imagedream.mesh.field import ViewFunction
 from imagedream.metrics import LIKELY_FOV_Y_DEG
+from imagedream.pictures import premultiplied
 
 FeatureFunction = Callable[[Tensor], Tensor]
 """Pictures (picture, 3, height, width) in [0, 1] -> features (picture, feature)."""
@@ -131,7 +132,7 @@ def estimate_prompt_camera(
     marginal = logits.logsumexp(0)
     if features is not None:
         chosen = pictures[best * len(azimuths) + torch.arange(len(azimuths))]
-        looks = features(_on_white(torch.cat([matcher.prompt(_COARSE_PX), chosen])))
+        looks = features(white_behind(torch.cat([matcher.prompt(_COARSE_PX), chosen])))
         looks = normalize(looks.float().cpu(), dim=-1)
         marginal = marginal + FEATURE * log_likelihood(looks[1:] @ looks[0])
     probabilities = marginal.softmax(0)
@@ -184,11 +185,10 @@ class _Matcher:
     def __init__(
         self, prompt: Tensor, render: ViewFunction, distance: float, relative_distance: float
     ) -> None:
-        premultiplied = torch.cat([prompt[:3] * prompt[3:], prompt[3:]])[None].float().cpu()
-        size = 2 * _FINE_PX
+        picture, size = premultiplied(prompt[None].float().cpu()), 2 * _FINE_PX
         if prompt.shape[-1] > size:
-            premultiplied = interpolate(premultiplied, (size, size), mode="area")
-        self.picture = _firm(premultiplied)
+            picture = interpolate(picture, (size, size), mode="area")
+        self.picture = _firm(picture)
         self.center, self.radius = centre_and_radius(self.picture[:, 3])
         if not self.radius.isfinite():
             raise ValueError("the prompt is transparent everywhere, its camera cannot be found")
@@ -287,11 +287,11 @@ def centre_and_radius(
     return center, radius
 
 
-def _firm(premultiplied: Float[Tensor, "view 4 height width"]) -> Float[Tensor, "view 4 height width"]:
-    """Without haze: opacities below a quarter become 0, those above three quarters 1. Colours stay."""
-    opacity = premultiplied[:, 3:]
+def _firm(pictures: Float[Tensor, "view 4 height width"]) -> Float[Tensor, "view 4 height width"]:
+    """Premultiplied pictures without haze: opacities below a quarter become 0, those above three quarters 1. Colours stay."""
+    opacity = pictures[:, 3:]
     firm = ((opacity - 0.25) * 2).clamp(0, 1)
-    return torch.cat([premultiplied[:, :3] / opacity.clamp_min(1e-3) * firm, firm], dim=1)
+    return torch.cat([pictures[:, :3] / opacity.clamp_min(1e-3) * firm, firm], dim=1)
 
 
 def reframed(
@@ -342,5 +342,6 @@ def log_likelihood(agreement: Float[Tensor, " view"]) -> Float[Tensor, " view"]:
     return -torch.log((1.01 - agreement).clamp_min(0.01))
 
 
-def _on_white(premultiplied: Float[Tensor, "view 4 height width"]) -> Float[Tensor, "view 3 height width"]:
-    return (premultiplied[:, :3] + 1 - premultiplied[:, 3:]).clamp(0, 1)
+def white_behind(pictures: Float[Tensor, "view 4 height width"]) -> Float[Tensor, "view 3 height width"]:
+    """Premultiplied pictures in front of white."""
+    return (pictures[:, :3] + 1 - pictures[:, 3:]).clamp(0, 1)

@@ -31,6 +31,7 @@ from imagedream.mesh.raycast import Raycaster
 from imagedream.mesh.surface import clean_surface, close_gaps, extract_surface
 from imagedream.mesh.texture import Texels, UnwrappedMesh, texels, unwrap
 from imagedream.mesh.writing import TexturedMesh
+from imagedream.pictures import premultiplied
 from imagedream.runs.ranges import As, Fraction, OneOf, Positive, check_ranges
 
 
@@ -183,7 +184,7 @@ def render_surface(
         return query(colour_fn, torch.from_numpy(points), device).clamp(0, 1).numpy()
 
     rgba = Raycaster(surface, colours).render(camera_to_world, fov_y_deg, size, light=None).rgba
-    return torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
+    return premultiplied(rgba)
 
 
 def _textured(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from imagedream import cameras
 from imagedream.mesh.materials import SurfaceColours
+from imagedream.pictures import over_white
 
 CREASE_DEG = 40.0
 """Faces that meet at less than this angle share a smooth normal, sharper edges stay hard."""
@@ -112,8 +113,7 @@ class Views:
     @property
     def over_white(self) -> Float[Tensor, "view 3 height width"]:
         """The pictures in front of white."""
-        alpha = self.rgba[:, 3:]
-        return self.rgba[:, :3] * alpha + 1 - alpha
+        return over_white(self.rgba)
 
 
 def render(

@@ -15,7 +15,7 @@ from torch import Tensor
 from imagedream import cameras, checkpoints
 from imagedream.image_prompt.prompt import OBJECT_FRACTION, place
 from imagedream.mesh.raycast import Light, Meshes, Views, bounds, render
-from imagedream.pictures import composite
+from imagedream.pictures import over_white, premultiplied
 from imagedream.runs.ranges import Count, check_value
 from imagedream.toybox import FIRST_KINDS, KINDS, Toy, make_toy
 from imagedream.workshop.mesh_files.reading import load_parts, normalise_parts
@@ -50,8 +50,7 @@ class Orbit:
 
     def on_white(self, mesh: Meshes, size: int, lit: bool = True) -> Float[Tensor, "view 3 {size} {size}"]:
         """The same in front of white."""
-        rgba = self.views(mesh, size, lit).rgba
-        return composite(rgba, torch.ones(len(rgba), 3))
+        return self.views(mesh, size, lit).over_white
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ def prompt_picture(
 
 def prompt_copied(case: HeldOutCase, size: int, views: int = 4) -> Float[Tensor, "{views} 3 {size} {size}"]:
     """The answer that needs no model: the prompt on white, whatever the side asked for."""
-    picture = composite(case.prompt, torch.ones(3))[None]
+    picture = over_white(case.prompt)[None]
     resized = torch.nn.functional.interpolate(picture, (size, size), mode="bicubic", antialias=True)
     return resized.clamp(0, 1).expand(views, -1, -1, -1)
 
@@ -202,7 +201,8 @@ def ellipsoid(thing: Toy | HeldOutMesh) -> trimesh.Trimesh:
     """A lump of the object's true extents in its mean visible colour: what knowing only size and colour would score."""
     around = Orbit(tuple(45.0 * step for step in range(8)), LARGEST_ELEVATION_DEG / 2)
     rgba = around.views(thing.mesh, 32, lit=False).rgba
-    colour = (rgba[:, :3] * rgba[:, 3:]).sum(dim=(0, 2, 3)) / rgba[:, 3].sum()
+    seen = premultiplied(rgba).sum(dim=(0, 2, 3))
+    colour = seen[:3] / seen[3]
     low, high = bounds([thing.mesh] if isinstance(thing.mesh, trimesh.Trimesh) else thing.mesh)
     mesh = trimesh.creation.icosphere(subdivisions=3)
     mesh.apply_scale((high - low) / mesh.extents)

@@ -19,7 +19,7 @@ from imagedream import checkpoints
 from imagedream.checkpoints.tensors import open_tensors
 from imagedream.encoders import ImageTextEncoder
 from imagedream.metrics import clip_unavailable
-from imagedream.pictures import composite
+from imagedream.pictures import over_white
 
 METRICS = {
     "qis": "QIS",
@@ -187,7 +187,7 @@ def paper_scores(
     if clip is not None:
         if caption:
             scores["clip_text"] = clip.text_similarity(views, caption)
-        scores["clip_image"] = clip.image_similarity(views, composite(picture, torch.ones(3)))
+        scores["clip_image"] = clip.image_similarity(views, over_white(picture))
     return scores
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from imagedream.cameras import VIEW_NAMES
 from imagedream.image_prompt.prompt import ImagePrompt, load_image_prompt
 from imagedream.metrics import hull_agreement, silhouette
-from imagedream.pictures import composite, contact_sheet
+from imagedream.pictures import contact_sheet, over_white
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.workshop.evaluation.paper_metrics import (
     METRICS,
@@ -72,7 +72,7 @@ class PicturesEvaluation:
 
     def save(self, folder: str | Path) -> None:
         """Write `pictures.md`, `pictures.json` and `pictures.png` (prompt and views of each)."""
-        rows = [[composite(result.picture.rgba, torch.ones(3)), *result.images] for result in self.results]
+        rows = [[over_white(result.picture.rgba), *result.images] for result in self.results]
         sheet = contact_sheet(["prompt", *VIEW_NAMES], rows)
         save_results(Path(folder) / "pictures", self.table(), self.to_dict(), sheet)
 

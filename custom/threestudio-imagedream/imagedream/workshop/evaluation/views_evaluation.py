@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imagedream.cameras import VIEW_NAMES
 from imagedream.metrics import hull_agreement, image_scores, psnr, silhouette
-from imagedream.pictures import composite, contact_sheet
+from imagedream.pictures import contact_sheet, over_white
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence, mean_interval
 from imagedream.workshop.evaluation.held_out_objects import HeldOutCase, trivial_answers
@@ -117,7 +117,7 @@ class ViewsEvaluation:
         """Write `views.md`, `views.json`, and `views.png`: prompt, true views and the model's of the first toys."""
         names = ["prompt", *(f"true {name}" for name in VIEW_NAMES), *VIEW_NAMES]
         rows = [
-            [composite(result.case.prompt, torch.ones(3)), *result.true, *result.images]
+            [over_white(result.case.prompt), *result.true, *result.images]
             for result in self.results[:contact_sheet_toys]
         ]
         save_results(Path(folder) / "views", self.table(), self.to_dict(), contact_sheet(names, rows))
@@ -214,7 +214,7 @@ def score_case(
     """Scores of four views of one object, the first sample's as `MODEL`, and of the trivial answers."""
     images, size, orbit = sampled[0], sampled[0].shape[-1], case.orbit
     true = orbit.on_white(case.object.mesh, size)
-    prompt = composite(case.prompt, torch.ones(3))
+    prompt = over_white(case.prompt)
     answers = {MODEL: images, MEAN: mean}
     if len(sampled) > 1:
         answers[f"best of {len(sampled)}"] = max(sampled, key=lambda views: float(psnr(views, true).mean()))

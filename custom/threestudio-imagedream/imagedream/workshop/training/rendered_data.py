@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import default_collate
 
 from imagedream.image_prompt.prompt import VISIBLE_ALPHA, place
+from imagedream.pictures import premultiplied
 from imagedream.pipeline import with_suffix
 from imagedream.workshop.rendering.samples import (
     CAMERAS,
@@ -174,6 +175,5 @@ def _resize(rgba: Float[Tensor, "4 height width"], size: int, entry: Entry) -> F
         raise SampleError(
             f"{entry.where}: its views are {rgba.shape[-1]} pixels wide, data.rendered.image_size {size} would enlarge them"
         )
-    premultiplied = torch.cat([rgba[:3] * rgba[3:], rgba[3:]])
-    smaller = interpolate(premultiplied[None], (size, size), mode="area")[0]
+    smaller = interpolate(premultiplied(rgba)[None], (size, size), mode="area")[0]
     return torch.cat([(smaller[:3] / smaller[3:].clamp_min(1e-4)).clamp(0, 1), smaller[3:]])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from imagedream.metrics import image_scores
-from imagedream.pictures import composite, contact_sheet
+from imagedream.pictures import contact_sheet, over_white
 from imagedream.pipeline import ImageDreamPipeline
 from imagedream.runs.files import atomic_path
 from imagedream.runs.seeds import step_generator
@@ -54,7 +54,7 @@ class ValidationViews(pl.Callback):
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
             sampled = sample(pl_module.pipeline, batch, self.steps)
         pl_module.train(was_training)
-        true = on_white(batch["targets"])
+        true = over_white(batch["targets"])
         scores = mean_scores([image_scores(ours, theirs) for ours, theirs in zip(sampled, true, strict=True)])
         scores = {f"validation/{name}": value for name, value in scores.items()}
         self.statistics.write(trainer, scores)
@@ -88,16 +88,10 @@ def sample(pipeline: ImageDreamPipeline, batch: dict, steps: int) -> Float[Tenso
     return torch.stack(views)
 
 
-def on_white(rgba: Float[Tensor, "object view 4 h w"]) -> Float[Tensor, "object view 3 h w"]:
-    """Views in front of white."""
-    flat = rgba.flatten(0, 1)
-    return composite(flat, torch.ones(len(flat), 3)).unflatten(0, rgba.shape[:2])
-
-
 def draw(batch: dict, sampled: Float[Tensor, "object view 3 h w"]) -> Image.Image:
     """A row for each object. Views go by number: the first may be from anywhere, the others are 90° further each."""
-    prompts = composite(batch["prompts"], torch.ones(len(sampled), 3))
-    true = on_white(batch["targets"])
+    prompts = over_white(batch["prompts"])
+    true = over_white(batch["targets"])
     angles = [f"{90 * view}°" for view in range(sampled.shape[1])]
     columns = ["prompt", *(f"true +{angle}" for angle in angles), *(f"+{angle}" for angle in angles)]
     rows = [[prompts[row], *true[row], *sampled[row]] for row in range(len(sampled))]
