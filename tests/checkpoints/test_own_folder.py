@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import pytest
@@ -24,14 +23,6 @@ def test_a_folder_that_is_no_model(tmp_path):
         checkpoints.CheckpointError, match=r"model_index\.json, vae, encoder, scheduler missing"
     ):
         checkpoints.load(tmp_path)
-
-
-def test_a_folder_of_before_keeps_its_negative_prompt(folder):
-    index = json.loads((folder / "model_index.json").read_text())
-    del index["negative_prompt"]
-    index["negative_caption"] = "ugly"
-    (folder / "model_index.json").write_text(json.dumps(index))
-    assert checkpoints.load(folder).config.negative_prompt == "ugly"
 
 
 def test_the_shipped_model_is_complete_and_small():

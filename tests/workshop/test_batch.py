@@ -164,26 +164,6 @@ def test_an_interruption_puts_the_picture_back(pictures, pretend):
     assert "0 of 3 pictures" in (pretend.out / "index.html").read_text()
 
 
-def test_a_result_of_an_earlier_version_counts(pictures, pretend):
-    """Its record as version 0.1 wrote it: `caption`, `worker`, `seconds`, an error that is null."""
-    run_batch(items_in(pictures), pretend, run_here)
-    item = items_in(pictures)[0]
-    old = {
-        "state": "done", "picture": item.source, "caption": item.caption, "caption_from": "file",
-        "identity": pretend.identity(item), "attempts": 1, "error": None, "worker": "here:5",
-        "queued_at": "2026-11-30T10:00:00.000+00:00", "started_at": "2026-11-30T10:00:01.000+00:00",
-        "finished_at": "2026-11-30T10:00:03.500+00:00", "seconds": 2.5,
-    }  # fmt: skip
-    (pretend.out / item.key / "status.json").write_text(json.dumps(old))
-    assert run_batch([item], pretend, run_here).skipped == 1
-    run = record(pretend, item)
-    assert (run.prompt, run.seconds, known_pictures(pretend.out)[item.key]) == (
-        item.caption,
-        2.5,
-        item.source,
-    )
-
-
 def test_a_worker_that_died_is_written_down(pictures, pretend):
     def run(function, tasks):
         for task in tasks:

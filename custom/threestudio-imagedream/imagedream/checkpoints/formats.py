@@ -37,9 +37,6 @@ SCHEDULER = dict(
 )
 """Noise schedule and sampler of the released code, in diffusers' terms."""
 
-_RENAMED = {"negative_caption": "negative_prompt"}
-"""Settings of the pipeline that had another name in folders of before."""
-
 UNET, VAES, TEXTS = (
     "model.diffusion_model.",
     ("vae_model.", "first_stage_model."),
@@ -148,11 +145,7 @@ def _own_folder(path: Path) -> Blueprint:
         {part: Component(_settings(path / part, part), _at(f"{part}/")) for part in PARTS},
         scheduler=read_json(path / "scheduler" / "scheduler_config.json"),
         names_controllers=True,
-        pipeline={
-            _RENAMED.get(key, key): index[key]
-            for key in index
-            if not key.startswith("_") and key not in parts
-        },
+        pipeline={key: index[key] for key in index if not key.startswith("_") and key not in parts},
     )
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -181,16 +181,10 @@ def read_run(folder: Path) -> LaunchedRun | None:
     """The run in a folder; None where there is none, or none that can be read."""
     try:
         record = json.loads((folder / STATUS).read_text(encoding="utf-8"))
-        record = {_RENAMED.get(name, name): value for name, value in record.items() if value is not None}
-        known = {one.name for one in fields(LaunchedRun)} - {"folder"}
-        run = LaunchedRun(folder, **{name: record[name] for name in known & record.keys()})
+        run = LaunchedRun(folder, **record)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     return run if run.state in get_args(State) else None
-
-
-_RENAMED = {"caption": "prompt"}
-"""Names that a record of an earlier version has."""
 
 
 def known_pictures(folder: Path) -> dict[str, str]:
