@@ -23,7 +23,7 @@ from imagedream.cameras import (  # noqa: E402
     look_at_origin,
     orthogonal_azimuths,
 )
-from imagedream.mesh.raycast import render  # noqa: E402
+from imagedream.mesh.raycast import Raycaster  # noqa: E402
 from imagedream.pictures import composite, to_pil  # noqa: E402
 from imagedream.toybox import make_toy  # noqa: E402
 from imagedream.workshop.mesh_files.reading import load_parts  # noqa: E402
@@ -38,7 +38,7 @@ def views_of(mesh, azimuths_deg: torch.Tensor, elevation_deg: float, size: int) 
     cameras = look_at_origin(
         torch.full(azimuths_deg.shape, elevation_deg), azimuths_deg, framing_distance(0.75, fov)
     )
-    views = render(mesh, cameras, fov, size, light=None, supersample=3)
+    views = Raycaster(mesh).render(cameras, fov, size, light=None, supersample=3)
     return [to_pil(composite(rgba, WHITE)) for rgba in views.rgba]
 
 
@@ -81,7 +81,7 @@ def draw_axes(out: Path) -> None:
     # left: the axes, drawn with the very camera that renders the toy
     fov, size, centre = 45.0, 3.4, (2.1, 2.35)
     camera = look_at_origin(torch.tensor(28.0), torch.tensor(35.0), torch.tensor(2.4))
-    rgba = render(toy, camera[None], torch.tensor([fov]), 480, light=None, supersample=3).rgba[0]
+    rgba = Raycaster(toy).render(camera[None], torch.tensor([fov]), 480, light=None, supersample=3).rgba[0]
     place(figure, to_pil(composite(rgba, WHITE)), *centre, size)
     figure.axes[-1].axis("off")
     over = plan(figure)

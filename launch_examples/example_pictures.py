@@ -13,7 +13,7 @@ sys.path.insert(0, str(HERE.parent / "custom" / "threestudio-imagedream"))
 
 from imagedream.cameras import framing_distance, look_at_origin  # noqa: E402
 from imagedream.image_prompt.prompt import place  # noqa: E402
-from imagedream.mesh.raycast import render  # noqa: E402
+from imagedream.mesh.raycast import Raycaster  # noqa: E402
 from imagedream.pictures import to_pil  # noqa: E402
 from imagedream.toybox import make_toy  # noqa: E402
 
@@ -29,7 +29,7 @@ def main() -> None:
         camera = look_at_origin(
             torch.tensor([12.0]), torch.tensor([azimuth_deg]), framing_distance(0.75, fov)
         )
-        view = render(toy.mesh, camera, fov, 640, supersample=2).rgba[0]
+        view = Raycaster(toy.mesh).render(camera, fov, 640, supersample=2).rgba[0]
         to_pil(place(view, 512, 0.85)).save(HERE / f"{kind}.png")
         print(f"{kind}.png: {toy.caption}")
 

@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "custom" / "threestudio-imagedream"))
 
 from imagedream.cameras import framing_distance, look_at_origin  # noqa: E402
-from imagedream.mesh.raycast import render  # noqa: E402
+from imagedream.mesh.raycast import Raycaster  # noqa: E402
 from imagedream.pictures import composite, to_pil  # noqa: E402
 from imagedream.workshop.mesh_files.reading import load_parts  # noqa: E402
 
@@ -33,7 +33,7 @@ def main(trial: str, out: str = str(HERE / "strip.png")) -> None:
     azimuths = torch.tensor([-25.0, 35.0, 110.0, 200.0])
     fov = torch.full((4,), 45.0)
     cameras = look_at_origin(torch.full((4,), 15.0), azimuths, framing_distance(0.72, fov))
-    for rgba in render(parts, cameras, fov, TILE, light=None, supersample=3).rgba:
+    for rgba in Raycaster(parts).render(cameras, fov, TILE, light=None, supersample=3).rgba:
         tiles.append(to_pil(composite(rgba, torch.ones(3))))
     strip = Image.new("RGB", (TILE * len(tiles), TILE), "white")
     for index, tile in enumerate(tiles):

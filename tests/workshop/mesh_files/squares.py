@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from imagedream import cameras
-from imagedream.mesh.raycast import render
+from imagedream.mesh.raycast import Raycaster
 from imagedream.workshop.mesh_files.reading import FileAxes, load_parts
 
 RED, GREEN, BLUE, YELLOW = (230, 30, 30), (30, 200, 30), (30, 60, 230), (230, 210, 30)
@@ -89,5 +89,5 @@ def corners(path, light=None, distance=3.0, warn=None):
     assert warn is not None or not said, said
     pose = cameras.look_at_origin(torch.zeros(1), torch.zeros(1), torch.tensor([distance]))
     fov = torch.tensor([2 * math.degrees(math.atan(1 / 3))])  # the square fills the frame from distance 3
-    rgb = render(parts, pose, fov, 4, light, supersample=1).rgba[0, :3, [0, 0, 3, 3], [0, 3, 0, 3]]
+    rgb = Raycaster(parts).render(pose, fov, 4, light, supersample=1).rgba[0, :3, [0, 0, 3, 3], [0, 3, 0, 3]]
     return [tuple(colour) for colour in (rgb.T * 255).round().int().tolist()]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from imagedream.mesh.field import ViewFunction, sphere_views
 from imagedream.mesh.isosurface import outline_iou
-from imagedream.mesh.raycast import render
+from imagedream.mesh.raycast import Raycaster
 from imagedream.metrics import psnr
 
 VIEWS, VIEW_SIZE = 16, 96
@@ -65,7 +65,7 @@ class FieldViews:
 
     def agreement(self, mesh: trimesh.Trimesh, has_colours: bool = True) -> Agreement:
         """Compare an unlit mesh in world axes with the field."""
-        views = render(mesh, self.camera_to_world, self.fov_y_deg, self.rgba.shape[-1], light=None)
+        views = Raycaster(mesh).render(self.camera_to_world, self.fov_y_deg, self.rgba.shape[-1], light=None)
         alpha, opacity = views.rgba[:, 3:], self.rgba[:, 3:]
         iou = outline_iou(alpha[:, 0], opacity[:, 0])
         if not has_colours:

@@ -17,7 +17,7 @@ from imagedream.mesh.field import (
     sphere_views,
     visible_density,
 )
-from imagedream.mesh.raycast import render
+from imagedream.mesh.raycast import Raycaster
 from imagedream.mesh.surface import EmptyFieldError, clean_surface, extract_surface
 from imagedream.metrics import silhouette_iou
 from imagedream.pictures import stack_under_headings, to_pil
@@ -124,7 +124,7 @@ def choose_level(
     def score(level: float) -> None:
         surface, _ = clean_surface(extract_surface(grid, level), min_piece)
         size = opacity.shape[-1]
-        views = render(surface, camera_to_world, fov_y_deg, size, light=None, supersample=1)
+        views = Raycaster(surface).render(camera_to_world, fov_y_deg, size, light=None, supersample=1)
         tried[level] = outline_iou(views.rgba[:, 3], opacity)
 
     for level in levels.tolist():
@@ -175,7 +175,7 @@ def level_thumbnails(
     views = []
     for level in shown[:rows]:
         surface, _ = clean_surface(extract_surface(grid, level), min_piece, smoothing=2)
-        views.append(render(surface, camera_to_world, fov_y_deg, size))
+        views.append(Raycaster(surface).render(camera_to_world, fov_y_deg, size))
     # the same frame for all, without the empty margin
     filled = torch.stack([view.rgba[:, 3] for view in views]).amax((0, 1)) > 0
     left, top, right, bottom = PIL.Image.fromarray(filled.numpy()).getbbox()

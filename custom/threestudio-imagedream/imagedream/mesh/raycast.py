@@ -116,33 +116,12 @@ class Views:
         return over_white(self.rgba)
 
 
-def render(
-    mesh: Meshes,
-    camera_to_world: Float[Tensor, "view 4 4"],
-    fov_y_deg: Float[Tensor, " view"],
-    size: int,
-    light: Light | None = Light(),
-    supersample: int = 2,
-) -> Views:
-    """Pictures of a mesh from the given cameras, `size` pixels square; for many calls on a mesh keep a `Raycaster`.
-
-    Args:
-        mesh: with a texture, vertex or face colours, or none (grey). Surfaces are opaque and seen from both sides, but
-            holes that a texture's alpha cuts (glTF's alpha modes MASK and BLEND) are looked through.
-        camera_to_world: see `imagedream.cameras`.
-        fov_y_deg: vertical field of view in degrees.
-        size: height and width in pixels.
-        light: None shows the colours as they are.
-        supersample: samples along each side of a pixel.
-    """
-    return Raycaster(mesh).render(camera_to_world, fov_y_deg, size, light, supersample)
-
-
 class Raycaster:
     """An object prepared for ray casting.
 
     Args:
-        mesh: see `render`.
+        mesh: with a texture, vertex or face colours, or none (grey). Surfaces are opaque and seen from both sides, but
+            holes that a texture's alpha cuts (glTF's alpha modes MASK and BLEND) are looked through.
         colour_fn: world points (hit, 3) -> sRGB (hit, 3), for what shows other colours than the mesh's own.
     """
 
@@ -168,7 +147,15 @@ class Raycaster:
         light: Light | None = Light(),
         supersample: int = 2,
     ) -> Views:
-        """See `imagedream.mesh.raycast.render`."""
+        """Pictures from the given cameras, `size` pixels square.
+
+        Args:
+            camera_to_world: see `imagedream.cameras`.
+            fov_y_deg: vertical field of view in degrees.
+            size: height and width in pixels.
+            light: None shows the colours as they are.
+            supersample: samples along each side of a pixel.
+        """
         if size < 1 or supersample < 1:
             raise ValueError(f"size is {size} and supersample {supersample}, both must be at least 1")
         at_once = max(1, _RAYS_PER_CALL // (size * supersample) ** 2)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imagedream import cameras, checkpoints
 from imagedream.image_prompt.prompt import OBJECT_FRACTION, place
-from imagedream.mesh.raycast import Light, Meshes, Views, bounds, render
+from imagedream.mesh.raycast import Light, Meshes, Raycaster, Views, bounds
 from imagedream.pictures import over_white, premultiplied
 from imagedream.runs.ranges import Count, check_value
 from imagedream.toybox import FIRST_KINDS, KINDS, Toy, make_toy
@@ -46,7 +46,7 @@ class Orbit:
         fov = torch.full_like(azimuths, self.fov_y_deg)
         distance = cameras.framing_distance(self.relative_distance, fov)
         poses = cameras.look_at_origin(torch.full_like(azimuths, self.elevation_deg), azimuths, distance)
-        return render(mesh, poses, fov, size, Light() if lit else None)
+        return Raycaster(mesh).render(poses, fov, size, Light() if lit else None)
 
     def on_white(self, mesh: Meshes, size: int, lit: bool = True) -> Float[Tensor, "view 3 {size} {size}"]:
         """The same in front of white."""
