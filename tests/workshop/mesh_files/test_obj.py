@@ -72,6 +72,7 @@ def test_textures_are_moved_and_scaled(options, expected, tmp_path):
             "mtllib some.mtl", 'MTLLIB "some.mtl" # a'
         ),
         lambda text: text.replace("f 1/1 2/2 3/3 4/4", "f 1/1 2/2 3/3\nf -4/-4 -2/-2 -1/-1"),
+        lambda text: text.replace("usemtl m", "usemtl m # the only one"),
     ],
 )
 def test_lines_as_exporters_write_them(change, tmp_path):
@@ -279,6 +280,45 @@ def test_other_files_with_such_an_ending_are_named(name, content, kind, tmp_path
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MeshError, match=rf"\(by its first bytes it is {kind}\)$"):
         load_parts(tmp_path / name)
+
+
+CORNERS = "0 0 0\n1 0 0\n0 1 0\n"
+PLY = f"ply\nformat ascii 1.0\nelement vertex 3\n{NUMBERS}element face 1\n"
+PLY += f"property list uchar int vertex_indices\nend_header\n{CORNERS}3 0 1 2\n"
+LOOP = CORNERS.replace("\n", "\nvertex ", 2)
+STL = f"solid a\nfacet normal 0 0 1\nouter loop\nvertex {LOOP}endloop\nendfacet\nendsolid a\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 0 1 2\n", "a face has vertex 0, OBJ counts from 1"),
+        ("a.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1/1 2/1 0/1\n", "a face has vertex 0"),
+        ("a.ply", PLY.removesuffix("3 0 1 2\n"), "it has fewer lines than the 4 that its header names"),
+        ("a.ply", PLY.replace("format ascii 1.0\n", ""), "its header names no format: ascii, "),
+        ("a.ply", PLY.replace("element face", "element tristrips"), "in strips .*, which are not read"),
+        ("a.stl", STL.removesuffix("endsolid a\n"), "it has no endsolid, its end is missing"),
+    ],
+)
+def test_shapes_that_are_cut_off_or_counted_otherwise(name, content, message, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(MeshError, match=rf"{name}: .*{message}"):
+        load_parts(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.ply", PLY),
+        ("a.ply", PLY.replace("format", "comment by hand\nformat").replace("\n", "\r\n")),
+        ("a.stl", STL + STL),
+        ("a.stl", STL.upper()),
+    ],
+)
+def test_headers_and_solids_as_others_write_them(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content.encode())
+    (part,) = load_parts(tmp_path / name)
+    assert part.area == pytest.approx(0.5 * content.count("endsolid") or 0.5)
 
 
 def test_a_shape_of_too_many_vertices_is_refused_before_it_is_made(tmp_path, monkeypatch):

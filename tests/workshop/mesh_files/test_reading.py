@@ -71,10 +71,13 @@ def test_a_scene_keeps_its_transforms_and_is_normalised_as_one(tmp_path):
     np.testing.assert_allclose(parts[1].bounds, [[-0.1, -0.1, 0.3], [0.1, 0.1, 0.5]], atol=1e-6)
 
 
-def test_normalise_fills_the_unit_cube_and_leaves_its_argument():
+@pytest.mark.parametrize("unit", [1, 1e-9])
+def test_normalise_fills_the_unit_cube_and_leaves_its_argument(unit):
     mesh = box()
     mesh.apply_translation([5, 6, 7])
-    normalised = normalise_parts([mesh])[0]
+    small = mesh.copy()
+    small.vertices *= unit
+    normalised = normalise_parts([small])[0]
     np.testing.assert_allclose(
         normalised.bounds, [[-1 / 2, -1 / 3, -1 / 6], [1 / 2, 1 / 3, 1 / 6]], atol=1e-9
     )

@@ -93,8 +93,9 @@ class _Gltf:
     def __init__(self, source: MeshSource):
         self._source = source
         self._tree, self._chunk = _container(source.path, binary=True)
-        version = str(self._tree.get("asset", {}).get("version", "2.0"))
-        if not version.startswith("2"):
+        asset = self._tree.get("asset", {})
+        version = str(asset.get("minVersion", asset.get("version", "2.0")))
+        if not (version == "2.0" if "minVersion" in asset else version.startswith("2")):
             raise MeshError(f"glTF {version} is not read, only 2.0 is")
         required = set(self._tree.get("extensionsRequired", ()))
         unknown = sorted(name for name in required - _KNOWN if not name.startswith("KHR_materials_"))
@@ -368,6 +369,12 @@ class _Gltf:
         entry = self._entry("accessors", index, where)
         count = _whole(entry, "count")
         dtype, width = np.dtype(_COMPONENTS[entry["componentType"]]), _WIDTHS[entry["type"]]
+        widths = _TYPES.get(where.split("_")[0], (width,))
+        if width not in widths or (where == "indices" and dtype.kind != "u"):
+            raise MeshError(
+                f"{where} holds {entry['type']} of {dtype.name}, must hold {' or '.join(map(str, widths))} "
+                + ("unsigned" if where == "indices" else "numbers each")
+            )
         if "bufferView" in entry:
             values = self._strided(entry, count, dtype, width, where)
         elif "sparse" in entry:
@@ -423,7 +430,11 @@ class _Gltf:
         return self._buffers[index]
 
 
-_ATTRIBUTES = {"POSITION", "TEXCOORD", "COLOR", "JOINTS", "WEIGHTS"}
+_ATTRIBUTES = {"POSITION": (3,), "TEXCOORD": (2,), "COLOR": (3, 4), "JOINTS": (4,), "WEIGHTS": (4,)}
+_TYPES = _ATTRIBUTES | dict(
+    indices=(1,), inverseBindMatrices=(16,), TRANSLATION=(3,), ROTATION=(4,), SCALE=(3,)
+)
+"""How many numbers their values have."""
 
 
 def _whole(entry: dict, name: str, default: int | None = None) -> int:

@@ -10,6 +10,7 @@ from PIL import Image
 from trimesh.exchange.obj import load_obj as read_shapes
 
 from imagedream.mesh.materials import PLAIN_GREY, Surface, Texture, guessed_range, to_linear
+from imagedream.mesh.raycast import MeshError
 from imagedream.workshop.mesh_files.source import MeshSource, decoded
 
 _OPTIONS = {"-s": 3, "-o": 3, "-t": 3, "-mm": 2}
@@ -36,11 +37,13 @@ def load_obj(source: MeshSource) -> list[trimesh.Trimesh]:
     """The triangles of an OBJ file, a part a material; its colours are sRGB, those of vertices multiply the material's.
 
     Raises:
-        imagedream.mesh.raycast.MeshError: too many vertices and faces.
+        MeshError: too many vertices and faces, or a face that counts them from 0.
     """
     text = _tidied(decoded(source.path.read_bytes()))
     source.claim(sum(len(re.findall(rf"^{line}\s", text, re.MULTILINE)) for line in ("v", "f", "f", "f")))
     source.claim(0, len(re.findall(r"^usemtl\s", text, _LINES)))
+    if re.search(r"^f (?:.* )?0+(?:[/ ]|$)", text, re.MULTILINE):
+        raise MeshError("a face has vertex 0, OBJ counts from 1")
     materials = _Materials(source)
     for line in re.findall(r"^mtllib +(.+)", text, _LINES):
         materials.read(line.strip())
@@ -119,6 +122,8 @@ class _Materials:
 
     def surface(self, name: str, uv: np.ndarray | None, colours: np.ndarray | None) -> Surface:
         """A material on the vertices of a part."""
+        if name not in self._lines:
+            name = re.sub(r"\s+#.*", "", name)
         if name and name not in self._lines:
             self._source.warn(f"material {name} is not there, shown without")
         lines = self._lines.get(name, {})

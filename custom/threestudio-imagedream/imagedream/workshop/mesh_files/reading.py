@@ -139,21 +139,26 @@ def _really(path: Path) -> str:
 
 
 def _load_ply(source: MeshSource) -> list[trimesh.Trimesh]:
-    with source.path.open("rb") as file:
-        head = file.read(1 << 16)
-        file.seek(0)
-        for kind, count in re.findall(
-            rb"^element (vertex|face) (\d+)", head.split(b"end_header")[0], re.MULTILINE
-        ):
-            source.claim(int(count) * (3 if kind == b"face" else 1))
-        try:
-            shape = trimesh.exchange.ply.load_ply(
-                file, skip_materials=True
-            )  # it would open any kind of picture
-        except ValueError as error:
-            if "unexpected length" not in str(error):
-                raise
-            shape = trimesh.exchange.ply.load_ply(io.BytesIO(_as_text(source)), skip_materials=True)
+    content = source.path.read_bytes()
+    head = content[: 1 << 16].partition(b"end_header")[0]
+    counts = {kind: int(count) for kind, count in re.findall(rb"^element (\w+) (\d+)", head, re.MULTILINE)}
+    for kind, elements in ((b"vertex", 1), (b"face", 3)):
+        source.claim(elements * counts.get(kind, 0))
+    form = re.search(rb"^format (ascii|binary_(?:big|little)_endian) .*\n", head, re.MULTILINE)
+    if form is None:
+        raise MeshError("its header names no format: ascii, binary_little_endian or binary_big_endian")
+    if b"tristrips" in counts:
+        raise MeshError("its triangles are in strips (tristrips), which are not read; export it with faces")
+    if form[1] == b"ascii" and content.rstrip().count(b"\n") - head.count(b"\n") < sum(counts.values()):
+        raise MeshError(f"it has fewer lines than the {sum(counts.values()):,} that its header names")
+    # trimesh wants the format in the second line
+    content = b"ply\n" + form[0] + content[content.index(b"\n") + 1 :].replace(form[0], b"", 1)
+    try:
+        shape = _read_ply(content)
+    except ValueError as error:
+        if "unexpected length" not in str(error):
+            raise
+        shape = _read_ply(_as_text(source, content))
     named = re.findall(rb"^comment TextureFile (.+?)\s*$", head, re.MULTILINE | re.IGNORECASE)
     part = trimesh.Trimesh(**{**shape, "process": False})
     raw, colours, texture = shape["metadata"]["_ply_raw"]["vertex"]["data"], None, None
@@ -183,15 +188,21 @@ def _load_ply(source: MeshSource) -> list[trimesh.Trimesh]:
     return [part]
 
 
+def _read_ply(content: bytes) -> dict:
+    return trimesh.exchange.ply.load_ply(
+        io.BytesIO(content), skip_materials=True
+    )  # it would open any kind of picture
+
+
 _PLY_NUMBERS = {
     **dict(char="b", int8="b", uchar="B", uint8="B", short="h", int16="h", ushort="H", uint16="H"),
     **dict(int="i", int32="i", uint="I", uint32="I", float="f", float32="f", double="d", float64="d"),
 }
 
 
-def _as_text(source: MeshSource) -> bytes:
+def _as_text(source: MeshSource, content: bytes) -> bytes:
     """A binary PLY file as one of text, where trimesh reads lists of differing lengths: faces of three and four corners."""
-    head, end, body = source.path.read_bytes().partition(b"end_header")
+    head, end, body = content.partition(b"end_header")
     order, body, at = "<" if b"binary_little" in head else ">", body[body.index(b"\n") + 1 :], 0
     rows = [
         re.sub(rb"^format .*$", b"format ascii 1.0", head, flags=re.MULTILINE).decode("latin-1")
@@ -224,9 +235,12 @@ def _as_text(source: MeshSource) -> bytes:
 def _load_stl(source: MeshSource) -> list[trimesh.Trimesh]:
     with source.path.open("rb") as file:
         head = file.read(1 << 16)
-    if b"solid" in head[:80].lower() and b"facet" in head.lower():  # text
-        return [trimesh.load_mesh(source.path, process=False)]
     count, size = int.from_bytes(head[80:84], "little"), source.path.stat().st_size
+    if size != 84 + 50 * count and b"solid" in head[:80].lower() and b"facet" in head.lower():  # text
+        content = source.path.read_bytes()
+        if b"endsolid" not in content.lower():
+            raise MeshError("it has no endsolid, its end is missing")
+        return [trimesh.load_mesh(io.BytesIO(content), file_type="stl", process=False)]
     if size < 84 + 50 * count or size < 84:
         raise MeshError(
             f"it claims {count:,} triangles, which are {84 + 50 * count:,} bytes, and has {size:,}"
@@ -265,7 +279,8 @@ def normalise_parts(parts: Sequence[trimesh.Trimesh]) -> list[trimesh.Trimesh]:
     check_parts(parts)
     low, high = bounds(parts)
     copies = [part.copy() for part in parts if len(part.faces)]
+    into_cube = np.diag([*(1 / (high - low).max(),) * 3, 1])  # in one step: trimesh leaves out small ones
+    into_cube[:3, 3] = -(low + high) / 2 / (high - low).max()
     for copy in copies:
-        copy.apply_translation(-(low + high) / 2)
-        copy.apply_scale(1.0 / float((high - low).max()))
+        copy.apply_transform(into_cube)
     return copies
