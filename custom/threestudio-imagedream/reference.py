@@ -82,7 +82,7 @@ class ReferenceGuidance(BaseObject):
                 "(system.prompt_processor.front_path instead of image_path)"
             )
         distance = cfg.relative_distance / math.tan(math.radians(cfg.fovy_deg) / 2)
-        certain = {"certainty": 1.0, "silhouette_iou": 1.0, "azimuth_probabilities": ()}
+        certain = {"certainty": 1.0, "silhouette_iou": 1.0}
         return PromptCamera(azimuth_deg, cfg.elevation_deg, distance, cfg.fovy_deg, (0.0, 0.0), **certain)
 
     def camera_batch(self, prompt_utils: PromptOutput, *_: Any) -> dict[str, Any] | None:

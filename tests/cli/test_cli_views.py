@@ -173,11 +173,11 @@ def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, bri
         (["{red}", "--prompt-temperature", "0"], "--prompt-temperature is 0.0, must be a number above 0"),
         (["{red}", "--elevation-deg", "90"], "elevation_deg is 90.0"),
         (["{red}", "--elevation-deg", "1", "2"], "2 elevations for 4 cameras"),
-        (["{red}", "--azimuths", "0", "nan"], "must be angles in degrees"),
+        (["{red}", "--azimuths", "0", "nan"], "--azimuths is (0.0, nan), must be a list of numbers"),
         (["{red}", "--azimuths", "0", "90", "--order", "official"], "--azimuths says where all cameras are"),
         (["{red}", "--background", "dotted"], "--background is 'dotted', must be a colour such as white"),
         (["https://example.org/red.png"], "is an address"),
-        (["{red}", "--ip-weight", "-1"], "ip_weight is -1.0, must be a number of at least 0"),
+        (["{red}", "--ip-weight", "-1"], "--ip-weight is -1.0, must be a number of at least 0"),
         (["{red}", "--out", "views.json"], "must end in .png or .jpg"),
     ],
 )

@@ -46,7 +46,7 @@ def test_reference_by_hand(prompt):
 def prompt_camera(**changed):
     values = {"azimuth_deg": 90.0, "elevation_deg": 10.0, "distance": 1.5, "fov_y_deg": 40.0}
     values["offset"] = (0.0, 0.0)
-    rest = {"certainty": 0.5, "silhouette_iou": 0.9, "azimuth_probabilities": (1.0,)}
+    rest = {"certainty": 0.5, "silhouette_iou": 0.9}
     return PromptCamera(**{**values, **rest, **changed})
 
 

@@ -27,7 +27,7 @@ SIZE = 128
 
 
 def camera(azimuth_deg, elevation_deg=15.0, **values):
-    known = {"certainty": 0.9, "silhouette_iou": 0.9, "azimuth_probabilities": (0.5, 0.5)}
+    known = {"certainty": 0.9, "silhouette_iou": 0.9}
     return PromptCamera(azimuth_deg, elevation_deg, 2.0, 40.0, (0.0, 0.0), **(known | values))
 
 

@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = getattr(verb, "what", verb)  # `evaluate` holds the verb
     with _log(verb):
         try:
+            verb.check_numbers()
             return verb.run() or 0
         except Exception as error:
             if not is_user_error(error):

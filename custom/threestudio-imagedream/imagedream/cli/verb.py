@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, get_type_hints
 
 import tyro
+
+from imagedream.runs.ranges import check_value, limits
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,14 @@ class Verb:
     """Say more, and show the traceback of an error."""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
     """Say nothing but warnings, errors and the result."""
+
+    def check_numbers(self) -> None:
+        """Raise ValueError, naming the option, for a number that is given and is not what its annotation allows."""
+        kinds = get_type_hints(type(self), include_extras=True)
+        for option in fields(self):
+            value, kind = getattr(self, option.name), kinds[option.name]
+            if limits(kind) and value != option.default:
+                check_value(f"--{option.name.replace('_', '-')}", value, kind)
 
     def run(self) -> int | None:
         """Do it; the exit code, None for 0."""

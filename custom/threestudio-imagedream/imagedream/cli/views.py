@@ -4,12 +4,12 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from imagedream.cli.verb import OutPath, Verb, check_ending, choose_device, say
-from imagedream.runs.ranges import Count, NotNegative, Positive, Seed, Size, check_value
+from imagedream.runs.ranges import Count, NotNegative, Positive, Seed, Size
 
 if TYPE_CHECKING:
     from imagedream.image_prompt.prompt import ImagePrompt
@@ -17,15 +17,6 @@ if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamOutput, ImageDreamPipeline
 
 logger = logging.getLogger(__name__)
-
-_NUMBERS = {
-    "seed": Seed,
-    "seeds": Size,
-    "steps": Count | None,
-    "guidance-scale": NotNegative | None,
-    "prompt-temperature": Positive | None,
-    "adapter-scale": float,
-}
 
 WEIGHTS = ("ip_weight", "pixel_weight", "caption_weight")
 
@@ -46,7 +37,7 @@ class Views(Verb):
     """Likewise of its back."""
     right: Path | None = None
     """Likewise of its right side."""
-    prompt_temperature: float | None = None
+    prompt_temperature: Positive | None = None
     """The larger, the less it matters which side a picture shows; by default 0.5."""
     out: OutPath = Path("views.png")
     """Picture to write (.png, .jpg or .webp); the JSON file gets the same name."""
@@ -56,32 +47,32 @@ class Views(Verb):
     """File of a LoRA adapter, such as OUT/adapter.safetensors of a training with `lora`."""
     adapter_scale: float = 1.0
     """How much of it; 0 is none."""
-    seed: int = 0
+    seed: Seed = 0
     """Other seeds give other views."""
-    seeds: int = 1
+    seeds: Size = 1
     """How many seeds to try: `seed`, `seed` + 1, ...; the picture shows all of them, best first."""
     sampler: Literal["ddim", "dpm"] | None = None
     """From noise by `ddim`, or by `dpm` (DPM-Solver++), which needs fewer steps; by default what suits the model."""
-    steps: int | None = None
+    steps: Count | None = None
     """Sampler steps; by default 50 of ddim, 20 of dpm, or what suits the model."""
-    guidance_scale: float | None = None
+    guidance_scale: NotNegative | None = None
     """Strength of classifier-free guidance; 1 for none; by default what suits the model."""
     negative_prompt: str | None = None
     """What guidance moves away from; by default what suits the model."""
     prompt_suffix: str | None = None
     """Added to the prompt unless it says "3d"; by default what suits the model: ", 3d asset" for published weights."""
-    ip_weight: float = 1.0
+    ip_weight: NotNegative = 1.0
     """Of the image tokens: 0 switches them off, 1 is the model as trained."""
-    pixel_weight: float = 1.0
+    pixel_weight: NotNegative = 1.0
     """Of the prompt's frame, likewise."""
-    caption_weight: float = 1.0
+    caption_weight: NotNegative = 1.0
     """Of the prompt's text, likewise."""
     elevation_deg: tuple[float, ...] = (5.0,)
     """Height angle of the cameras: one for all, or one for each."""
     azimuth_deg: float = 0.0
     """Angle of the first of four cameras; 0 is the object's front."""
-    azimuths_deg: Annotated[tuple[float, ...], tyro.conf.arg(name="azimuths")] = ()
-    """Angles of the cameras instead, any number of them: 0 45 90 ... makes eight views around."""
+    azimuths: tuple[float, ...] = ()
+    """Angles of the cameras in degrees instead, any number of them: 0 45 90 ... makes eight views around."""
     order: Literal["front-first", "official"] = "front-first"
     """Of the four cameras: `official` begins at the right side, as the released code does; the front is its second view."""
     background: str = "white"
@@ -93,7 +84,9 @@ class Views(Verb):
 
     def run(self) -> None:  # noqa: D102
         # whatever can be wrong is found before the weights are read
-        self._check_numbers()
+        check_ending(self.out, (".png", ".jpg", ".jpeg", ".webp"))
+        self._background()
+        self._angles()
         from imagedream import checkpoints
         from imagedream.cameras import VIEW_NAMES
         from imagedream.controller_weights import ControllerWeights
@@ -123,13 +116,6 @@ class Views(Verb):
         self._save(pipeline, files, settings, ranked)
         say(self.out)
 
-    def _check_numbers(self) -> None:
-        check_ending(self.out, (".png", ".jpg", ".jpeg", ".webp"))
-        for option, kind in _NUMBERS.items():
-            check_value(f"--{option}", getattr(self, option.replace("-", "_")), kind)
-        self._background()
-        self._angles()
-
     def _background(self) -> tuple[float, float, float]:
         import PIL.ImageColor
 
@@ -145,12 +131,12 @@ class Views(Verb):
         """Azimuths and elevations of the cameras in degrees."""
         from imagedream.cameras import camera_angles
 
-        if self.azimuths_deg and (self.azimuth_deg or self.order == "official"):
+        if self.azimuths and (self.azimuth_deg or self.order == "official"):
             raise ValueError(
                 "--azimuths says where all cameras are; --azimuth-deg and --order are for four of them"
             )
         start = self.azimuth_deg - (90 if self.order == "official" else 0)
-        azimuths = self.azimuths_deg or [start + 90 * view for view in range(4)]
+        azimuths = self.azimuths or [start + 90 * view for view in range(4)]
         elevation = self.elevation_deg[0] if len(self.elevation_deg) == 1 else self.elevation_deg
         angles = camera_angles(azimuths, elevation)
         return dict(zip(("azimuths_deg", "elevations_deg"), (each.tolist() for each in angles), strict=True))

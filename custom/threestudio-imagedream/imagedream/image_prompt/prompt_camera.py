@@ -71,8 +71,6 @@ class PromptCamera:
     """Probability, in [0, 1], that the azimuth is at most `NEAR_DEG` wrong; see `estimate_prompt_camera`."""
     silhouette_iou: float
     """Of the prompt and the render from here, framed alike."""
-    azimuth_probabilities: tuple[float, ...]
-    """Of azimuths 0, 360 / n, ... degrees."""
 
     @property
     def relative_distance(self) -> float:
@@ -86,8 +84,7 @@ class PromptCamera:
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "PromptCamera":
         """The inverse of `to_dict`."""
-        pairs = {name: tuple(record[name]) for name in ("offset", "azimuth_probabilities")}
-        return cls(**{**record, **pairs})
+        return cls(**{**record, "offset": tuple(record["offset"])})
 
     def __str__(self) -> str:
         side = view_name(self.azimuth_deg)
@@ -150,7 +147,6 @@ def estimate_prompt_camera(
         offset=offset,
         certainty=mass_near(probabilities, azimuth),
         silhouette_iou=iou,
-        azimuth_probabilities=tuple(probabilities.tolist()),
     )
 
 

@@ -137,9 +137,9 @@ def fits(value: Any, kind: Any) -> bool:
         return fits(value, arguments[0]) and all(_follows(value, rule) for rule in _flat(arguments[1:]))
     if origin in (Union, UnionType):
         return any(fits(value, option) for option in arguments)
-    if origin is tuple:
+    if origin is tuple and arguments[-1] is not ...:
         return _is_list(value) and len(value) == len(arguments) and all(map(fits, value, arguments))
-    if origin is list:
+    if origin in (tuple, list):
         return _is_list(value) and all(fits(item, arguments[0]) for item in value)
     if kind is bool:
         return isinstance(value, int) and value in (0, 1)
@@ -174,7 +174,7 @@ def words(kind: Any) -> str:
     if origin in (Union, UnionType):
         return ", or ".join(map(words, arguments))
     if origin in (tuple, list):
-        many = f"a list of {len(arguments)}" if origin is tuple else "a list of"
+        many = f"a list of {len(arguments)}" if origin is tuple and arguments[-1] is not ... else "a list of"
         return f"{many} {_PLURALS.get(arguments[0], 'such lists')}"
     return {int: "a whole number", float: "a number", bool: "true or false", NoneType: "null", str: "text"}[
         kind
@@ -192,8 +192,11 @@ def _limit(rule: Any) -> int | float:
 
 
 def _flat(rules: Iterable[Any]) -> Iterator[Any]:
+    """Rules one by one, without what annotations say to others, such as to tyro."""
     for rule in rules:
-        yield from rule if isinstance(rule, GroupedMetadata) else (rule,)
+        for one in rule if isinstance(rule, GroupedMetadata) else (rule,):
+            if isinstance(one, As | Predicate) or type(one) in _COMPARISONS:
+                yield one
 
 
 def _is_list(value: Any) -> bool:

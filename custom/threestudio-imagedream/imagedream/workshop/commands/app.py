@@ -13,7 +13,6 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from imagedream.cli.verb import Verb, choose_device, say
-from imagedream.runs.ranges import check_value
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ class App(Verb):
 
     address: str = "127.0.0.1"
     """To listen on; any other than this machine's own asks for a password, user `imagedream`, of $IMAGEDREAM_APP_PASSWORD or drawn."""
-    port: int = 7860
+    port: Annotated[int, Interval(ge=1, le=65535)] = 7860
     share: bool = False
     """Through gradio's servers, for everybody who knows address and password."""
     folder: Path = Path("outputs/app")
@@ -40,7 +39,6 @@ class App(Verb):
     """Of the views: `auto`, `cpu`, `cuda`, ..."""
 
     def run(self) -> None:  # noqa: D102
-        check_value("--port", self.port, Annotated[int, Interval(ge=1, le=65535)])
         check_port(self.address, self.port)
         if importlib.util.find_spec("gradio") is None:
             raise ImportError("the page needs gradio: pip install 'imagedream[app]'")

@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from imagedream.cli.verb import OutPath, Verb, say
-from imagedream.runs.ranges import Count, check_value
+from imagedream.runs.ranges import Count
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Batch(Verb):
     worker a GPU of its own."""
     timeout_s: float = float("inf")
     """Seconds after which a run is given up."""
-    attempts: int = 2
+    attempts: Count = 2
     """How often a run may fail or its worker die before the picture counts as failed."""
     threestudio: Path | None = None
     """Folder of a real threestudio to run in, which loads the model for every picture anew."""
@@ -49,7 +49,6 @@ class Batch(Verb):
         wrong = [override for override in self.overrides if "=" not in override]
         if wrong:
             raise ValueError(f"{wrong[0]!r} is not an override of the form key=value")
-        check_value("--attempts", self.attempts, Count)
         if "${" in str(self.out.resolve()):
             raise ValueError(f"--out is {self.out.resolve()}, must not hold ${{")
         if not self.pictures.exists():

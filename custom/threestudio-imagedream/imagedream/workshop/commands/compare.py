@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from imagedream.cli.verb import OutPath, Verb, say
-from imagedream.runs.ranges import Count, Seed, check_value
+from imagedream.runs.ranges import Count, Seed
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,12 @@ class Compare(Verb):
     """Folder with the picture of each prompt, PROMPT.png; by default those that the runs keep."""
     question: str = "Which one is the better 3D model of the picture?"
     """What voters are asked."""
-    questions: int = 24
+    questions: Count = 24
     """Most pairs that a voter sees, besides two attention checks."""
-    seed: int = 0
+    seed: Seed = 0
     """Of order, sides and names."""
 
     def run(self) -> None:  # noqa: D102
-        check_value("--questions", self.questions, Count)
-        check_value("--seed", self.seed, Seed)
         if self.paths[:1] == (Path("results"),) and not any(path.is_dir() for path in self.paths[1:]):
             self._count()
             return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from imagedream.cli.verb import Verb, choose_device, say
-from imagedream.runs.ranges import Count, NotNegative, Seed, check_value
+from imagedream.runs.ranges import Count, NotNegative, Seed
 
 if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamPipeline
@@ -26,11 +26,11 @@ class Evaluation(Verb):
 
     weights: str = "toybox"
     """`toybox` (the small model that ships) or a model folder."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides noise, and toys and cameras where there are any."""
-    steps: int | None = None
+    steps: Count | None = None
     """Sampler steps; by default what suits the model."""
-    guidance_scale: float | None = None
+    guidance_scale: NotNegative | None = None
     """Strength of classifier-free guidance; 1 for none; by default what suits the model."""
     clip: str = "own"
     """CLIP that the CLIP scores are measured with: `own` (the model's encoder), another model or its encoder's folder,
@@ -44,9 +44,6 @@ class Evaluation(Verb):
 
     def run(self) -> None:  # noqa: D102
         # whatever can be wrong is found before the weights are read
-        check_value("--seed", self.seed, Seed)
-        check_value("--steps", self.steps, Count | None)
-        check_value("--guidance-scale", self.guidance_scale, NotNegative | None)
         evaluate = self.prepared()
         from imagedream import checkpoints
         from imagedream.metrics import clip_unavailable
@@ -78,7 +75,7 @@ class Evaluation(Verb):
 class EvaluateViews(Evaluation):
     """Four views of objects that training never saw against the true ones, beside trivial answers."""
 
-    n: int = 16
+    n: Count = 16
     """How many objects."""
     kinds: tuple[str, ...] = ()
     """Kinds of toys; none for the toybox's first eight, or with `unseen-kinds` for all that this model was not trained on."""
@@ -96,7 +93,7 @@ class EvaluateViews(Evaluation):
     """Prompts are taken from up to this far on either side of the front."""
     captions: bool = True
     """Tell the model each object's caption."""
-    samples: int = 1
+    samples: Count = 1
     """Samples of each object; with more than one the best of them has a row of its own."""
     perceptual: bool = False
     """Measure the perceptual distance too (pip install 'imagedream[perceptual]')."""
@@ -104,8 +101,6 @@ class EvaluateViews(Evaluation):
     """Of the intervals of the means; by default 0.95 where there are objects enough."""
 
     def prepared(self) -> Callable[..., Any]:  # noqa: D102
-        for name in ("n", "samples"):
-            check_value(f"--{name}", getattr(self, name), Count)
         from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence
         from imagedream.workshop.evaluation.perceptual_distance import PerceptualDistance
         from imagedream.workshop.evaluation.views_evaluation import evaluate_views
