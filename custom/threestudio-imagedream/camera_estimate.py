@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from imagedream import checkpoints
-from imagedream.image_prompt.picture_projection import EmbedFunction
+from imagedream.image_prompt.picture_projection import LEAST_CERTAINTY, EmbedFunction
 from imagedream.image_prompt.prompt import ImagePrompt
 from imagedream.image_prompt.prompt_camera import PromptCamera, clip_features, estimate_prompt_camera
 from imagedream.mesh.field import ViewFunction
@@ -131,19 +131,11 @@ def clip_embedding(weights: str, device: Any) -> EmbedFunction | None:
 
 def turned_warnings(cameras: Sequence[PromptCamera], given: Sequence[tuple[str, float | None]]) -> list[str]:
     """What to say of pictures (path, azimuth) whose cameras are, for certain, not where they were given for."""
-    pairs = zip(cameras, (azimuth_deg for _, azimuth_deg in given), strict=False)
-    found = [turned_warning(camera, azimuth_deg) for camera, azimuth_deg in pairs]
-    return [warning for warning in found if warning]
-
-
-def turned_warning(camera: PromptCamera, given_deg: float | None) -> str | None:
-    """What to say of a picture whose camera is not where it was given for; None where it fits, or is not certain."""
-    if given_deg is None:
-        return None
-    away = abs((camera.azimuth_deg - given_deg + 180) % 360 - 180)
-    if away < FAR_FROM_GIVEN_DEG or camera.certainty < 0.5:
-        return None
-    return (
+    return [
         f"the model is turned: the picture given for azimuth {given_deg:.0f}° is seen from {camera.azimuth_deg:.0f}° "
         f"({100 * camera.certainty:.0f}% certain), so its front may not face forward"
-    )
+        for camera, (_, given_deg) in zip(cameras, given, strict=False)
+        if given_deg is not None
+        and abs((camera.azimuth_deg - given_deg + 180) % 360 - 180) >= FAR_FROM_GIVEN_DEG
+        and camera.certainty >= LEAST_CERTAINTY
+    ]

@@ -15,7 +15,6 @@ from torch import Tensor
 
 import threestudio
 from imagedream.checkpoints import PUBLISHED
-from imagedream.image_prompt.prompt import ImagePrompt
 from threestudio.models.background.neural_environment_map_background import NeuralEnvironmentMapBackground
 
 from .background import random_color
@@ -197,19 +196,9 @@ class ForkPromptProcessor(ImageDreamPromptProcessor):
     """`imagedream-prompt-processor` with the keys of the fork's `stable-diffusion-prompt-processor`."""
 
     @classmethod
-    def preflight(cls, cfg: Any) -> None:
-        """Raise a ValueError that says what is wrong with the picture file or the captions."""
-        ImageDreamPromptProcessor.preflight(PROMPT.values(cfg))
-
-    @classmethod
-    def given(cls, cfg: Any) -> list[tuple[str, float | None]]:
-        """The picture file, from wherever it was taken."""
-        return super().given(PROMPT.values(cfg))
-
-    @classmethod
-    def read(cls, cfg: Any, size: int) -> tuple[ImagePrompt, ...]:
-        """The picture, cut out and framed."""
-        return ImageDreamPromptProcessor.read(PROMPT.values(cfg), size)
+    def settings(cls, cfg: Any) -> ImageDreamPromptProcessor.Config:
+        """What a config of the fork says, in the keys of `imagedream-prompt-processor`."""
+        return super().settings(PROMPT.values(cfg))
 
     def __init__(self, cfg: Any) -> None:
         super().__init__(PROMPT.values(cfg))

@@ -67,9 +67,14 @@ class ImageDreamPromptProcessor(BaseObject):
     cfg: Config
 
     @classmethod
+    def settings(cls, cfg: Any) -> Config:
+        """What a config says, in the keys of `Config`."""
+        return parse_structured(cls.Config, cfg)
+
+    @classmethod
     def preflight(cls, cfg: Any) -> None:
         """Raise a ValueError that says what is wrong with the picture files or the captions; takes milliseconds."""
-        cfg = parse_structured(cls.Config, cfg)
+        cfg = cls.settings(cfg)
         for key in ("prompt", "negative_prompt"):
             text = getattr(cfg, key)
             if not isinstance(text, str):
@@ -105,12 +110,12 @@ class ImageDreamPromptProcessor(BaseObject):
     @classmethod
     def given(cls, cfg: Any) -> list[tuple[str, float | None]]:
         """The picture files, each with the azimuth it was taken from where that was said."""
-        return cls._paths(parse_structured(cls.Config, cfg))
+        return cls._paths(cls.settings(cfg))
 
     @classmethod
     def read(cls, cfg: Any, size: int) -> tuple[ImagePrompt, ...]:
         """The pictures, cut out and framed alike whatever their size in pixels."""
-        cfg = parse_structured(cls.Config, cfg)
+        cfg = cls.settings(cfg)
         images: list[ImagePrompt] = []
         for path, azimuth_deg in cls._paths(cfg):
             # a mask is that of image_path, which comes first

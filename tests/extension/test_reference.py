@@ -87,15 +87,16 @@ def test_reference_at_a_camera_that_looks_past_the_origin(prompt):
 
 
 def test_turned_models_are_warned_of():
-    warning = import_module("threestudio-imagedream.camera_estimate").turned_warning
-    assert "the picture given for azimuth 0° is seen from 90°" in warning(prompt_camera(), 0.0)
+    warnings = import_module("threestudio-imagedream.camera_estimate").turned_warnings
+    (warning,) = warnings([prompt_camera(certainty=0.5)], [("a.png", 0.0)])
+    assert "the picture given for azimuth 0° is seen from 90°" in warning
     for camera, given in (
         ({}, None),
         ({}, 60.0),
         ({"certainty": 0.4}, 0.0),
         ({"azimuth_deg": -170.0}, 170.0),
     ):
-        assert warning(prompt_camera(**camera), given) is None
+        assert warnings([prompt_camera(**camera)], [("a.png", given)]) == []
 
 
 def test_reference_needs_to_know_where_the_picture_was_taken(prompt, picture):
