@@ -153,7 +153,7 @@ def test_geometry_without_a_surface_and_material_without_albedo_are_errors(expor
 def from_its_left(certainty):
     """A picture of the arrow, shaded towards its rear as the field is not, and where it was taken from."""
     surface = extract_surface(sample_density(arrow.density(), 40, radius=1.0), 50.0)
-    camera = PromptCamera(80.0, 10.0, 2.0, 40.0, (0.0, 0.0), certainty, 0.9, (0.5, 0.5))
+    camera = PromptCamera(80.0, 10.0, 2.0, 40.0, (0.0, 0.0), certainty, 0.9)
     pose, fov = Placement(camera).camera_to_world, torch.tensor([camera.fov_y_deg])
     shaded = Raycaster(
         surface, lambda points: arrow.colour(torch.from_numpy(points)).numpy() * (0.4 + points[:, :1])
