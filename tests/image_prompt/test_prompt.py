@@ -178,6 +178,29 @@ def test_a_soft_shadow_on_the_background_is_left_out(colour, blur_px):
     assert solid.float().mean() == pytest.approx(0.9 * 0.9 * 100 / 140, rel=0.05)
 
 
+@pytest.mark.parametrize("hard", [True, False])
+def test_a_shadow_with_a_hard_edge_is_doubted(hard):
+    """It might be a grey part; no part of one colour that lies within the object's outline may."""
+    pixels = np.full((320, 320, 3), 225.0)
+    if hard:
+        pixels[110:250, 130:230] *= 0.6
+    pixels[90:230, 100:200] = ORANGE
+    pixels[120:200, 120:180] = 120
+    assert warned(prepare_image_prompt(noisy(pixels), 64), "it may be a shadow") == hard
+
+
+def test_a_narrow_gap_shows_a_strong_background():
+    """4 px between white legs, closed below, on a green screen."""
+    pixels = np.zeros((320, 320, 3))
+    pixels[..., 1] = 255
+    pixels[60:260, 100:220], pixels[240:260, 100:220], pixels[160:240, 158:162] = 235, 40, (0, 255, 0)
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", quality=92)
+    rgba = prepare_image_prompt(PIL.Image.open(file), 200, 1.0).rgba
+    assert rgba[3, 140, 98:101].max() < 0.5
+    assert rgba[3, 140, [60, 90, 110, 140]].min() > 0.95
+
+
 def test_pale_parts_stay_and_holes_are_holes():
     """On white: a label of 246 in the body is the body's, a hole in it shows 255."""
     pixels = np.full((300, 300, 3), 255)
@@ -222,6 +245,15 @@ def test_letter_boxes_are_cut_off(colour, sides):
     prompt = prepare_image_prompt(PIL.Image.fromarray(picture), 64)
     assert warned(prompt, "bars of one colour around the picture were cut off")
     assert_box_prompt(prompt, tolerance=8 / 255)
+
+
+def test_a_frame_in_a_frame_and_a_picture_in_one():
+    picture = np.pad(np.array(on_background((225, 222, 215))), ((9, 9), (9, 9), (0, 0)))
+    framed = np.pad(picture, ((12, 12), (12, 12), (0, 0)), constant_values=255)
+    assert_box_prompt(prepare_image_prompt(PIL.Image.fromarray(framed), 64), tolerance=8 / 255)
+    instant = np.pad(np.array(on_background((120, 160, 190))), ((9, 50), (9, 9), (0, 0)), constant_values=255)
+    prompt = prepare_image_prompt(PIL.Image.fromarray(instant), 64)
+    assert warned(prompt, "a plain rectangle: if it is a picture in a frame, crop it")
 
 
 def test_a_box_in_front_of_white_is_no_letter_box():

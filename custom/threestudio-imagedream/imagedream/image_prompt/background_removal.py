@@ -35,13 +35,15 @@ def remove_background(
         The method ("rembg" or "grabcut"), the picture with straight alpha, and sentences about what makes the cut
         doubtful. Alpha is 0 everywhere when nothing stands out.
     """
-    alpha, doubts = np.zeros(rgb.shape[:2], np.uint8), []
-    box = _within_bars(rgb)
-    if box is not None:
-        method, alpha[box], doubts = _object_alpha(rgb[box])
+    alpha = np.zeros(rgb.shape[:2], np.uint8)
+    inner, its_alpha = rgb, alpha
+    while (box := _within_bars(inner)) is not None:  # a frame may lie in another
+        inner, its_alpha = inner[box], its_alpha[box]
+    if inner is not rgb:
+        method, its_alpha[:], doubts = _object_alpha(inner)
         doubts.append(
             f"bars of one colour around the picture were cut off: {rgb.shape[1]} x {rgb.shape[0]} "
-            f"-> {rgb[box].shape[1]} x {rgb[box].shape[0]} pixels"
+            f"-> {inner.shape[1]} x {inner.shape[0]} pixels"
         )
     if not alpha.any():
         method, alpha, doubts = _object_alpha(rgb)
@@ -163,7 +165,8 @@ def _grabcut_alpha(
     reduction = min(1.0, _CUT_SIDE / max(height, width))
     small = _shrink(rgb, _CUT_SIDE)
     backdrop = _Backdrop.fit(small)
-    if backdrop.share > 0.4 and backdrop.spread <= _PLAIN_SPREAD * backdrop.share:
+    plain = backdrop.share > 0.4 and backdrop.spread <= _PLAIN_SPREAD * backdrop.share
+    if plain:
         labels, doubts = _plain_seeds(backdrop)
     else:
         labels = _coarse_cut(small)
@@ -177,6 +180,10 @@ def _grabcut_alpha(
     found &= ~small_pieces(found, 0.01)  # crumbs of noise
     found |= small_pieces(~found, 0.0005)  # pinholes
 
+    if plain and (share := _even_shade(backdrop, found)) > 0.05:
+        doubts.append(
+            f"{share:.0%} of what was cut out is the background's colour, evenly darkened: it may be a shadow"
+        )
     unseen = _unseen_outline(small, found)
     if unseen > 0.1:
         doubts.append(
@@ -275,7 +282,9 @@ class _Backdrop:
             for _ in range(5):
                 fitted = _fit_smoothly(terms[chosen], colours[chosen])
                 distance = np.linalg.norm(colours - terms @ fitted, axis=-1)
-                spread = max(_LEAST_SPREAD, 1.48 * float(np.median(distance[chosen])))
+                # JPEG lets colours run at edges, the more the stronger they are
+                least = _LEAST_SPREAD + 0.01 * float(np.hypot(*np.median(colours[chosen], axis=0)[1:]))
+                spread = max(least, 1.48 * float(np.median(distance[chosen])))
                 chosen = distance < 3 * spread
             # a gradient between two things at the border is not seen in between
             everywhere = np.linalg.norm(lab[::7] - basis[::7] @ fitted, axis=-1) < 3 * spread
@@ -351,9 +360,10 @@ def _enclosed(
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
     share = stats[:, cv2.CC_STAT_AREA] / max(1, (~outside).sum())
     at_rim = np.bincount(pieces[grown(outside, 1)], minlength=count) > 0
+    lightness, *colour = np.median(backdrop.surface, axis=(0, 1))
     least = (
-        0.005 if np.median(backdrop.surface[..., 0]) > 85 else 0.001
-    )  # small and pale: an eye, a highlight
+        0.005 if lightness > 85 and np.hypot(*colour) < 20 else 0.001
+    )  # small and white: an eye, a highlight
     for piece in 1 + np.flatnonzero((share > 0.0005)[1:] & ~at_rim[1:]):
         left, top, width, height = stats[piece, :4]
         box = slice(top, top + height), slice(left, left + width)
@@ -370,11 +380,8 @@ def _shaded(
 
     The edge of a dark shadow is steep, but wide: less than an object's does the slope change for its steepness.
     """
+    darker = _darkened(backdrop)[0]
     lab = backdrop.surface + backdrop.residual
-    # less light scales L + 16, a and b alike (the cube roots of which Lab is made)
-    light = (lab[..., 0] + 16) / (backdrop.surface[..., 0] + 16)
-    tint = np.linalg.norm(lab[..., 1:] - light[..., None] * backdrop.surface[..., 1:], axis=-1)
-    darker = (light < 1) & (light > 0.4) & (tint < 2 * backdrop.spread + 2)
     lightness = cv2.GaussianBlur(lab[..., 0], (0, 0), 1.5)
     bend, steepest = np.abs(cv2.Laplacian(lightness, -1)), cv2.dilate(_slope(lightness), np.ones((5, 5)))
     edges = (bend > 0.28) & (bend > sharpness * steepest)
@@ -387,6 +394,30 @@ def _shaded(
     sharp = np.bincount(near[1][edges & grown(outside, 3) & ~shaded], minlength=count) / 4
     shaded &= (sharp < 0.1 * smooth)[pieces]
     return grown(shaded, 2) & darker & ~outside
+
+
+def _darkened(backdrop: _Backdrop) -> tuple[Bool[ndarray, "height width"], Float[ndarray, "height width"]]:
+    """Where the background's hue is seen, only darker, and how much light is left everywhere."""
+    lab = backdrop.surface + backdrop.residual
+    # less light scales L + 16, a and b alike (the cube roots of which Lab is made)
+    light = (lab[..., 0] + 16) / (backdrop.surface[..., 0] + 16)
+    tint = np.linalg.norm(lab[..., 1:] - light[..., None] * backdrop.surface[..., 1:], axis=-1)
+    return (light < 1) & (light > 0.4) & (tint < 2 * backdrop.spread + 2), light
+
+
+def _even_shade(backdrop: _Backdrop, found: Bool[ndarray, "height width"]) -> float:
+    """The part of the object that looks as a shadow with a hard edge does: the background evenly darkened, along the outline."""
+    darker, light = _darkened(backdrop)
+    light = cv2.GaussianBlur(light.astype(np.float32), (0, 0), 1.0)
+    even = darker & found & (_slope(light) < 0.004)
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(even.astype(np.uint8), connectivity=4)
+    area, outline, total = stats[:, cv2.CC_STAT_AREA], grown(~found, 4), 0
+    for piece in 1 + np.flatnonzero(area[1:] > 0.03 * found.sum()):
+        pixels = pieces == piece
+        rim = pixels & grown(~pixels, 1)
+        if np.ptp(np.percentile(light[pixels], (5, 95))) < 0.014 and outline[rim].mean() > 0.3:
+            total += area[piece]
+    return float(total / max(1, found.sum()))
 
 
 def _is_object(labels: UInt8[ndarray, "height width"]) -> Bool[ndarray, "height width"]:

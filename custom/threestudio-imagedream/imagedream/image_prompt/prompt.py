@@ -196,8 +196,7 @@ def _cut_out(
         else [f"the picture's transparency leaves a plain {shape}, background may be left in it"]
     )
     if shape == "ellipse" or not beside_border:
-        one_colour = np.ptp(pixels[alpha > 250][:, :3], axis=0).max(initial=0) < 40
-        return "alpha", pixels, said + ([] if one_colour else kept)
+        return "alpha", pixels, said + ([] if _has_one_colour(pixels) else kept)
     hole = float((~seen[box] & ~reached(~seen[box])).mean())
     if hole > 0.05:
         said.append(
@@ -211,6 +210,8 @@ def _cut_out(
     colours[nearest[seen[box]]] = pixels[box][seen[box]][:, :3]
     removal, found, doubts = remove_background(colours[nearest])
     share = float(visible(found[..., 3]).mean())
+    if share and outline_shape(found[..., 3]) == "rectangle" and not _has_one_colour(found):
+        doubts = (*doubts, "what was cut out is a plain rectangle: if it is a picture in a frame, crop it")
     if not seen.all() or raised:
         if not 0.02 < share < 0.98:
             return "alpha", pixels, said + kept
@@ -222,6 +223,10 @@ def _cut_out(
     result[box] = found
     result[..., 3] = np.minimum(result[..., 3], alpha)
     return removal, result, [*said, *doubts]
+
+
+def _has_one_colour(pixels: UInt8[ndarray, "height width 4"]) -> bool:
+    return bool(np.ptp(pixels[pixels[..., 3] > 250][:, :3], axis=0).max(initial=0) < 40)
 
 
 _REMOVAL_WORDS = {
