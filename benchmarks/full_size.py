@@ -33,12 +33,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "custom" / "threestudio-imagedream"))
+sys.path[:0] = [str(ROOT / "custom" / "threestudio-imagedream"), str(ROOT)]
 
 import psutil  # noqa: E402
 import torch  # noqa: E402
 import tyro  # noqa: E402
 
+from benchmarks.random_weights import empty_pipeline, fake_pipeline, random_pipeline  # noqa: E402
 from imagedream import checkpoints  # noqa: E402
 from imagedream.cameras import camera_condition, look_at_origin, orthogonal_azimuths  # noqa: E402
 from imagedream.distillation import image_prompt_score_distillation  # noqa: E402
@@ -46,14 +47,8 @@ from imagedream.memory_options import PRECISIONS, MemoryOptions, apply_memory_op
 from imagedream.model import Condition, predict_noise  # noqa: E402
 from imagedream.pipeline import ImageDreamPipeline  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
-from imagedream.workshop.training.architectures import (  # noqa: E402
-    Architecture,
-    architecture_of,
-    empty_pipeline,
-    published_architecture,
-    random_pipeline,
-)
-from imagedream.workshop.training.memory import fake_pipeline, memory_use, operations  # noqa: E402
+from imagedream.workshop.training.architectures import Architecture, architecture_of, published_architecture  # noqa: E402
+from imagedream.workshop.training.memory import memory_use, operations  # noqa: E402
 
 GIB = 2**30
 GUIDANCE_SCALE = 5.0

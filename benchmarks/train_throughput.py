@@ -33,17 +33,14 @@ import torch  # noqa: E402
 import tyro  # noqa: E402
 
 from benchmarks.full_size import matrix_rate  # noqa: E402
+from benchmarks.random_weights import random_pipeline  # noqa: E402
 from imagedream.checkpoints import load  # noqa: E402
 from imagedream.runs.seeds import step_generator  # noqa: E402
 from imagedream.workshop.evaluation.tables import markdown_table, save_results  # noqa: E402
 from imagedream.workshop.rendering.captioned_files import Item  # noqa: E402
 from imagedream.workshop.rendering.object_views import RenderConfig, object_samples  # noqa: E402
 from imagedream.workshop.rendering.samples import write_tar  # noqa: E402
-from imagedream.workshop.training.architectures import (  # noqa: E402
-    architecture_of,
-    published_architecture,
-    random_pipeline,
-)
+from imagedream.workshop.training.architectures import architecture_of, published_architecture  # noqa: E402
 from imagedream.workshop.training.diffusion import DiffusionTraining  # noqa: E402
 from imagedream.workshop.training.memory import operations  # noqa: E402
 from imagedream.workshop.training.rendered_data import RenderedSamples, examine_rendered  # noqa: E402

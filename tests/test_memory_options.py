@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.random_weights import random_pipeline
 from imagedream.memory_options import MemoryOptions, apply_memory_options, computes_in_bfloat16, precision
-from imagedream.workshop.training.architectures import architecture_of, random_pipeline
+from imagedream.workshop.training.architectures import architecture_of
 from imagedream.workshop.training.memory import memory_use
 from tests.test_pipeline import sample
 from tests.tiny import tiny_pipeline

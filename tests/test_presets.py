@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 import threestudio
 import threestudio.utils.config  # configs use its resolvers
+from benchmarks.random_weights import fake_pipeline
 from imagedream.cameras import orthogonal_azimuths
 from imagedream.cli import doctor
 from imagedream.memory_options import MemoryOptions
@@ -24,7 +25,7 @@ from imagedream.runs.settings import (
     read_with_bases,
 )
 from imagedream.workshop.training.architectures import published_architecture
-from imagedream.workshop.training.memory import fake_pipeline, memory_use
+from imagedream.workshop.training.memory import memory_use
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"

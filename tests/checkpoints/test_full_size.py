@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from imagedream.workshop.training.architectures import published_architecture, random_pipeline
+from benchmarks.random_weights import random_pipeline
+from imagedream.workshop.training.architectures import published_architecture
 from tests.checkpoints.published import write_diffusers, write_official, write_stable_diffusion
 
 SCRIPT = """

@@ -5,15 +5,10 @@ from functools import cache
 import pytest
 import torch
 
+from benchmarks.random_weights import empty_pipeline, random_pipeline
 from imagedream.encoders import ImageTextEncoder
 from imagedream.model import predict_noise
-from imagedream.workshop.training.architectures import (
-    architecture_of,
-    empty_pipeline,
-    fill,
-    published_architecture,
-    random_pipeline,
-)
+from imagedream.workshop.training.architectures import architecture_of, fill, published_architecture
 from tests.tiny import tiny_pipeline
 
 TINY = architecture_of(tiny_pipeline())

@@ -3,11 +3,9 @@
 import pytest
 import torch
 
-from imagedream.workshop.training.architectures import (
-    architecture_of,
-    random_pipeline,
-)
-from imagedream.workshop.training.memory import fake_pipeline, memory_use, operations
+from benchmarks.random_weights import fake_pipeline, random_pipeline
+from imagedream.workshop.training.architectures import architecture_of
+from imagedream.workshop.training.memory import memory_use, operations
 from tests.tiny import tiny_pipeline
 
 

@@ -1,4 +1,4 @@
-"""The published model's architecture as configs of the stock parts, and pipelines of any architecture without weights.
+"""The published model's architecture as configs of the stock parts, and models of any architecture without weights.
 
 The numbers are those of Stable Diffusion 2.1 and of OpenCLIP's ViT-H-14; with the controllers of the paper (§3.3) they
 add up to the published files: 941.7 M parameters in the network, 83.7 M in the autoencoder, 986.1 M in CLIP.
@@ -10,12 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, DDIMScheduler
 from torch import nn
 
 from imagedream.checkpoints.formats import SCHEDULER
-from imagedream.encoders import ImageTextEncoder
-from imagedream.model import Controllers, MultiViewUNet
+from imagedream.model import Controllers
 from imagedream.pipeline import ImageDreamPipeline
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -102,34 +100,6 @@ def empty_model(model_class: type[Model], config: dict[str, Any], dtype: torch.d
     return nn.Module.to(model, dtype).eval().requires_grad_(False)
 
 
-def empty_pipeline(architecture: Architecture, dtype: torch.dtype = torch.float32) -> ImageDreamPipeline:
-    """A pipeline whose parameters are on the meta device: to count, to plan, or to fill."""
-    return ImageDreamPipeline(
-        unet=empty_model(MultiViewUNet, architecture.unet, dtype),
-        vae=empty_model(AutoencoderKL, architecture.vae, dtype),
-        encoder=empty_model(ImageTextEncoder, architecture.encoder, dtype),
-        scheduler=DDIMScheduler(**architecture.scheduler),
-    )
-
-
-def random_pipeline(
-    architecture: Architecture,
-    *,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    device: str | torch.device = "cpu",
-) -> ImageDreamPipeline:
-    """A pipeline with random weights, made in their final precision and place one parameter at a time.
-
-    A seed gives the same weights on every device, and in every precision up to rounding.
-    """
-    pipeline = empty_pipeline(architecture, dtype)
-    generator = torch.Generator().manual_seed(seed)
-    for model in (pipeline.unet, pipeline.vae, pipeline.encoder):
-        fill(model, lambda name, parameter: _random_values(name, parameter.shape, generator), device)
-    return pipeline
-
-
 def fill(
     model: nn.Module, values: Callable[[str, nn.Parameter], torch.Tensor], device: str | torch.device
 ) -> None:
@@ -142,11 +112,3 @@ def fill(
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = buffer.to(device)
-
-
-def _random_values(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
-    """Matrices and kernels scaled by their fan-in, so activations stay near unit size; no two parameters alike."""
-    values = torch.randn(shape, generator=generator)
-    if len(shape) > 1:
-        return values.mul_((shape[0] / shape.numel()) ** 0.5)
-    return values.mul_(0.02).add_(1.0 if name == "weight" else 0.0)

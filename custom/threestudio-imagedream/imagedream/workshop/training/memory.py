@@ -16,8 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from imagedream.pipeline import ImageDreamPipeline
-from imagedream.workshop.training.architectures import Architecture, empty_pipeline, fill
+from imagedream.workshop.training.architectures import fill
 
 
 class MemoryUse(NamedTuple):
@@ -81,11 +80,3 @@ def fake_tensors(models: Iterable[nn.Module]) -> Iterator[None]:
         for model in models:
             fill(model, lambda name, parameter: torch.empty(parameter.shape, dtype=parameter.dtype), "cpu")
         yield
-
-
-@contextmanager
-def fake_pipeline(architecture: Architecture, dtype: torch.dtype) -> Iterator[ImageDreamPipeline]:
-    """A pipeline of fake tensors."""
-    pipeline = empty_pipeline(architecture, dtype)
-    with fake_tensors([pipeline.unet, pipeline.vae, pipeline.encoder]):
-        yield pipeline
