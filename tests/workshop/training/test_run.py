@@ -78,7 +78,7 @@ def test_models_are_averaged(trained, assembled, tiny_model, tmp_path):
                 parameter.add_(1.0)
     moved.unet.register_to_config(trained_on=[*moved.unet.config.trained_on, {"data": "more"}])
     moved.save_pretrained(tmp_path / "moved")
-    mean = checkpoints.load(assemble(*parts, tmp_path / "mean", torch.float32, others=[tmp_path / "moved"]))
+    mean = checkpoints.load(assemble(*parts, tmp_path / "mean", others=[tmp_path / "moved"]))
     for part in ("unet", "encoder"):
         for (name, old), new in zip(
             getattr(before, part).named_parameters(), getattr(mean, part).parameters(), strict=True

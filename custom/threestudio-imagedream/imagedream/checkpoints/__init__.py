@@ -136,16 +136,13 @@ def check_part(source: str | Path) -> None:
         check(source)
 
 
-def load_part(
-    source: str | Path, part: Part, dtype: torch.dtype = torch.float32
-) -> tuple["torch.nn.Module", frozenset[str]]:
-    """One part of a model: from its own folder, or from anything that `load` knows, of which only the part is read.
+def load_part(source: str | Path, part: Part) -> tuple["torch.nn.Module", frozenset[str]]:
+    """One part of a model in float32: from its own folder, or from anything that `load` knows, of which only it is read.
 
     Args:
         source: a folder with `config.json` and weights; as for `load`; or, for the encoder, `ARCHITECTURE:WEIGHTS` of
             open_clip.
         part: which.
-        dtype: of its weights.
 
     Returns:
         The part, frozen, and the names of its tensors that the source lacks: the camera layers of Stable Diffusion, which
@@ -158,14 +155,14 @@ def load_part(
     if part == "encoder" and names_open_clip(source):
         path, blueprint = Path(source), open_clip_file(source)
         if blueprint is None:
-            return load_open_clip(source, dtype), frozenset()
+            return load_open_clip(source), frozenset()
     else:
         path = fetch(source)
         blueprint = _read(path, part)
     model, piece = _empty_models(blueprint, path)[part], blueprint.parts[part].piece
     logger.info("%s: %s of %s", part, describe_source(source), blueprint.description)
     new = frozenset(name for name in model.state_dict() if piece(name) is None)
-    return _fill(model, blueprint.tensors, piece, dtype), new
+    return _fill(model, blueprint.tensors, piece, torch.float32), new
 
 
 def part_config(source: str | Path, part: Part) -> dict[str, Any]:

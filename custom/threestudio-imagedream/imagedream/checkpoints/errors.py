@@ -9,6 +9,9 @@ from torch import Tensor
 
 from imagedream.runs.user_errors import one_line
 
+_GROUPS = 4
+"""Of names that a message tells."""
+
 
 class CheckpointError(ValueError):
     """Weights that are not there or are not what they should be; the message says what to do."""
@@ -61,7 +64,7 @@ def differences(
     return "; ".join(lines) or None
 
 
-def _by_prefix(names: Iterable[str], groups: int = 4) -> str:
+def _by_prefix(names: Iterable[str]) -> str:
     """`a.b.c, a.b.d` as `a.b.* (2)`; a group of one in full; the largest groups first."""
     by_prefix = defaultdict(list)
     for name in names:
@@ -69,7 +72,7 @@ def _by_prefix(names: Iterable[str], groups: int = 4) -> str:
     ordered = sorted(by_prefix.items(), key=lambda item: (-len(item[1]), item[0]))
     shown = [
         members[0] if len(members) == 1 else f"{prefix}.* ({len(members)})"
-        for prefix, members in ordered[:groups]
+        for prefix, members in ordered[:_GROUPS]
     ]
-    rest = sum(len(members) for _, members in ordered[groups:])
+    rest = sum(len(members) for _, members in ordered[_GROUPS:])
     return ", ".join(shown) + (f" and {rest} elsewhere" if rest else "")

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from imagedream.checkpoints.errors import CheckpointError, refusing
 from imagedream.checkpoints.formats import Blueprint, Component
 from imagedream.checkpoints.tensors import PICKLED, SAFETENSORS, SUFFIXES, Piece, open_tensors
@@ -72,7 +70,7 @@ def open_clip_file(source: str) -> Blueprint | None:
     return Blueprint("a CLIP of open_clip", tensors, {"encoder": clip})
 
 
-def load_open_clip(source: str, dtype: torch.dtype) -> "ImageTextEncoder":
+def load_open_clip(source: str) -> "ImageTextEncoder":
     """CLIP's encoders with weights of OpenCLIP's, downloaded into the hub's cache.
 
     Raises:
@@ -92,4 +90,4 @@ def load_open_clip(source: str, dtype: torch.dtype) -> "ImageTextEncoder":
         **config, image_mean=list(clip.visual.image_mean), image_std=list(clip.visual.image_std)
     )
     encoder.clip.load_state_dict(clip.state_dict(), assign=True)
-    return torch.nn.Module.to(encoder, dtype).eval().requires_grad_(False)
+    return encoder.float().eval().requires_grad_(False)

@@ -150,19 +150,17 @@ def estimate_prompt_camera(
     )
 
 
-def mass_near(
-    probabilities: Float[Tensor, " azimuth"], azimuth_deg: float, near_deg: float = NEAR_DEG
-) -> float:
-    """The share of a distribution over azimuths 0, 360 / n, ... that is within some degrees of one of them.
+def mass_near(probabilities: Float[Tensor, " azimuth"], azimuth_deg: float) -> float:
+    """The share of a distribution over azimuths 0, 360 / n, ... that is within `NEAR_DEG` of one of them.
 
     Each probability is taken to be spread evenly over its own 360 / n degrees.
 
-    >>> mass_near(torch.tensor([0.5, 0.5, 0.0, 0.0]), azimuth_deg=45.0, near_deg=15.0)
+    >>> mass_near(torch.tensor([0.5, 0.5, 0.0, 0.0]), azimuth_deg=45.0)
     0.1666666716337204
     """
     step = 360 / len(probabilities)
     away = (torch.arange(len(probabilities)) * step - azimuth_deg + 180) % 360 - 180
-    low, high = (away - step / 2).clamp_min(-near_deg), (away + step / 2).clamp_max(near_deg)
+    low, high = (away - step / 2).clamp_min(-NEAR_DEG), (away + step / 2).clamp_max(NEAR_DEG)
     return float(((high - low).clamp_min(0) / step * probabilities).sum())
 
 

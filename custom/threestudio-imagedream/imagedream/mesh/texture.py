@@ -14,6 +14,7 @@ from torch.nn import functional
 from imagedream.mesh.raycast import barycentric, embree_scene
 
 _RAYS_PER_CALL = 2**20
+_PADDING_PX = 3  # texels kept free between charts
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,19 @@ class Texels:
         return fill_gaps(texture, self.mask)
 
 
-def unwrap(mesh: trimesh.Trimesh, texture_size: int, padding_px: int = 3) -> UnwrappedMesh:
+def unwrap(mesh: trimesh.Trimesh, texture_size: int) -> UnwrappedMesh:
     """Cut a mesh into charts and lay them out in one texture (xatlas).
 
     Args:
         mesh: best at most about 10,000 faces: the time grows faster than their number.
         texture_size: side of the texture in texels.
-        padding_px: texels kept free between charts.
     """
     atlas = xatlas.Atlas()
     atlas.add_mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
     chart, pack = xatlas.ChartOptions(), xatlas.PackOptions()
     # one pass instead of several: nearly as few charts in a fraction of the time
     chart.max_iterations = 1
-    pack.resolution, pack.padding, pack.bilinear = texture_size, padding_px, True
+    pack.resolution, pack.padding, pack.bilinear = texture_size, _PADDING_PX, True
     atlas.generate(chart, pack)
     mapping, faces, uv = atlas[0]
     return UnwrappedMesh(

@@ -193,10 +193,10 @@ def hull(outline: Outline, bottom: Number, shift: Number = 0.0) -> Shape:
     return _shape(np.where(lower, narrow, shape.vertices), shape.faces)
 
 
-def star(points: int = 5, inner: Number = 0.45) -> Shape:
+def star() -> Shape:
     """Star of diameter 1 in the yz plane, extruded along x: a decal that faces the front."""
-    angles = [math.pi / 2 + math.pi * k / points for k in range(2 * points)]
-    radii = [0.5 if k % 2 == 0 else 0.5 * inner for k in range(2 * points)]
+    angles = [math.pi / 2 + math.pi * k / 5 for k in range(10)]
+    radii = [0.5 if k % 2 == 0 else 0.5 * 0.45 for k in range(10)]
     return prism(tuple((r * math.cos(a), r * math.sin(a)) for a, r in zip(angles, radii, strict=True)), "x")
 
 

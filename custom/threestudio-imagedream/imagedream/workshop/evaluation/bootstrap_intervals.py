@@ -26,16 +26,12 @@ def check_confidence(confidence: float | None, count: int) -> float | None:
     return confidence
 
 
-def mean_interval(
-    values: Sequence[float], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Bootstrap interval of the mean over objects (bias-corrected and accelerated, Efron 1987).
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Bootstrap interval of the mean over objects (bias-corrected and accelerated, Efron 1987), always the same one.
 
     Args:
         values: one number for each object.
         confidence: probability that the interval holds the true mean.
-        resamples: how many sets of objects are drawn.
-        seed: of these draws.
 
     Raises:
         ValueError: fewer than `FEWEST` values, or a confidence outside (0, 1).
@@ -44,13 +40,8 @@ def mean_interval(
     numbers = np.asarray(values, dtype=np.float64)
     if np.ptp(numbers) < 1e-12:  # all the same: nothing to resample
         return float(numbers[0]), float(numbers[0])
-    drawn = bootstrap(
-        (numbers,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=resamples,
-        rng=np.random.default_rng(seed),
-    )
+    generator = np.random.default_rng(0)
+    drawn = bootstrap((numbers,), np.mean, confidence_level=confidence, n_resamples=10_000, rng=generator)
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 

@@ -22,7 +22,6 @@ def assemble(
     network: Path,
     autoencoder: Path | None,
     out: Path,
-    dtype: torch.dtype = torch.float16,
     others: Sequence[str | Path] = (),
     **sampling: float | int | None,
 ) -> Path:
@@ -32,7 +31,6 @@ def assemble(
         network: run folder of the multi-view network; its `model/` is a whole pipeline.
         autoencoder: run folder of the autoencoder; its decoder is used. None keeps the one that the network was trained with.
         out: folder to write; a model card that is already there stays.
-        dtype: of the written weights.
         others: models whose network and CLIP are averaged with these, see `average`.
         **sampling: `guidance_scale`, `refine_strength` and `num_inference_steps` that were found to suit the network, saved
             with it; what is missing or None stays as the network's folder says.
@@ -56,7 +54,7 @@ def assemble(
     with atomic_folder(out, replace=True) as folder:
         for part in (pipeline.unet, pipeline.vae, pipeline.encoder):
             # diffusers' own `to` warns of modules to keep in float32: there are none
-            for name, parameter in torch.nn.Module.to(part, dtype).named_parameters():
+            for name, parameter in torch.nn.Module.half(part).named_parameters():
                 check_finite(name, parameter)
         # files that a repository takes without large-file storage
         pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size="15MB")

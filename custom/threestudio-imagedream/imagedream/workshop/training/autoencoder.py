@@ -17,6 +17,11 @@ from imagedream.workshop.training.random_draws import random_backgrounds
 from imagedream.workshop.training.train_config import OptimizerConfig
 from imagedream.workshop.training.training_module import Training
 
+KL_WEIGHT = 1e-4
+"""Of the posterior's divergence, against a loss per pixel."""
+BLURRED = 0.2
+"""Share of softened pictures."""
+
 
 def soften(pixels: Float[Tensor, "batch c h w"], generator: torch.Generator, probability: float) -> Tensor:
     """Blur some pictures by resizing them down and up: early renders of a field look like this."""
@@ -56,8 +61,6 @@ class AutoencoderTraining(Training):
         steps: length of the training.
         seed: of all draws.
         principal_encoder: lay principal components into the encoder and freeze it; only the decoder learns.
-        kl_weight: of the posterior's divergence, against a loss per pixel.
-        blurred: fraction of softened pictures.
     """
 
     def __init__(
@@ -67,11 +70,9 @@ class AutoencoderTraining(Training):
         steps: int,
         seed: int,
         principal_encoder: bool = False,
-        kl_weight: float = 1e-4,
-        blurred: float = 0.2,
     ) -> None:
         super().__init__(optimizer, steps, seed)
-        self.principal_encoder, self.kl_weight, self.blurred = principal_encoder, kl_weight, blurred
+        self.principal_encoder = principal_encoder
         self.scaling_factor: float | None = None
         """Of latents that networks know already."""
         self.model = AutoencoderKL(**config).to(memory_format=torch.channels_last)
@@ -95,7 +96,7 @@ class AutoencoderTraining(Training):
 
     def pictures(self, batch: dict, generator: torch.Generator) -> Float[Tensor, "batch 3 h w"]:
         """One target view and one prompt of each object on a random background."""
-        pixels = soften(composite_views(batch, generator), generator, self.blurred)
+        pixels = soften(composite_views(batch, generator), generator, BLURRED)
         return pixels.to(self.device, memory_format=torch.channels_last)
 
     def loss(self, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
@@ -108,7 +109,7 @@ class AutoencoderTraining(Training):
         squared, absolute = (weights * error**2).mean(), (weights * error).mean()
         divergence = posterior.kl().mean() / pixels[0].numel()
         return {
-            "loss": absolute + squared + self.kl_weight * divergence,
+            "loss": absolute + squared + KL_WEIGHT * divergence,
             "psnr": -10 * torch.log10((error.detach() ** 2).mean() / 4),
             "divergence": divergence.detach(),
         }
