@@ -34,8 +34,6 @@ class ImageDreamBackground(BaseBackground):
         random_aug: bool = False
         random_aug_prob: Fraction = 0.5
         """Probability of a random colour in a training step."""
-        eval_color: Annotated[Any, As(list[float] | None), Interval(ge=0, le=1)] = None
-        """RGB of validation, test and export; None is the same colour as in training."""
 
         def __post_init__(self) -> None:
             check_ranges(self, "system.background")
@@ -44,33 +42,25 @@ class ImageDreamBackground(BaseBackground):
 
     def configure(self) -> None:
         """Make the colour."""
-        color = self._checked("color")
+        color = torch.tensor([float(value) for value in self.cfg.color])
+        if len(color) != self.cfg.n_output_dims:
+            raise ValueError(f"color is {color.tolist()}, must be {self.cfg.n_output_dims} numbers")
         if self.cfg.learned:
             # sigmoid of the parameter is the colour; a pure 0 or 1 would have no gradient
             self.logit = torch.nn.Parameter(torch.logit(color.clamp(0.02, 0.98)))
         else:
             self.register_buffer("color", color)
-        if self.cfg.eval_color is not None:
-            self.register_buffer("eval_color", self._checked("eval_color"), persistent=False)
         self.random_color: list[float] | None = None
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         """Choose the step's random colour, or none: what is rendered in a step has one background."""
         self.random_color = random_color(self.cfg, global_step) if self.cfg.random_aug else None
 
-    def _checked(self, name: str) -> Tensor:
-        color = torch.tensor([float(value) for value in getattr(self.cfg, name)])
-        if len(color) != self.cfg.n_output_dims:
-            raise ValueError(f"{name} is {color.tolist()}, must be {self.cfg.n_output_dims} numbers")
-        return color
-
     def forward(self, dirs: Tensor) -> Tensor:
         """The step's colour for rays `(batch, height, width, 3)`."""
         color = torch.sigmoid(self.logit) if self.cfg.learned else self.color
         if self.training and self.random_color is not None:
             color = 0 * color + color.new_tensor(self.random_color)  # keeps a learned colour in the graph
-        elif not self.training and self.cfg.eval_color is not None:
-            color = self.eval_color
         return color.to(dirs.device).expand(*dirs.shape[:-1], -1)
 
 
