@@ -66,7 +66,6 @@ def test_evaluate_pictures_prints_the_papers_row(tiny_model, tmp_path, capsys):
             "--guidance-scale is -1.0, must be a number of at least 0",
         ),
         (["evaluate", "views", "--kinds", "griffin"], "unknown kinds griffin; the toybox knows robot"),
-        (["evaluate", "views", "--n", "3", "--confidence", "0.9"], "3 objects are too few for an interval"),
         (["evaluate", "views", "--clip", "ViT"], "no weights at ViT"),
         (
             ["evaluate", "views", "--split", "train", "--seed", "12280"],

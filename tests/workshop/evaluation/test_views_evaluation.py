@@ -123,13 +123,13 @@ def test_evaluation_of_a_random_model(tmp_path):
 def test_intervals_and_clip_scores_stand_beside_the_means(case, clip):
     true = case.orbit.on_white(case.object.mesh, 32)
     results = 4 * tuple(score_case(case, [(true + 0.01 * n).clamp(0, 1)], true, clip) for n in range(2))
-    evaluation = ViewsEvaluation(results, {"objects": 8}, confidence=0.9)
+    evaluation = ViewsEvaluation(results, {"objects": 8})
     low, high = evaluation.interval[MODEL]["psnr_db"]
     assert low < evaluation.mean[MODEL]["psnr_db"] < high
     flat = evaluation.mean["blank white"]["psnr_db"]
     assert evaluation.interval["blank white"]["psnr_db"] == pytest.approx((flat, flat))
     table = evaluation.table()
-    assert "| 90 % interval " in table
+    assert "| 95 % interval " in table
     assert "CLIP(IM)" in table
     prompt = over_white(case.prompt)
     assert results[0].scores[MODEL]["clip_image"] == pytest.approx(clip.image_similarity(true, prompt))

@@ -97,24 +97,18 @@ class EvaluateViews(Evaluation):
     """Samples of each object; with more than one the best of them has a row of its own."""
     perceptual: bool = False
     """Measure the perceptual distance too (pip install 'imagedream[perceptual]')."""
-    confidence: float | None = None
-    """Of the intervals of the means; by default 0.95 where there are objects enough."""
 
     def prepared(self) -> Callable[..., Any]:  # noqa: D102
-        from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence
         from imagedream.workshop.evaluation.perceptual_distance import PerceptualDistance
         from imagedream.workshop.evaluation.views_evaluation import evaluate_views
 
         make_cases, settings = self._objects()
         perceptual = PerceptualDistance() if self.perceptual else None
-        confidence = check_confidence(self.confidence, self.n)
 
         def evaluate(pipeline: "ImageDreamPipeline", **common: Any) -> Any:
             cases = make_cases(prompt_size=pipeline.prompt_size)
-            choices = {"captions": self.captions, "samples": self.samples, "confidence": confidence}
-            return evaluate_views(
-                pipeline, cases, perceptual=perceptual, settings=settings, **choices, **common
-            )
+            common |= {"perceptual": perceptual, "settings": settings}
+            return evaluate_views(pipeline, cases, captions=self.captions, samples=self.samples, **common)
 
         return evaluate
 

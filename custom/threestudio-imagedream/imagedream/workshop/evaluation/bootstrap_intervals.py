@@ -11,37 +11,19 @@ FEWEST = 8
 """Objects from which on an interval is given: of fewer, resampling says little about those that were not drawn."""
 
 
-def check_confidence(confidence: float | None, count: int) -> float | None:
-    """The confidence to use for a number of objects: what is given, or 0.95 where there are enough.
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over objects (bias-corrected and accelerated, Efron 1987), always the same one.
 
     Raises:
-        ValueError: one is given, but outside (0, 1) or for too few objects.
+        ValueError: fewer than `FEWEST` values.
     """
-    if confidence is None:
-        return 0.95 if count >= FEWEST else None
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}, must lie between 0 and 1 (exclusive)")
-    if count < FEWEST:
-        raise ValueError(f"{count} objects are too few for an interval, it needs at least {FEWEST}")
-    return confidence
-
-
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Bootstrap interval of the mean over objects (bias-corrected and accelerated, Efron 1987), always the same one.
-
-    Args:
-        values: one number for each object.
-        confidence: probability that the interval holds the true mean.
-
-    Raises:
-        ValueError: fewer than `FEWEST` values, or a confidence outside (0, 1).
-    """
-    check_confidence(confidence, len(values))
+    if len(values) < FEWEST:
+        raise ValueError(f"{len(values)} objects are too few for an interval, it needs at least {FEWEST}")
     numbers = np.asarray(values, dtype=np.float64)
     if np.ptp(numbers) < 1e-12:  # all the same: nothing to resample
         return float(numbers[0]), float(numbers[0])
     generator = np.random.default_rng(0)
-    drawn = bootstrap((numbers,), np.mean, confidence_level=confidence, n_resamples=10_000, rng=generator)
+    drawn = bootstrap((numbers,), np.mean, n_resamples=10_000, rng=generator)
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 

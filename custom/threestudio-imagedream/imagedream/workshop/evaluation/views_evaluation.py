@@ -14,7 +14,7 @@ from imagedream.cameras import VIEW_NAMES
 from imagedream.metrics import hull_agreement, image_scores, psnr, silhouette
 from imagedream.pictures import contact_sheet, over_white
 from imagedream.pipeline import ImageDreamPipeline
-from imagedream.workshop.evaluation.bootstrap_intervals import check_confidence, mean_interval
+from imagedream.workshop.evaluation.bootstrap_intervals import FEWEST, mean_interval
 from imagedream.workshop.evaluation.held_out_objects import HeldOutCase, trivial_answers
 from imagedream.workshop.evaluation.paper_metrics import Clip, titled
 from imagedream.workshop.evaluation.perceptual_distance import PerceptualDistance
@@ -48,8 +48,6 @@ class ViewsEvaluation:
 
     results: tuple[CaseResult, ...]
     settings: dict[str, str | int | float]
-    confidence: float | None = None
-    """Of the intervals; None gives none."""
 
     @property
     def mean(self) -> dict[str, dict[str, float]]:
@@ -59,12 +57,13 @@ class ViewsEvaluation:
 
     @property
     def interval(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """Answer -> metric -> where its mean over all such objects lies; empty without a confidence."""
-        found: dict[str, dict[str, tuple[float, float]]] = {}
-        for answer, scores in self.mean.items() if self.confidence is not None else ():
-            values = {name: [result.scores[answer][name] for result in self.results] for name in scores}
-            found[answer] = {name: mean_interval(each, self.confidence) for name, each in values.items()}
-        return found
+        """Answer -> metric -> 95 % interval of its mean over such objects; empty of fewer than `FEWEST`."""
+        if len(self.results) < FEWEST:
+            return {}
+        return {
+            answer: {name: mean_interval([r.scores[answer][name] for r in self.results]) for name in scores}
+            for answer, scores in self.mean.items()
+        }
 
     @property
     def mean_view_psnr_db(self) -> dict[str, float]:
@@ -76,9 +75,9 @@ class ViewsEvaluation:
         """Markdown tables: the model beside the trivial answers, and the model on each side and for each kind."""
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         answers = [{"answer": answer, **titled(scores)} for answer, scores in self.mean.items()]
-        if self.confidence is not None:
-            ends = {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in self.interval[MODEL].items()}
-            answers.insert(1, {"answer": f"{100 * self.confidence:g} % interval", **titled(ends)})
+        if interval := self.interval:
+            ends = {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in interval[MODEL].items()}
+            answers.insert(1, {"answer": "95 % interval", **titled(ends)})
         sides = [{"side": side, "PSNR (dB)": value} for side, value in self.mean_view_psnr_db.items()]
         by_kind: dict[str, list[dict[str, float]]] = {}
         for result in self.results:
@@ -107,7 +106,6 @@ class ViewsEvaluation:
         return {
             "settings": self.settings,
             "mean": self.mean,
-            "confidence": self.confidence,
             "interval": self.interval,
             "mean_view_psnr_db": self.mean_view_psnr_db,
             "toys": toys,
@@ -133,7 +131,6 @@ def evaluate_views(
     samples: int = 1,
     clip: Clip | None = None,
     perceptual: PerceptualDistance | None = None,
-    confidence: float | None = None,
     settings: Mapping[str, str | int | float] | None = None,
 ) -> ViewsEvaluation:
     """Ask a pipeline for the four views of held-out objects and compare them with the truth.
@@ -152,16 +149,11 @@ def evaluate_views(
         samples: how many are drawn of each object.
         clip: gives the CLIP scores; None leaves them out.
         perceptual: gives the perceptual distance; None leaves it out.
-        confidence: of the intervals of the means; by default 0.95 where there are objects enough.
         settings: what a table says besides about its objects.
 
     Returns:
         Scores and pictures, the model's beside those of trivial answers.
-
-    Raises:
-        ValueError: a confidence given for too few objects.
     """
-    confidence = check_confidence(confidence, len(cases))
     if guidance_scale is None:
         guidance_scale = pipeline.config.guidance_scale
     if steps is None:
@@ -201,7 +193,7 @@ def evaluate_views(
         **({} if clip is None else {"CLIP": clip.name}),
         **({} if perceptual is None else {"perceptual": perceptual.name}),
     }
-    return ViewsEvaluation(tuple(results), described, confidence)
+    return ViewsEvaluation(tuple(results), described)
 
 
 def score_case(
