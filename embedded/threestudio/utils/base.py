@@ -64,39 +64,28 @@ def update_end_if_possible(module: Any, epoch: int, global_step: int) -> None:
         module.do_update_step_end(epoch, global_step)
 
 
-class BaseObject(Updateable):
+class _Built(Updateable):
+    """Built from a config."""
+
+    @dataclass
+    class Config:
+        pass
+
+    cfg: Config
+
+    def __init__(self, cfg: dict | DictConfig | None = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self.cfg = parse_structured(self.Config, cfg)
+        self.device = get_device()
+        self.configure(*args, **kwargs)
+
+    def configure(self, *args: Any, **kwargs: Any) -> None:
+        """Build what the config asks for."""
+
+
+class BaseObject(_Built):
     """Built from a config; not part of the system's parameters and checkpoints."""
 
-    @dataclass
-    class Config:
-        pass
 
-    cfg: Config
-
-    def __init__(self, cfg: dict | DictConfig | None = None, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
-        self.cfg = parse_structured(self.Config, cfg)
-        self.device = get_device()
-        self.configure(*args, **kwargs)
-
-    def configure(self, *args: Any, **kwargs: Any) -> None:
-        """Build what the config asks for."""
-
-
-class BaseModule(nn.Module, Updateable):
+class BaseModule(_Built, nn.Module):
     """Built from a config; its parameters belong to the system."""
-
-    @dataclass
-    class Config:
-        pass
-
-    cfg: Config
-
-    def __init__(self, cfg: dict | DictConfig | None = None, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
-        self.cfg = parse_structured(self.Config, cfg)
-        self.device = get_device()
-        self.configure(*args, **kwargs)
-
-    def configure(self, *args: Any, **kwargs: Any) -> None:
-        """Build what the config asks for."""
