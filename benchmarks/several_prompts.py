@@ -78,11 +78,13 @@ def run_toy(
 ) -> dict[str, dict[str, float]]:
     """Scores of every set of pictures of one toy, by the set's name."""
     size = pipeline.image_size
-    prompt_size = max(size, pipeline.encoder.image_size)
     true = case.orbit.on_white(case.object.mesh, size)
     pictures = {
         side: prompt_picture(
-            case.object, case.prompt_azimuth_deg + 90.0 * quarter, case.prompt_elevation_deg, prompt_size
+            case.object,
+            case.prompt_azimuth_deg + 90.0 * quarter,
+            case.prompt_elevation_deg,
+            pipeline.prompt_size,
         )
         for quarter, side in enumerate(VIEW_NAMES)
     }

@@ -51,7 +51,7 @@ def run(settings: Settings) -> list[list[dict[str, float]]]:
     pipeline.set_progress_bar_config(disable=True)
     pipeline.register_modules(scheduler=make_sampler(settings.sampler, pipeline.scheduler))
     toys = []
-    cases = held_out_cases(settings.n, prompt_size=max(pipeline.image_size, pipeline.encoder.image_size))
+    cases = held_out_cases(settings.n, prompt_size=pipeline.prompt_size)
     for number, case in enumerate(cases):
         true = case.orbit.on_white(case.object.mesh, pipeline.image_size)
         toys.append([])
