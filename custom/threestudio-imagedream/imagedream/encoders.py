@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import open_clip
 import torch
+from annotated_types import Ge, Interval
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.hooks import apply_group_offloading
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from imagedream.runs.arguments import check_arguments
+from imagedream.runs.ranges import check_value
 
 MAX_CONTEXT_LENGTH = 1024
 """Of captions in tokens: the text encoder's mask has its square."""
@@ -92,11 +94,10 @@ class ImageTextEncoder(ModelMixin, ConfigMixin):
         check_arguments(VisionConfig, smallest if vision_cfg is None else vision_cfg, "vision_cfg")
         check_arguments(TextConfig, text_cfg, "text_cfg")
         length = text_cfg["context_length"]
-        if not 1 <= length <= MAX_CONTEXT_LENGTH:
-            raise ValueError(f"text_cfg: context_length is {length}, must be 1 to {MAX_CONTEXT_LENGTH}")
-        for name, values, least in (("image_mean", image_mean, 0), ("image_std", image_std, 1e-6)):
-            if len(values) != 3 or min(values) < least:
-                raise ValueError(f"{name} is {values}, must be 3 numbers of at least {least}")
+        lengths = Annotated[int, Interval(ge=1, le=MAX_CONTEXT_LENGTH)]
+        check_value("text_cfg: context_length", length, lengths)
+        check_value("image_mean", image_mean, Annotated[tuple[float, float, float], Ge(0)])
+        check_value("image_std", image_std, Annotated[tuple[float, float, float], Ge(1e-6)])
         self.clip = open_clip.CLIP(embed_dim, dict(vision_cfg or smallest), dict(text_cfg), quick_gelu)
         if self.clip.attn_mask.is_meta:  # it is in no file
             self.clip.attn_mask = torch.full((length, length), float("-inf"), device="cpu").triu_(1)

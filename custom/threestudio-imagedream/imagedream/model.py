@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args
 
 import torch
+from annotated_types import Interval
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import ImageProjection, IPAdapterPlusImageProjection
@@ -184,8 +185,7 @@ class MultiViewUNet(ModelMixin, ConfigMixin):
             **unet_config, class_embed_type="projection", projection_class_embeddings_input_dim=CAMERA_DIM
         )
         width, size = self.unet.config.cross_attention_dim, self.unet.config.sample_size
-        if not isinstance(size, int) or not 1 <= size <= MAX_SAMPLE_SIZE:
-            raise ValueError(f"unet_config: sample_size is {size}, must be 1 to {MAX_SAMPLE_SIZE}")
+        check_value("unet_config: sample_size", size, Annotated[int, Interval(ge=1, le=MAX_SAMPLE_SIZE)])
         tokens = None
         if controllers in ("global", "local", "pixel"):
             projection = ImageProjection if controllers == "global" else IPAdapterPlusImageProjection

@@ -45,6 +45,7 @@ from imagedream.checkpoints.open_clip_weights import (
 )
 from imagedream.checkpoints.tensors import Tensors, in_portions
 from imagedream.runs.arguments import check_arguments
+from imagedream.runs.ranges import Timesteps, check_value
 
 if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamPipeline
@@ -65,9 +66,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-MAX_TIMESTEPS = 100_000
-"""Of a noise schedule; every published one has 1,000."""
 
 
 def check(source: str | Path) -> None:
@@ -210,10 +208,7 @@ def _scheduler(config: Mapping[str, Any], path: Path):
     own = {key: value for key, value in config.items() if key in signature(scheduler_class).parameters}
     with refusing(f"{path}: the scheduler's settings"):
         check_arguments(scheduler_class, own, name)
-        if not 1 <= own.get("num_train_timesteps", 1000) <= MAX_TIMESTEPS:
-            raise ValueError(
-                f"num_train_timesteps is {own['num_train_timesteps']}, must be 1 to {MAX_TIMESTEPS}"
-            )
+        check_value("num_train_timesteps", own.get("num_train_timesteps", 1000), Timesteps)
         scheduler = scheduler_class.from_config(config)
         tried = make_sampler("ddim", scheduler)
         tried.set_timesteps(2)

@@ -82,6 +82,7 @@ def ascending(numbers: Sequence[int | float]) -> bool:
 Count = Annotated[int, Interval(ge=1, le=10**9)]
 CountOrZero = Annotated[int, Interval(ge=0, le=10**9)]
 Size = Annotated[int, Interval(ge=1, le=2**14)]
+Timesteps = Annotated[int, Interval(ge=1, le=10**5)]
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]

@@ -18,6 +18,7 @@ from imagedream.runs.ranges import (
     Positive,
     Rate,
     Seed,
+    Timesteps,
     ascending,
     check_finite,
     check_ranges,
@@ -356,7 +357,7 @@ class TrainConfig:
         check_ranges(self)
         check_finite({"model": self.model, "scheduler": self.scheduler})
         timesteps = self.scheduler.get("num_train_timesteps", 1000)
-        check_value("scheduler.num_train_timesteps", timesteps, Annotated[int, Interval(ge=1, le=10**5)])
+        check_value("scheduler.num_train_timesteps", timesteps, Timesteps)
         names = isinstance(self.learn, list) and self.learn and all(isinstance(n, str) for n in self.learn)
         if not names and self.learn not in ("all", "controllers"):
             raise ValueError(
