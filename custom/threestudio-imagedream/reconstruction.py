@@ -21,6 +21,7 @@ from imagedream.runs.ranges import (
     Schedule,
     Size,
     ascending,
+    not_empty,
 )
 from imagedream.runs.seeds import step_generator
 from threestudio.utils.misc import C
@@ -58,7 +59,9 @@ class ReconstructionGuidance(DiffusionGuidance):
         inversion_steps: Size = 4
         denoising_steps: Size = 8
         """Network evaluations of a round: the first without guidance, the others with it."""
-        elevations_deg: Annotated[list[ElevationDeg], Predicate(bool)] = field(default_factory=lambda: [5.0])
+        elevations_deg: Annotated[list[ElevationDeg], Predicate(not_empty)] = field(
+            default_factory=lambda: [5.0]
+        )
         """Of the rounds in turn."""
         fovy_deg: FieldOfViewDeg = 47.5
         relative_distance: Length = 0.7

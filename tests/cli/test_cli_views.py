@@ -171,7 +171,10 @@ def test_models_without_a_clip_score(controllers, changed, reason, tmp_path, bri
         (["{red}", "--guidance-scale", "nan"], "--guidance-scale is nan, must be a number of at least 0"),
         (["{red}", "--guidance-scale", "-2"], "--guidance-scale is -2.0, must be a number of at least 0"),
         (["{red}", "--prompt-temperature", "0"], "--prompt-temperature is 0.0, must be a number above 0"),
-        (["{red}", "--elevation-deg", "90"], "elevation_deg is 90.0"),
+        (
+            ["{red}", "--elevation-deg", "90"],
+            "--elevation-deg is (90.0,), must be a list of numbers above -90",
+        ),
         (["{red}", "--elevation-deg", "1", "2"], "2 elevations for 4 cameras"),
         (["{red}", "--azimuths", "0", "nan"], "--azimuths is (0.0, nan), must be a list of numbers"),
         (["{red}", "--azimuths", "0", "90", "--order", "official"], "--azimuths says where all cameras are"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from imagedream.cli.verb import OutPath, Verb, check_ending, choose_device, say
-from imagedream.runs.ranges import Count, NotNegative, Positive, Seed, Size
+from imagedream.runs.ranges import Count, ElevationDeg, NotNegative, Positive, Seed, Size
 
 if TYPE_CHECKING:
     from imagedream.image_prompt.prompt import ImagePrompt
@@ -67,7 +67,7 @@ class Views(Verb):
     """Of the prompt's frame, likewise."""
     caption_weight: NotNegative = 1.0
     """Of the prompt's text, likewise."""
-    elevation_deg: tuple[float, ...] = (5.0,)
+    elevation_deg: tuple[ElevationDeg, ...] = (5.0,)
     """Height angle of the cameras: one for all, or one for each."""
     azimuth_deg: float = 0.0
     """Angle of the first of four cameras; 0 is the object's front."""

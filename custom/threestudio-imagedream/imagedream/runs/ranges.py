@@ -74,6 +74,11 @@ class OneOf(As):
         return f"one of {', '.join(self.kind)}" if len(self.kind) > 1 else self.kind[0]
 
 
+def not_empty(items: Sequence[Any]) -> bool:
+    """Whether there is at least one."""
+    return len(items) > 0
+
+
 def ascending(numbers: Sequence[int | float]) -> bool:
     """Whether none of them is smaller than the one before."""
     return list(numbers) == sorted(numbers)
@@ -176,10 +181,17 @@ def words(kind: Any) -> str:
         return ", or ".join(map(words, arguments))
     if origin in (tuple, list):
         many = f"a list of {len(arguments)}" if origin is tuple and arguments[-1] is not ... else "a list of"
-        return f"{many} {_PLURALS.get(arguments[0], 'such lists')}"
+        return f"{many} {_plural(arguments[0])}"
     return {int: "a whole number", float: "a number", bool: "true or false", NoneType: "null", str: "text"}[
         kind
     ]
+
+
+def _plural(kind: Any) -> str:
+    if get_origin(kind) is Annotated:
+        kind, *rules = get_args(kind)
+        return f"{_plural(kind)} {', '.join(map(_said, _flat(rules)))}"
+    return _PLURALS[kind]
 
 
 def _said(rule: Any) -> str:

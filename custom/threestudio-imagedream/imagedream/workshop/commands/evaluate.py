@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from imagedream.cli.verb import Verb, choose_device, say
-from imagedream.runs.ranges import Count, NotNegative, Seed
+from imagedream.runs.ranges import Count, ElevationDeg, NotNegative, Seed
 
 if TYPE_CHECKING:
     from imagedream.pipeline import ImageDreamPipeline
@@ -148,17 +148,15 @@ class EvaluatePictures(Evaluation):
     """`auto` (NAME.txt beside the picture, else the file's name), `none`, or a CSV file of names and captions."""
     inception: str = "none"
     """Inception v3 for QIS: a file of torchvision's weights, `download`, or `none` for no QIS."""
-    elevation_deg: float = 5.0
+    elevation_deg: ElevationDeg = 5.0
     """Height angle of the four cameras."""
 
     def prepared(self) -> Callable[..., Any]:  # noqa: D102
-        from imagedream.cameras import check_angles
         from imagedream.image_prompt.prompt import SUFFIXES
         from imagedream.workshop.evaluation.paper_metrics import InceptionClassifier
         from imagedream.workshop.evaluation.pictures_evaluation import evaluate_pictures
         from imagedream.workshop.rendering.captioned_files import file_items
 
-        check_angles(self.elevation_deg)
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder} is no folder of pictures")
         pictures = file_items(self.folder, SUFFIXES, "picture", self.captions)
