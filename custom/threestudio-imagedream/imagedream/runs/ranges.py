@@ -176,7 +176,10 @@ def words(kind: Any) -> str:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         rules = ", ".join(map(_said, _flat(arguments[1:])))
-        return rules if arguments[0] in (Any, str) else f"{words(arguments[0])} {rules}"
+        if arguments[0] in (Any, str):
+            return rules
+        of_items = any(get_origin(item) is Annotated for item in get_args(arguments[0]))
+        return f"{words(arguments[0])}{', ' if of_items else ' '}{rules}"
     if origin in (Union, UnionType):
         return ", or ".join(map(words, arguments))
     if origin in (tuple, list):
