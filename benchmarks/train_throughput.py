@@ -129,7 +129,7 @@ def measure_steps(
     for precision in settings.precisions:
         for workers in settings.loader_workers:
             data = DataConfig(
-                rendered=RenderedConfig([str(shards)], pipeline.image_size),
+                rendered=RenderedConfig([str(shards)], image_size=pipeline.image_size),
                 cache=str(shards.parent / "cache"),
                 validation_objects=0,
                 batch_size=settings.batch_size,
