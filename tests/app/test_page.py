@@ -37,15 +37,19 @@ def told():
     return Error
 
 
+@pytest.fixture(scope="module")
+def recipes():
+    return find_recipes("toybox")
+
+
 @pytest.fixture
-def actions(tmp_path, preview):
+def actions(tmp_path, preview, recipes):
     from app.actions import Actions
 
-    return Actions(Runs(tmp_path / "runs", ROOT / "launch.py"), preview, find_recipes("toybox"))
+    return Actions(Runs(tmp_path / "runs", ROOT / "launch.py"), preview, recipes)
 
 
-def test_recipes_are_configs_with_their_presets():
-    recipes = find_recipes("toybox")
+def test_recipes_are_configs_with_their_presets(recipes):
     assert recipes["imagedream-toybox"] == ("imagedream-toybox.yaml", None, "the config as it is")
     assert recipes["imagedream-toybox preview"][:2] == ("imagedream-toybox.yaml", "preview")
     assert not any(name.startswith("imagedream ") for name in recipes)

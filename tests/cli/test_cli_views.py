@@ -23,7 +23,8 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     tiny = tiny_pipeline()
     parts = {name: getattr(tiny, name) for name in ("unet", "vae", "encoder", "scheduler")}
-    ImageDreamPipeline(**parts, guidance_scale=2.5, negative_prompt="ugly").save_pretrained(folder)
+    own = {"guidance_scale": 2.5, "negative_prompt": "ugly", "num_inference_steps": 3}
+    ImageDreamPipeline(**parts, **own).save_pretrained(folder)
     return folder
 
 
@@ -34,17 +35,16 @@ def run(model, out, *arguments):
 
 def test_one_seed_is_the_labelled_strip(model, bricks, tmp_path, capsys):
     strips, records = [], []
-    options = ([], [], ["--seed", "1"], ["--negative-prompt", "ugly"], ["--negative-prompt", "a blue car"])
+    options = ([], ["--seed", "1"], ["--negative-prompt", "ugly"], ["--negative-prompt", "a blue car"])
     for number, arguments in enumerate(options):
         out = tmp_path / f"{number}.png"
-        records.append(run(model, out, bricks["red"], "--steps", "2", *arguments))
+        records.append(run(model, out, bricks["red"], "--steps", "1", *arguments))
         assert capsys.readouterr().out == f"{out}\n"
         strips.append(np.asarray(PIL.Image.open(out)))
-    first, again, other_seed, models_own, other_caption = strips
+    first, other_seed, models_own, other_caption = strips
     assert first.shape[1] == 4 * 192 + 3 * 4  # 16 pixels enlarged 12 times
-    assert (first == again).all()
-    assert records[0] == records[1]
     assert (first == models_own).all()  # what guidance moves away from by default
+    assert records[0] == records[2]
     assert (first != other_seed).any()
     assert (first != other_caption).any()
 
@@ -72,7 +72,7 @@ def test_settings_follow_sampler_and_model(model, bricks, tmp_path):
     settings = run(model, tmp_path / "a.png", *one)["settings"]
     chosen = {
         "sampler": "the model's",
-        "steps": 50,
+        "steps": 3,
         "refine_strength": 1.0,
         "guidance_scale": 2.5,
         "negative_prompt": "ugly",
@@ -130,11 +130,10 @@ def test_cameras_background_and_framing(model, bricks, tmp_path):
     assert all(
         (labels[0][view] == labels[1][(view + 1) % 4]).all() for view in range(4)
     )  # the second is the front
-    assert sample("grey", "--background", "#808080")[0]["background"] == "#808080"
-    others = [sample("single", "--azimuths", "0")[1], sample("grey", "--background", "grey")[1]]
-    others.append(sample("framing", "--keep-framing")[1])
-    for other in others:
-        assert other.size != plain.size or (np.asarray(other) != np.asarray(plain)).any()
+    settings, grey = sample("grey", "--background", "#808080")
+    assert settings["background"] == "#808080"
+    for other in (grey, sample("framing", "--keep-framing")[1]):
+        assert (np.asarray(other) != np.asarray(plain)).any()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from tests import arrow
 
 @pytest.fixture(scope="session")
 def meshed_arrow():
-    settings = MeshSettings(resolution=72, texture_size=256, target_faces=4000)
+    settings = MeshSettings(resolution=56, texture_size=256, target_faces=4000)
     return mesh_field(arrow.density(), arrow.colour, settings=settings)
 
 

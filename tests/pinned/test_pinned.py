@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -54,10 +55,13 @@ def weight_digests() -> dict[str, str]:
 
 def rendered_shard(folder: Path) -> tuple[dict[str, str], torch.Tensor]:
     """Text files of a shard of two toys as they are, and its pictures."""
-    from imagedream.cli import main
+    from imagedream.workshop.rendering.captioned_files import find_items
+    from imagedream.workshop.rendering.object_views import RenderConfig
+    from imagedream.workshop.rendering.shards import render_shards
+    from imagedream.workshop.workers import run_processes
 
-    options = ["--size", "16", "--views", "4", "--rings", "1", "--prompts", "1", "--seed", "0", "--jobs", "1"]
-    assert main(["render", "toybox:2", *options, "--out", str(folder)]) == 0
+    config = RenderConfig(size=16, views=4, rings=1, prompts=1, seed=0)
+    render_shards(find_items("toybox:2"), folder, config, partial(run_processes, jobs=0))
     texts, pictures = {}, []
     with tarfile.open(folder / "shard-000000.tar") as tar:
         for member in sorted(tar, key=lambda one: one.name):

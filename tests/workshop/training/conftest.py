@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from imagedream.cli import main
+from imagedream.workshop.rendering.captioned_files import find_items
+from imagedream.workshop.rendering.object_views import RenderConfig
+from imagedream.workshop.rendering.shards import render_shards
+from imagedream.workshop.workers import run_processes
 from tests.tiny import tiny_encoder, tiny_scheduler, tiny_unet, tiny_vae
 
 ROOT = Path(__file__).parents[3]
@@ -72,8 +77,8 @@ def write_shard(path, members):
 def recipe(tmp_path_factory):
     """Shards of three toys, a shard of pictures, a tiny model, and `tiny.yaml`."""
     root = tmp_path_factory.mktemp("recipe")
-    options = ["--size", "16", "--views", "8", "--jobs", "1", "--prompts", "1"]
-    assert main(["render", "toybox:3", "--out", str(root / "shards"), *options]) == 0
+    toys, here = find_items("toybox:3"), partial(run_processes, jobs=0)
+    render_shards(toys, root / "shards", RenderConfig(size=16, views=8, prompts=1), here)
     (root / "pictures").mkdir()
     members = {}
     for name in ("red", "blue", "green"):

@@ -65,16 +65,20 @@ def inputs(unet, seed=0):
     )
 
 
-@pytest.mark.parametrize("start", ["mvdream", "stable-diffusion", "diffusers", "folder"])
+@pytest.mark.parametrize(
+    ("start", "controllers"),
+    [
+        *(("mvdream", kind) for kind in ("none", "global", "local", "pixel")),
+        *((start, "pixel") for start in ("stable-diffusion", "diffusers", "folder")),
+    ],
+)
 @torch.no_grad()
-def test_new_controllers_begin_without_influence(networks, start):
-    source, new = networks[start]
-    for controllers in ("none", "global", "local", "pixel"):
-        model = reduced_network(controllers)
-        start_network(model, source, new)
-        shared, features = inputs(model)
-        expected = predict_noise(source, *shared)
-        torch.testing.assert_close(predict_noise(model, *shared, features), expected, atol=1e-5, rtol=1e-4)
+def test_new_controllers_begin_without_influence(networks, start, controllers):
+    (source, new), model = networks[start], reduced_network(controllers)
+    start_network(model, source, new)
+    shared, features = inputs(model)
+    expected = predict_noise(source, *shared)
+    torch.testing.assert_close(predict_noise(model, *shared, features), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_but_they_learn(networks):
