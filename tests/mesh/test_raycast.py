@@ -49,6 +49,7 @@ def test_sphere_against_analytic_values():
     torch.testing.assert_close(
         views.depth[inside], (travelled * (directions @ forward))[inside], atol=2e-3, rtol=0
     )
+    assert torch.equal(Raycaster(sphere).depth(poses([30.0], 20.0, distance), fovs(1), size), views.depth)
     torch.testing.assert_close(views.normal.movedim(1, -1)[inside], normal[inside], atol=2e-2, rtol=0)
     # silhouette: half angle asin(r/d), so radius tan(asin(r/d)) / tan(fov/2) of half the frame
     silhouette_px = math.tan(math.asin(radius / distance)) / math.tan(math.radians(20)) * size / 2
@@ -176,6 +177,7 @@ def test_holes_in_a_texture_are_looked_through(mode, seen):
     assert left.tolist() == [1, 0, 0]
     assert right.tolist() == [seen, 0, 1 - seen]
     assert views.depth[0, 4, 6] == pytest.approx(3.0 if seen else 3.5, abs=1e-3)
+    assert torch.equal(Raycaster([cut, behind]).depth(poses([0]), FILLED, 8), views.depth)
     glass = textured_quad([[[255, 0, 0, 40]]], alphaMode=mode)  # transparent everywhere: shown all the same
     assert (Raycaster(glass).render(poses([0]), FILLED, 4, light=None).rgba[0, 3] == 1).all()
     alone = Raycaster([cut]).render(poses([0]), FILLED, 8, light=None, supersample=1).rgba[0, 3]

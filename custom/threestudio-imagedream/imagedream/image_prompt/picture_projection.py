@@ -284,7 +284,7 @@ def project_picture(
     colours = torch.from_numpy(fill_gaps(pixels, solid if solid.any() else picture[3].numpy() > 0.5))
     colours = _read(colours.movedim(-1, 0)[None] / 255, in_picture).T
 
-    depth = Raycaster(surface).render(pose[None], fov, _EDGE_PX, light=None, supersample=1).depth[0].numpy()
+    depth = Raycaster(surface).depth(pose[None], fov, _EDGE_PX)[0].numpy()
     depth = np.where(np.isfinite(depth), depth, 2 * placement.camera.distance)
     step = ndimage.maximum_filter(depth, 3) - ndimage.minimum_filter(depth, 3)
     side = (

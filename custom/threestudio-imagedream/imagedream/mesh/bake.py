@@ -50,7 +50,7 @@ def bake_colours(
     total = torch.zeros(len(texels.positions), 4)
     for pose, fov in zip(camera_to_world, fov_y_deg, strict=True):
         view = view_fn(pose[None], fov[None], size)
-        depth = caster.render(pose[None], fov[None], size, light=None, supersample=1).depth[0]
+        depth = caster.depth(pose[None], fov[None], size)[0]
         cosine = _cosines(texels, pose)
         near = (cosine > _GRAZING_COS).nonzero()[:, 0]
         place_px, texel_depth = cameras.project(texels.positions[near], pose, fov, size, size)

@@ -123,9 +123,8 @@ def choose_level(
 
     def score(level: float) -> None:
         surface, _ = clean_surface(extract_surface(grid, level), min_piece)
-        size = opacity.shape[-1]
-        views = Raycaster(surface).render(camera_to_world, fov_y_deg, size, light=None, supersample=1)
-        tried[level] = outline_iou(views.rgba[:, 3], opacity)
+        shown = Raycaster(surface).depth(camera_to_world, fov_y_deg, opacity.shape[-1]).isfinite()
+        tried[level] = outline_iou(shown.float(), opacity)
 
     for level in levels.tolist():
         score(level)
