@@ -52,7 +52,7 @@ def test_official_files(controllers, tmp_path, monkeypatch, caplog):
     assert loaded.scheduler.config.prediction_type == "epsilon"
     assert loaded.config.prompt_suffix == ", 3d asset"  # the demos' of MVDream and ImageDream
     # in portions, and in half precision
-    monkeypatch.setattr(tensors, "READ_AT_ONCE", 500_000)
+    monkeypatch.setattr(tensors, "READ_AT_ONCE", 1_500_000)
     half = checkpoints.load(file, dtype=torch.float16).unet.state_dict()
     assert all(torch.equal(half[name], tensor.half()) for name, tensor in original.unet.state_dict().items())
     other = "local" if controllers == "global" else "global"

@@ -245,11 +245,14 @@ def _empty_models(blueprint: Blueprint, path: Path) -> dict[Part, Any]:
     Raises:
         CheckpointError: a tensor of theirs is not in the files with its shape, or a weight there is in no model.
     """
+    from diffusers.models.modeling_utils import no_init_weights
+
     models = {}
     for part, one in blueprint.parts.items():
         with (
             refusing(f"{path}: the {part}'s settings"),
             torch.device("meta"),
+            no_init_weights(),
             _at_most(
                 4 * len(blueprint.tensors.shapes) + 100
             ),  # a tensor there may be two here, and some start anew
@@ -272,9 +275,10 @@ def _empty_models(blueprint: Blueprint, path: Path) -> dict[Part, Any]:
             piece = blueprint.parts[part].piece(name)
             if piece is None:
                 continue
-            expected[piece.label] = tuple(tensor.shape)
+            label = piece.label
+            expected[label] = tuple(tensor.shape)
             if all(source in known for source in piece.names):
-                found[piece.label] = piece.shape(known)
+                found[label] = piece.shape(known)
             used.update(piece.names)
     unexpected = {name for name in known if name not in used and not blueprint.ignores(name)}
     problem = differences(expected, found, unexpected)
@@ -319,7 +323,7 @@ def _fill(model, tensors: Tensors, piece, dtype: torch.dtype):
     pieces = {name: piece(name) for name in state}
     new = {name: tuple(state[name].shape) for name in state if pieces[name] is None}
     placed = {name: place for name, place in pieces.items() if place is not None}
-    for portion in chain([_new_tensors(new)], in_portions(tensors, placed)):
+    for portion in chain([_new_tensors(new)] if new else [], in_portions(tensors, placed)):
         # copies: a part of a larger tensor must not keep the whole of it
         copies = {name: tensor.to(dtype, copy=True).contiguous() for name, tensor in portion.items()}
         for name in copies.keys() & placed.keys():
