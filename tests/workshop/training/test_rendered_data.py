@@ -174,17 +174,16 @@ def same(one, other):
     )
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_batches_depend_on_the_step_alone(entries, workers):
+@pytest.mark.parametrize(("workers", "first"), [(0, 0), (0, 2), (2, 2)])
+def test_batches_depend_on_the_step_alone(entries, workers, first):
     source = RenderedSamples(entries, CONFIG)
     expected = [StepBatches(source, 4, 1, 0).batch(step) for step in range(5)]
-    for first in (0, 2):
-        loader = iter(DataLoader(StepBatches(source, 4, 1, first), batch_size=None, num_workers=workers))
-        for step in range(first, 5):
-            batch = next(loader)
-            assert batch["step"] == step
-            assert same(batch, expected[step])
-        del loader
+    loader = iter(DataLoader(StepBatches(source, 4, 1, first), batch_size=None, num_workers=workers))
+    for step in range(first, 5):
+        batch = next(loader)
+        assert batch["step"] == step
+        assert same(batch, expected[step])
+    del loader
     assert not same(expected[0], expected[3])
 
 
