@@ -1,16 +1,15 @@
 """Files of random weights in every published layout, of any size: what the loading tests read."""
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
-from torch import Tensor
 
 from imagedream.checkpoints import formats, key_maps
-from imagedream.checkpoints.tensors import Piece
+from imagedream.checkpoints.official import official_state
+from imagedream.checkpoints.tensors import put_back
 from imagedream.encoders import ImageTextEncoder
 from imagedream.model import MultiViewUNet
 from imagedream.pipeline import ImageDreamPipeline
@@ -63,49 +62,6 @@ def reduced_pipeline(controllers: str = "pixel", seed: int = 0) -> ImageDreamPip
     return pipeline
 
 
-def official_pieces(pipeline: ImageDreamPipeline, unet: str, vae: str, text: str) -> dict:
-    """Where a pipeline's tensors are in a file of the latent-diffusion family with these prefixes."""
-    config, levels = pipeline.unet.config.unet_config, len(pipeline.vae.config.block_out_channels)
-    attention = [kind.startswith("CrossAttn") for kind in config["down_block_types"]]
-    return {
-        "unet": formats._official_unet_piece(config["layers_per_block"], attention, unet),
-        "vae": lambda name: key_maps.ldm_vae_piece(name, levels).under(vae),
-        "encoder": lambda name: Piece((text + name.removeprefix("clip."),)),
-    }
-
-
-def official_state(pipeline: ImageDreamPipeline) -> dict[str, Tensor]:
-    """All tensors by the names of the official code, in float32; MVDream's for a model that reads captions only."""
-    number, state = 0 if pipeline.unet.reads_images else 1, {}
-    prefixes = formats.UNET, formats.VAES[number], formats.TEXTS[number]
-    for part, piece in official_pieces(pipeline, *prefixes).items():
-        tensors = {name: tensor.float() for name, tensor in getattr(pipeline, part).state_dict().items()}
-        state |= put_back(tensors, piece)
-    return state
-
-
-def put_back(state: Mapping[str, Tensor], piece: Callable[[str], Piece | None]) -> dict[str, Tensor]:
-    """The inverse of `Piece.build`: tensors of ours under the names and in the shapes of the source."""
-    found: dict[str, Tensor] = {}
-    parts: dict[str, dict[int, Tensor]] = {}
-    for name, tensor in state.items():
-        place = piece(name)
-        if place is None:
-            continue
-        if place.transposed:
-            tensor = tensor.T
-        if place.pointwise and tensor.ndim == 2:
-            tensor = tensor[:, :, None, None]
-        if place.part is not None:
-            parts.setdefault(place.names[0], {})[int(place.part[0])] = tensor
-        else:
-            several = len(place.names) > 1  # a number has no axis to split along
-            pieces = tensor.tensor_split(len(place.names)) if several else [tensor]
-            found.update(zip(place.names, pieces, strict=True))
-    found |= {name: torch.cat([some[index] for index in sorted(some)]) for name, some in parts.items()}
-    return {name: tensor.contiguous() for name, tensor in found.items()}
-
-
 def write_official(pipeline: ImageDreamPipeline, path: Path) -> Path:
     """The official `.pt`; MVDream's when the model reads captions only."""
     torch.save({**official_state(pipeline), **SCHEDULE}, path)
@@ -134,7 +90,7 @@ def write_diffusers(pipeline: ImageDreamPipeline, folder: Path, form: str, dtype
     config = pipeline.unet.config.unet_config
     state = pipeline.unet.state_dict()
     if form == "mv_unet":
-        place = official_pieces(pipeline, "", "", "")["unet"]
+        place = formats.latent_diffusion_pieces(pipeline, "", "", "")["unet"]
         _save(put_back(state, place), folder / "unet", dtype)
     else:
         whole = put_back(state, formats.split_piece(formats._processor_numbers(config)))

@@ -84,7 +84,7 @@ def test_loading_needs_the_model_and_at_most_one_gibibyte_more(layout, dtype, fo
 @pytest.mark.slow
 @needs_proc
 @pytest.mark.timeout(1800)
-def test_converting_needs_the_model_and_at_most_one_gibibyte_more(folder):
+def test_converting_there_and_back_needs_the_model_and_at_most_one_gibibyte_more(folder):
     write_official(random_pipeline(published_architecture("pixel")), folder / "a.pt")
 
     def convert(*arguments):
@@ -93,3 +93,7 @@ def test_converting_needs_the_model_and_at_most_one_gibibyte_more(folder):
     model_gib = 7.49
     assert convert(f"{folder}/a.pt", "--out", f"{folder}/half", "--dtype", "float16") < model_gib / 2 + 1
     assert convert(f"{folder}/a.pt", "--out", f"{folder}/single") < model_gib + 1
+    assert convert(f"{folder}/single", "--out", f"{folder}/b.pt", "--to", "official") < model_gib + 1
+    first, second = (torch.load(folder / name, weights_only=True, mmap=True) for name in ("a.pt", "b.pt"))
+    assert all(torch.equal(first[name], second[name]) for name in second)
+    assert {name for name in first if "." in name} == second.keys()

@@ -8,15 +8,16 @@ from safetensors.torch import load_file, save_file
 
 from imagedream import checkpoints
 from imagedream.checkpoints import tensors
+from imagedream.checkpoints.official import official_state
 from imagedream.cli import main
 from imagedream.model import predict_noise
 from tests.checkpoints.published import (
-    official_state,
     reduced_pipeline,
     write_diffusers,
     write_official,
     write_stable_diffusion,
 )
+from tests.tiny import tiny_scheduler
 
 
 def assert_same(loaded, original, parts=("unet", "vae", "encoder"), without=(), tolerance=0.0):
@@ -164,10 +165,30 @@ def test_cut_off_files_are_named(name, tmp_path):
         checkpoints.load(file)
 
 
-def test_a_converted_file_has_the_same_tensors(tmp_path, capsys):
+def test_what_the_official_layout_cannot_say_is_refused_or_said(caplog):
+    pipeline = reduced_pipeline("pixel")
+    pipeline.register_to_config(guidance_scale=2.0)
+    official_state(pipeline)
+    assert "no place for guidance_scale: 2.0" in caplog.text
+    pipeline.register_modules(scheduler=tiny_scheduler("v_prediction"))
+    pipeline.vae.register_to_config(scaling_factor=1.5)
+    with pytest.raises(
+        checkpoints.CheckpointError,
+        match=r"prediction_type v_prediction \(it means epsilon\); vae\.scaling_factor 1\.5 \(it means 0\.18215\)",
+    ):
+        official_state(pipeline)
+
+
+def test_convert_there_and_back_gives_the_same_tensors(tmp_path, capsys):
     official = write_official(reduced_pipeline("pixel"), tmp_path / "a.pt")
     assert main(["convert", str(official), "--out", str(tmp_path / "folder")]) == 0
-    assert_same(checkpoints.load(tmp_path / "folder"), checkpoints.load(official))
+    assert (
+        main(["convert", str(tmp_path / "folder"), "--out", str(tmp_path / "b.pt"), "--to", "official"]) == 0
+    )
+    first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("a.pt", "b.pt"))
+    weights = {name for name in first if "." in name}
+    assert weights == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in weights)
     capsys.readouterr()
     assert main(["convert", str(official), "--out", str(tmp_path / "folder")]) == 2
     assert "exists already" in capsys.readouterr().err

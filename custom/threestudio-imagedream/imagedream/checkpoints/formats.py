@@ -265,6 +265,27 @@ def _official_unet_piece(layers: int, attention: list[bool], prefix: str) -> Cal
     return piece
 
 
+def latent_diffusion_pieces(pipeline, unet: str, vae: str, text: str) -> dict[str, Callable[[str], Piece]]:
+    """Where the tensors of a pipeline belong in a file of the latent-diffusion family with these prefixes.
+
+    Raises:
+        CheckpointError: if the pipeline is not of that family.
+    """
+    unet_config, vae_config = pipeline.unet.config.unet_config, pipeline.vae.config
+    encoder_config = pipeline.encoder.config
+    if encoder_config.caption_tokens == "last" or not encoder_config.joint_embedding:
+        raise CheckpointError(
+            "this model lacks parts of CLIP that the official layout has (it comes from a diffusers conversion)"
+        )
+    attention = [kind.startswith("CrossAttn") for kind in unet_config["down_block_types"]]
+    levels = len(vae_config.block_out_channels)
+    return {
+        "unet": _official_unet_piece(unet_config["layers_per_block"], attention, unet),
+        "vae": lambda name: names.ldm_vae_piece(name, levels).under(vae),
+        "encoder": lambda name: Piece((text + name.removeprefix("clip."),)),
+    }
+
+
 def _stock_unet(shapes: Mapping[str, tuple[int, ...]]) -> Component:
     """A stock `UNet2DConditionModel`, cameras in place of class labels, image controllers in an IP-Adapter file."""
     attention = []

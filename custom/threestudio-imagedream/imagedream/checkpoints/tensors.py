@@ -6,7 +6,7 @@ never needs much more than the model itself.
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
@@ -182,6 +182,28 @@ class Piece:
         if self.pointwise and tensor.shape[2:] == (1, 1):
             tensor = tensor.flatten(1)
         return tensor.T if self.transposed else tensor
+
+
+def put_back(state: Mapping[str, Tensor], piece: Callable[[str], Piece | None]) -> dict[str, Tensor]:
+    """The inverse of `Piece.build`: tensors of ours under the names and in the shapes of the source."""
+    found: dict[str, Tensor] = {}
+    parts: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in state.items():
+        place = piece(name)
+        if place is None:
+            continue
+        if place.transposed:
+            tensor = tensor.T
+        if place.pointwise and tensor.ndim == 2:
+            tensor = tensor[:, :, None, None]
+        if place.part is not None:
+            parts.setdefault(place.names[0], {})[int(place.part[0])] = tensor
+        else:
+            several = len(place.names) > 1  # a number has no axis to split along
+            pieces = tensor.tensor_split(len(place.names)) if several else [tensor]
+            found.update(zip(place.names, pieces, strict=True))
+    found |= {name: torch.cat([some[index] for index in sorted(some)]) for name, some in parts.items()}
+    return {name: tensor.contiguous() for name, tensor in found.items()}
 
 
 def in_portions(tensors: Tensors, pieces: Mapping[str, Piece]) -> Iterator[dict[str, Tensor]]:
