@@ -16,7 +16,7 @@ from imagedream.image_prompt.prompt import (
     open_picture,
 )
 from imagedream.image_prompt.prompt_camera import PromptCamera
-from imagedream.runs.ranges import check_ranges
+from imagedream.runs.ranges import PromptSize, check_ranges
 from imagedream.runs.settings import as_written
 from threestudio.utils.base import BaseObject
 from threestudio.utils.config import parse_structured
@@ -56,7 +56,7 @@ class ImageDreamPromptProcessor(BaseObject):
         """Caption: what the object is."""
         negative_prompt: Any = ""
         """What guidance moves away from."""
-        image_size: Annotated[int, Interval(ge=8, le=2**14)] = 256
+        image_size: PromptSize = 256
         """Side in pixels of the prepared pictures."""
         object_fraction: Annotated[float, Interval(gt=0, le=1)] = OBJECT_FRACTION
         """The object's longest side over the picture's side."""

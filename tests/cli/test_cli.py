@@ -54,7 +54,10 @@ def test_evaluate_pictures_prints_the_papers_row(tiny_model, tmp_path, capsys):
     [
         (["prepare", "missing.png"], "missing.png: no such file"),
         (["prepare", "{picture}", "--out", "a.txt"], "must end in .png"),
-        (["prepare", "{picture}", "--size", "2"], "size is 2 pixels, must be at least 8"),
+        (
+            ["prepare", "{picture}", "--size", "2"],
+            "size is 2, must be a whole number of at least 8, up to 4,096",
+        ),
         (["prepare", "{picture}", "--out", "{picture}/a.png"], "toy.png is a file, not a folder"),
         (["views", "{picture}", "--weights", "nowhere"], "no weights at nowhere"),
         (["train", "--config", "missing.yaml"], "--config is missing.yaml, there is no such file"),

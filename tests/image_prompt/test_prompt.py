@@ -614,6 +614,7 @@ def test_errors_name_the_file(tmp_path, make, message):
     ("image", "size", "fraction", "message"),
     [
         (cut_out(), 4, 0.9, "size is 4"),
+        (cut_out(), 10**20, 0.9, "up to 4,096"),
         (cut_out(), 64, 0.0, "object_fraction is 0.0"),
         (cut_out(), 64, 1.5, "object_fraction is 1.5"),
         (PIL.Image.new("F", (20, 20)), 64, 0.9, "8 or 16 bits"),

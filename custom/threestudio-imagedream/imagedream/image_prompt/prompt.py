@@ -7,7 +7,7 @@ import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ import PIL.Image
 import PIL.ImageCms
 import PIL.ImageOps
 import torch
+from annotated_types import Interval
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from torch import Tensor
@@ -32,6 +33,7 @@ from imagedream.image_prompt.own_alpha import (
 from imagedream.image_prompt.regions import box_of, reached, small_pieces
 from imagedream.pictures import FORMATS, MAX_PIXELS, from_pixels, premultiplied, to_pil
 from imagedream.runs.files import atomic_path
+from imagedream.runs.ranges import PromptSize, check_value
 
 logger = logging.getLogger(__name__)
 
@@ -395,10 +397,8 @@ def _formats(head: bytes, path: Path) -> tuple[str, ...]:
 
 
 def _check_frame(size: int, object_fraction: float | None) -> None:
-    if size < 8:
-        raise ValueError(f"size is {size} pixels, must be at least 8")
-    if object_fraction is not None and not 0 < object_fraction <= 1:
-        raise ValueError(f"object_fraction is {object_fraction}, must lie in (0, 1]")
+    check_value("size", size, PromptSize)
+    check_value("object_fraction", object_fraction, Annotated[float | None, Interval(gt=0, le=1)])
 
 
 def _to_rgba(image: PIL.Image.Image) -> UInt8[ndarray, "height width 4"]:

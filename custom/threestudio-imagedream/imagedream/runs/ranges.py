@@ -88,6 +88,7 @@ Count = Annotated[int, Interval(ge=1, le=10**9)]
 CountOrZero = Annotated[int, Interval(ge=0, le=10**9)]
 Size = Annotated[int, Interval(ge=1, le=2**14)]
 Timesteps = Annotated[int, Interval(ge=1, le=10**5)]
+PromptSize = Annotated[int, Interval(ge=8, le=2**12)]  # the largest takes a quarter of a gigabyte
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
