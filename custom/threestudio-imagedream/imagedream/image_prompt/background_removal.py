@@ -282,9 +282,7 @@ class _Backdrop:
             for _ in range(5):
                 fitted = _fit_smoothly(terms[chosen], colours[chosen])
                 distance = np.linalg.norm(colours - terms @ fitted, axis=-1)
-                # JPEG lets colours run at edges, the more the stronger they are
-                least = _LEAST_SPREAD + 0.01 * float(np.hypot(*np.median(colours[chosen], axis=0)[1:]))
-                spread = max(least, 1.48 * float(np.median(distance[chosen])))
+                spread = max(_LEAST_SPREAD, 1.48 * float(np.median(distance[chosen])))
                 chosen = distance < 3 * spread
             # a gradient between two things at the border is not seen in between
             everywhere = np.linalg.norm(lab[::7] - basis[::7] @ fitted, axis=-1) < 3 * spread
